@@ -1,0 +1,210 @@
+"""
+What a configuration is: immutable structures, the same for a file, a program and the command line.
+
+Every field carries its description, from which the reference in docs/ and the JSON Schema are generated.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+
+from msgspec import Meta, Struct
+
+Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+Priority = Annotated[int, Meta(ge=1, le=99)]
+Match = str | list[str]
+
+
+class ConfigError(Exception):
+    """
+    A configuration that cannot be used.
+
+    @ivar problems: one line for each mistake, with its place and its mend.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the configuration."""
+
+
+class Redis(_Table):
+    """Where the slots and queues live, shared by all processes with one namespace."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="`embedded:` (a server of the proxy's own), "
+            "`redis://[user:password@]host[:port][/database]`, or `unix:///path`."
+        ),
+    ] = "embedded:"
+    namespace: Annotated[
+        Name, Meta(description="Processes with the same namespace share slots and queues.")
+    ] = "thr"
+    timeout: Annotated[
+        Positive, Meta(description="Seconds for one operation, past which Redis counts as gone.")
+    ] = 0.25
+    lease: Annotated[
+        Annotated[float, Meta(ge=0.5)],
+        Meta(description="Seconds without a heartbeat after which a process's slots are freed."),
+    ] = 5.0
+    outage: Annotated[
+        Literal["closed"],
+        Meta(description="What happens while Redis is gone: `closed` answers 503 with Retry-After."),
+    ] = "closed"
+
+
+class Backend(_Table):
+    """An application behind the proxy. The first backend is the default."""
+
+    url: Annotated[
+        str | list[str],
+        Meta(description="`http://host[:port]` or `unix:///path`; of a list, each request takes the next."),
+    ]
+    max_concurrent: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Slots of the backend as a whole; absent: no limit."),
+    ] = None
+    connect_timeout: Annotated[Positive, Meta(description="Seconds to open a connection, then 504.")] = 5.0
+    response_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds from the request's last byte to the response's head; then 504, "
+            "while the slot stays taken as `abandon_timeout` says."
+        ),
+    ] = 300.0
+    abandon_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds that a slot stays taken for a request whose client has left or was answered "
+            "504, while the application still works on it. Then the connection is closed."
+        ),
+    ] = 600.0
+    keep_alive: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds that an idle connection is kept for the next request; less than the "
+            "application server's own (gunicorn: 2). 0: each request has a new connection."
+        ),
+    ] = 1.0
+    max_spool: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(
+            description="Bytes of one response kept on disk for a client that reads slower than the backend "
+            "writes; past that the backend is slowed down."
+        ),
+    ] = 256 * 1024 * 1024
+
+
+class Queue(_Table):
+    """How long the queue may be, how long a request may stand in it, and in which order."""
+
+    max_waiting: Annotated[
+        Annotated[int, Meta(ge=0)],
+        Meta(description="Requests waiting in the namespace; one more gets 503 with Retry-After."),
+    ] = 1000
+    timeout: Annotated[
+        Positive, Meta(description="Seconds that a request may wait, then 503 with Retry-After.")
+    ] = 300.0
+    aging: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds of waiting that make up for one step of priority, so that nobody starves. "
+            "0: priority alone decides."
+        ),
+    ] = 0.0
+
+
+class Limit(_Table):
+    """Requests with the same key value share at most `max_concurrent` slots."""
+
+    name: Annotated[Name, Meta(description="Names the limit in messages and in Redis.")]
+    max_concurrent: Annotated[Annotated[int, Meta(ge=0)], Meta(description="How many at once.")]
+    key: Annotated[
+        str | None,
+        Meta(
+            description="`header:NAME`, `cookie:NAME`, `query:NAME`, `path`, `method`, `host`, `client`, or "
+            "`python:module:function` (called with the exchange; a text, bytes, or None for no limit). "
+            "Absent: the limit applies to every request."
+        ),
+    ] = None
+    match: Annotated[
+        Match | None,
+        Meta(
+            description="Only requests whose key matches, and all of them share one counter: `text`, "
+            "`glob:a*`, `regexp:[a-z]+`, `not:text`; of a list, any. Without it each distinct value has its own."
+        ),
+    ] = None
+    default: Annotated[
+        str | None,
+        Meta(description="The key of a request that lacks it; without it the limit does not apply."),
+    ] = None
+
+
+class When(_Table):
+    """What a request must be for a rule to apply: every criterion named, each a match or a list of them."""
+
+    path: Annotated[Match | None, Meta(description="The target's path, as sent.")] = None
+    method: Annotated[Match | None, Meta(description="The method.")] = None
+    host: Annotated[Match | None, Meta(description="The Host header in lower case, without port.")] = None
+    client: Annotated[Match | None, Meta(description="The client's address.")] = None
+    header: Annotated[
+        dict[str, Match], Meta(description="Header names, each with what its value must be.")
+    ] = {}
+
+
+class Then(_Table):
+    """What a rule does."""
+
+    priority: Annotated[Priority | None, Meta(description="1 (best) to 99 (worst).")] = None
+    backend: Annotated[str | None, Meta(description="The name of the backend to forward to.")] = None
+    set_input_header: Annotated[
+        dict[str, str], Meta(description="Headers set on the request before it is forwarded.")
+    ] = {}
+    status: Annotated[
+        Annotated[int, Meta(ge=200, le=599)] | None,
+        Meta(description="Answer with this status, without forwarding."),
+    ] = None
+
+
+class Rule(_Table):
+    """Rules apply in order, until one that matches says `stop`."""
+
+    when: Annotated[When, Meta(description="Which requests; absent: all.")] = When()
+    then: Annotated[Then, Meta(description="What to do with them.")] = Then()
+    stop: Annotated[bool, Meta(description="Look at no further rule after this one.")] = False
+
+
+class Config(_Table):
+    """The whole configuration."""
+
+    listen: Annotated[
+        str | list[str], Meta(description="Twisted server endpoint strings, or one of them.")
+    ] = "tcp:8888"
+    redis: Annotated[
+        Redis | None,
+        Meta(description="Absent: limits and queue are this process's own, in memory."),
+    ] = None
+    backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name.")] = {}
+    queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
+    limit: Annotated[list[Limit], Meta(description="The limits; each applies where its key is present.")] = []
+    rule: Annotated[list[Rule], Meta(description="The rules, in order.")] = []
+    server_timing: Annotated[
+        bool,
+        Meta(description="Responses carry `Server-Timing: queue;dur=…, backend;dur=…` (milliseconds)."),
+    ] = True
+    shutdown_timeout: Annotated[
+        Seconds,
+        Meta(description="Seconds that a stopping proxy waits for the requests that are in the backend."),
+    ] = 10.0
+
+
+def default_backend(config: Config) -> str:
+    """The name of the first backend."""
+    return next(iter(config.backend))

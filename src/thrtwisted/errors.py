@@ -1,0 +1,118 @@
+"""
+What a client is answered when its exchange cannot be completed.
+
+A flat family: every error carries the HTTP status to answer and its error type of the ``Proxy-Status`` header
+(RFC 9209, section 2.3), so that the resource needs one handler for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExchangeError(Exception):
+    """
+    An exchange that ends with an answer of the proxy's own.
+
+    The message is shown to the client: it names neither hosts nor files.
+
+    @ivar retry_after: seconds after which the client may try again, or None for no C{Retry-After} header.
+    """
+
+    status: ClassVar[int] = 500
+    proxy_status: ClassVar[str] = "proxy_internal_error"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BadRequest(ExchangeError):
+    """The request cannot be forwarded as it stands."""
+
+    status = 400
+    proxy_status = "http_request_error"
+
+
+class RuleFailed(ExchangeError):
+    """A rule or a key function of the configuration raised an exception."""
+
+    status = 500
+    proxy_status = "proxy_configuration_error"
+
+
+class QueueFull(ExchangeError):
+    """As many tickets wait already as the configuration allows."""
+
+    status = 503
+    proxy_status = "connection_limit_reached"
+
+
+class QueueTimeout(ExchangeError):
+    """The ticket waited as long as the configuration allows."""
+
+    status = 503
+    proxy_status = "connection_limit_reached"
+
+
+class GateUnavailable(ExchangeError):
+    """The gate cannot admit: Redis does not answer, or the proxy is stopping."""
+
+    status = 503
+    proxy_status = "proxy_internal_error"
+
+
+class BackendRefused(ExchangeError):
+    """The backend's address refused the connection."""
+
+    status = 502
+    proxy_status = "connection_refused"
+
+
+class BackendUnreachable(ExchangeError):
+    """There is no way to the backend's address: no route, no such socket, too many open files."""
+
+    status = 502
+    proxy_status = "destination_unavailable"
+
+
+class BackendNameUnknown(ExchangeError):
+    """The name of the backend's host cannot be resolved."""
+
+    status = 502
+    proxy_status = "dns_error"
+
+
+class BackendConnectTimeout(ExchangeError):
+    """The backend did not accept the connection in C{connect_timeout}."""
+
+    status = 504
+    proxy_status = "connection_timeout"
+
+
+class BackendCertificateError(ExchangeError):
+    """The backend's TLS certificate or protocol was not acceptable."""
+
+    status = 502
+    proxy_status = "tls_certificate_error"
+
+
+class BackendClosed(ExchangeError):
+    """The backend closed the connection before its response's head was complete."""
+
+    status = 502
+    proxy_status = "connection_terminated"
+
+
+class BackendProtocolError(ExchangeError):
+    """What the backend sent is not an HTTP response."""
+
+    status = 502
+    proxy_status = "http_protocol_error"
+
+
+class BackendResponseTimeout(ExchangeError):
+    """The backend's response did not start in C{response_timeout}."""
+
+    status = 504
+    proxy_status = "http_response_timeout"

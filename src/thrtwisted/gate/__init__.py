@@ -1,0 +1,83 @@
+"""
+The gate: it admits tickets, in order, as far as their counters have room.
+
+Two providers share one interface and one set of rules: L{thrtwisted.gate.local.LocalGate} for one process, in
+memory; L{thrtwisted.gate.redis.RedisGate} for all processes that share a namespace in Redis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import quote_from_bytes
+
+import attrs
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from ..exchange import DEFAULT_PRIORITY
+
+#: Values longer than this are replaced by their digest, so that clients cannot fill Redis with long names (bytes).
+LONGEST_VALUE = 64
+
+
+@attrs.frozen
+class Counter:
+    """
+    A limit with one key value, such as C{per-user=alice}; or a limit with no key value, such as C{foo}.
+
+    @ivar key: what names the counter in the whole namespace: printable ASCII without spaces.
+    @ivar max_concurrent: how many slots it has.
+    """
+
+    key: str
+    max_concurrent: int
+
+    @classmethod
+    def of(cls, name: str, max_concurrent: int, value: bytes | None = None) -> Counter:
+        """The counter of a limit, for one key value or (None) for all that it applies to."""
+        return cls(name if value is None else f"{name}={_printable(value)}", max_concurrent)
+
+
+def _printable(value: bytes) -> str:
+    if len(value) > LONGEST_VALUE:
+        return "sha256:" + hashlib.sha256(value).hexdigest()
+    return quote_from_bytes(value, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~")
+
+
+@attrs.frozen
+class Ticket:
+    """
+    What an exchange asks of the gate.
+
+    @ivar counters: one slot of each is needed; no counter twice.
+    @ivar priority: 1 (best) to 99 (worst).
+    @ivar timeout: seconds that it may wait; None for no end.
+    """
+
+    counters: tuple[Counter, ...]
+    priority: int = DEFAULT_PRIORITY
+    timeout: float | None = None
+
+
+class IAdmission(Interface):
+    """The slots that a ticket was given."""
+
+    waited: float = Attribute("Seconds between the ticket's arrival and its admission.")  # type: ignore[assignment]
+
+    def release() -> None:
+        """
+        Give the slots back, at once for this process, within one round trip for the others. Call it exactly once:
+        a second call is logged and changes nothing.
+        """
+
+
+class IGate(Interface):
+    """Admits tickets: never more than a counter has slots, never fewer than fit, best first."""
+
+    def acquire(ticket: Ticket) -> Deferred[IAdmission]:
+        """
+        Wait for one slot of each of the ticket's counters.
+
+        @return: fires with an L{IAdmission}. Errbacks with L{QueueFull}, L{QueueTimeout} or L{GateUnavailable} of
+            L{thrtwisted.errors}. Cancelling leaves the queue, and gives back a slot that was granted meanwhile.
+        """
