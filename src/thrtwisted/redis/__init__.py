@@ -1,0 +1,1 @@
+"""Where Redis is: its address, the embedded server, the connection."""
