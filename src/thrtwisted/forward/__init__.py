@@ -1,0 +1,7 @@
+"""Forwarding of exchanges to the backends, through treq."""
+
+from .body import RequestBody
+from .client import Forwarder, Forwarding
+from .headers import end_to_end, origin_form
+
+__all__ = ["Forwarder", "Forwarding", "RequestBody", "end_to_end", "origin_form"]

@@ -1,0 +1,310 @@
+"""
+The bodies of an exchange: the request's, sent from its file, and the response's, read as fast as it comes.
+
+A request body respects the backend's back-pressure. A response body keeps the client's from the backend until
+C{max_spool} bytes wait for the client (promise 5: a slow reader holds no slot).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import SEEK_END, BytesIO
+from typing import Any, BinaryIO
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from .spool import PIECE, Spool
+
+
+@implementer(IBodyProducer)
+class RequestBody:
+    """
+    The body of a request, which now belongs to the forwarding and to nobody else.
+
+    The file is closed exactly once: when all of it is sent, or when the forwarding is over.
+
+    @ivar length: its bytes.
+    @ivar progress: called each time that some of it was given to the backend's transport.
+    @ivar sending: it was begun and is neither sent nor closed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.length = file.seek(0, SEEK_END)
+        file.seek(0)
+        self.progress: Callable[[], object] = lambda: None
+        self._left = self.length
+        self._consumer: IConsumer | None = None
+        self._sent: Deferred[None] | None = None
+        self._paused = False
+        self._writing = False
+        self._closed = False
+
+    @classmethod
+    def take(cls, request: Any) -> RequestBody:
+        """
+        Take the content of a L{twisted.web.http.Request}, which would close it as soon as its client leaves.
+
+        Whoever takes it and does not send it must L{close} it.
+        """
+        content, request.content = request.content, BytesIO()
+        return cls(BytesIO() if content is None else content)
+
+    @property
+    def sending(self) -> bool:
+        return self._sent is not None
+
+    def close(self) -> None:
+        """Give the file back; what was not sent will not be. It may be called again."""
+        self._sent = self._consumer = None
+        if not self._closed:
+            self._closed = True
+            self._file.close()
+
+    # IBodyProducer, called by Twisted's client and by the backend's transport
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """
+        Write the body to the consumer.
+
+        @return: fires when all is written. Errbacks if the file cannot be read, or was closed before.
+        """
+        sent: Deferred[None] = Deferred(lambda _: self.close())
+        if self._closed:
+            sent.errback(ValueError("the request's body was closed before it was sent"))
+            return sent
+        self._consumer, self._sent = consumer, sent
+        self.resumeProducing()
+        return sent
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._writing:
+            return  # a transport that asks for more while it is given some
+        self._writing = True
+        try:
+            while self._consumer is not None and self._left and not self._paused:
+                self._write(self._consumer)
+        except Exception:
+            self._end(Failure())
+        else:
+            if not self._left:
+                self._end(None)
+        finally:
+            self._writing = False
+
+    def stopProducing(self) -> None:
+        """The connection is gone: the Deferred of L{startProducing} never fires, as IBodyProducer has it."""
+        self.close()
+
+    def _write(self, consumer: IConsumer) -> None:
+        piece = self._file.read(min(PIECE, self._left))
+        if not piece:
+            raise OSError("the request's body is shorter than it was")
+        self._left -= len(piece)
+        consumer.write(piece)
+        self.progress()
+
+    def _end(self, result: Failure | None) -> None:
+        sent = self._sent
+        self.close()
+        if sent is not None:
+            sent.callback(result)
+
+
+@implementer(IPushProducer)
+class ResponseBody(Protocol):
+    """
+    The body of a response, between the backend that writes it and the client that reads it.
+
+    - Until L{deliver} it is spooled. From then on it goes to the client, through the spool where the client
+      is slower than the backend.
+    - The backend has ended: the spool is emptied to the client, and the request is finished.
+    - The backend cut its response, or the spool's disk is full: the client's connection is aborted.
+    - The client has left: the rest is read and dropped.
+
+    @ivar ended: the backend has finished, one way or the other.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        max_spool: int,
+        *,
+        on_end: Callable[[], object],
+        on_leave: Callable[[], object],
+        was_reset: Callable[[], bool],
+    ) -> None:
+        """
+        @param on_end: called once, when the backend has ended.
+        @param on_leave: called when the client leaves before it has everything.
+        @param was_reset: whether the backend's connection ended in disorder.
+        """
+        self._on_end = on_end
+        self._on_leave = on_leave
+        self._was_reset = was_reset
+        self.spool = Spool(max_spool)
+        self.ended = False
+        self._cut = False
+        self._dropping = False
+        self._holding_backend = False
+        self._request: Any = None
+        self._delivered: Deferred[None] | None = None
+        self._client_paused = False
+        self._registered = False
+        self._sent = 0
+        self._pumping = False
+
+    # IProtocol, called by Twisted's client
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass it on, or keep it. Raises nothing: the client would take an error for the end of the body."""
+        if self._dropping:
+            return
+        try:
+            if self._request is not None and not self._client_paused and not self._pumping and not self.spool:
+                self._write(data)
+                return
+            self.spool.append(data)
+        except Exception:
+            self._break()
+            return
+        if self.spool.full:
+            self._holding_backend = True
+            self._backend.pauseProducing()
+
+    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
+        """
+        The backend has ended: well; or by closing, where there is neither length nor chunks, which an error
+        of the connection spoils (RFC 9112, section 8); or by cutting its response.
+        """
+        self.ended = True
+        self._holding_backend = False
+        well = reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and not self._was_reset())
+        self._cut = self._cut or not well
+        try:
+            self._settle()
+        finally:
+            self._on_end()
+
+    @property
+    def _backend(self) -> IPushProducer:
+        return IPushProducer(self.transport)
+
+    # The client's side
+
+    def deliver(self, request: Any) -> Deferred[None]:
+        """
+        Send the body to the client; status and headers are set already.
+
+        @return: fires when the client was given everything, or has left, or was cut off. Never errbacks.
+        """
+        if self._dropping and not self._cut:
+            return succeed(None)
+        delivered = self._delivered = Deferred()
+        self._request = request
+        request.notifyFinish().addCallbacks(lambda _: None, lambda _: self._leave())
+        if not self._cut and not self.spool and not self.ended:
+            request.write(b"")  # the head, at once: the body may take its time
+        self._pump()
+        return delivered
+
+    def drop(self) -> None:
+        """Nobody wants the rest: read it as fast as it comes, and keep none of it. It may be called again."""
+        self._dropping = True
+        self._request = None
+        self.spool.close()
+        self._let_backend_go()
+        self._fire_delivered()
+
+    # IPushProducer, called by the client's transport
+
+    def pauseProducing(self) -> None:
+        self._client_paused = True
+
+    def resumeProducing(self) -> None:
+        self._client_paused = False
+        self._pump()
+
+    def stopProducing(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._request is not None:
+            self.drop()
+            self._on_leave()
+
+    def _pump(self) -> None:
+        """Write from the spool as long as the client takes it."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._request is not None and not self._client_paused and not self._cut and self.spool:
+                self._write(self.spool.take())
+        except Exception:
+            self._break()
+        finally:
+            self._pumping = False
+        if self.spool.roomy:
+            self._let_backend_go()
+        self._settle()
+
+    def _write(self, data: bytes) -> None:
+        if not self._registered and self._sent + len(data) > PIECE:
+            # Less than this fits into the transport's own buffer: most responses need no producer.
+            self._registered = True
+            self._request.registerProducer(self, True)
+        self._sent += len(data)
+        self._request.write(data)
+
+    def _break(self) -> None:
+        """The spool or the client's transport does not work: the client must see a cut."""
+        self._log.failure("A response could not be passed on")
+        self._cut = True
+        self._dropping = True
+        self.spool.close()
+        self._let_backend_go()
+        self._settle()
+
+    def _settle(self) -> None:
+        """After every change: is the client's response over?"""
+        request = self._request
+        if request is None or self._pumping:
+            return
+        if self._cut:
+            self._request = None
+            self._dropping = True
+            self.spool.close()
+            request.transport.abortConnection()
+        elif self.ended and not self.spool:
+            self._request = None
+            self.spool.close()
+            if self._registered:
+                request.unregisterProducer()
+            request.finish()
+        else:
+            return
+        self._fire_delivered()
+
+    def _let_backend_go(self) -> None:
+        if self._holding_backend:
+            self._holding_backend = False
+            self._backend.resumeProducing()
+
+    def _fire_delivered(self) -> None:
+        delivered, self._delivered = self._delivered, None
+        if delivered is not None:
+            delivered.callback(None)

@@ -1,0 +1,383 @@
+"""
+Forwarding: an exchange's way to its backend and back, through treq.
+
+treq is made for programs that are clients themselves; each thing that it does for those and a proxy must not
+do is undone here, by public means: its cookie jar is deaf and dumb; an agent below it sends the exchange's
+own method, target and headers, whatever treq made of them; and it is shown a response without headers, so
+that it decodes nothing. The response's real head is taken below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from itertools import cycle
+from typing import Any
+
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.python.components import proxyForInterface
+from twisted.python.failure import Failure
+from twisted.web.client import ProxyAgent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from thrtwisted.config import Backend
+from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BadRequest, ExchangeError
+from thrtwisted.exchange import Exchange, ResponseHead
+
+from .body import RequestBody, ResponseBody
+from .connection import Connection, HTTPClientConnection, Route
+from .failures import exchange_error
+from .headers import announces_body, check_request_line, request_headers, response_head
+
+#: treq wants a URL; nothing of it is sent.
+_URL = EncodedURL.from_text("http://backend/")
+
+
+class _DeafJar(CookieJar):
+    """Keeps no cookie and sends none: the clients' cookies are their own."""
+
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        pass
+
+    def add_cookie_header(self, request: Any) -> None:
+        pass
+
+    def set_cookie(self, cookie: Any) -> None:
+        pass
+
+
+_DEAF = _DeafJar()
+
+
+class _BareResponse(proxyForInterface(IResponse, "whole")):  # type: ignore[misc]
+    """A response without its headers, for treq: where there is no Content-Encoding, nothing is decoded."""
+
+    headers: Headers = Headers()
+
+    def __init__(self, whole: IResponse) -> None:
+        super().__init__(whole)
+        self.headers = Headers()
+
+
+@implementer(IAgent)
+class _VerbatimAgent:
+    """
+    Sends one exchange as it is, whatever method, URL and headers treq asks for.
+
+    @ivar response: the response as the backend sent it, once it is there.
+    """
+
+    def __init__(self, agent: IAgent, exchange: Exchange, headers: Headers) -> None:
+        self._agent = agent
+        self._exchange = exchange
+        self._headers = headers
+        self.response: IResponse | None = None
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        asked = self._agent.request(self._exchange.method, self._exchange.target, self._headers, bodyProducer)
+        return asked.addCallback(self._bare)
+
+    def _bare(self, response: IResponse) -> IResponse:
+        self.response = response
+        return _BareResponse(response)
+
+
+class _Lease:
+    """A route's pool, as one request's agent sees it: it tells the forwarding which connection it has."""
+
+    def __init__(self, route: Route, forwarding: Forwarding) -> None:
+        self.persistent = route.pool.persistent
+        self._route = route
+        self._forwarding = forwarding
+
+    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
+        taken: Deferred[Any] = self._route.pool.getConnection(key, endpoint)
+        return taken.addCallback(self._take)
+
+    def _take(self, client: Any) -> HTTPClientConnection:
+        connection = self._route.endpoint.of(client)
+        if connection is None or client.state != "QUIESCENT":
+            raise BackendClosed("The backend closed the connection before the request was sent.")
+        self._forwarding.connected(connection)
+        return connection.client
+
+
+class Forwarder:
+    """Forwards exchanges to one backend. A backend with several URLs gets them in turn."""
+
+    def __init__(self, reactor: Any, name: str, config: Backend) -> None:
+        """
+        @param reactor: provides IReactorTime and what its URLs need of IReactorTCP, IReactorUNIX and
+            IReactorPluggableNameResolver.
+        @raise ValueError: a URL is neither C{http://host[:port]} nor C{unix:///path}.
+        """
+        self.name = name
+        self._reactor = reactor
+        self._config = config
+        urls = [config.url] if isinstance(config.url, str) else config.url
+        self._routes = tuple(Route(reactor, url, config) for url in urls)
+        self._turns: Iterator[Route] = cycle(self._routes)
+        self._under_way: set[Forwarding] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Forwarder {self.name}, {len(self._under_way)} under way>"
+
+    def send(self, exchange: Exchange, body: RequestBody) -> Forwarding:
+        """
+        Begin at once to forward an exchange.
+
+        @param body: is closed by the forwarding, whatever happens.
+        """
+        forwarding = Forwarding(self._reactor, self._config, exchange.method, body)
+        self._under_way.add(forwarding)
+        forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
+        if self._closed:
+            forwarding.fail(BackendClosed("The proxy is stopping."))
+        else:
+            forwarding.begin(next(self._turns), exchange)
+        return forwarding
+
+    def close(self) -> Deferred[None]:
+        """
+        Break off what is under way, and close all connections.
+
+        @return: fires when every forwarding is done and nothing is left in the reactor. Never errbacks.
+        """
+        self._closed = True
+        under_way = list(self._under_way)
+        waiting = [_echo(forwarding.done) for forwarding in under_way]
+        for forwarding in under_way:
+            forwarding.break_off()
+        waiting += [route.close() for route in self._routes]
+        return gatherResults(waiting).addCallback(lambda _: None)
+
+
+def _echo(done: Deferred[None]) -> Deferred[None]:
+    """Fires after another Deferred, whose result stays with its owner."""
+    echo: Deferred[None] = Deferred()
+
+    def fire(result: None) -> None:
+        echo.callback(None)
+
+    done.addCallback(fire)
+    return echo
+
+
+class Forwarding:
+    """
+    One exchange with the backend.
+
+    It ends once, when the backend has finished with it, however that comes about: the response was read
+    completely, the connection was never made, or was lost, or was aborted after C{abandon_timeout}. Until
+    then the client may come and go.
+
+    @ivar head: fires with the L{ResponseHead}. Errbacks with an L{ExchangeError} only. Cancelling abandons.
+    @ivar done: fires once, when the backend has finished with the exchange: its slot is free. Never errbacks;
+        do not cancel it. C{head} has always fired before.
+    """
+
+    def __init__(self, clock: Any, config: Backend, method: bytes, body: RequestBody) -> None:
+        self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
+        self.done: Deferred[None] = Deferred()
+        self._clock = clock
+        self._config = config
+        self._method = method
+        self._upload = body
+        self._asked: Deferred[Any] | None = None
+        self._connection: Connection | None = None
+        self._download: ResponseBody | None = None
+        self._response_timer: IDelayedCall | None = None
+        self._abandon_timer: IDelayedCall | None = None
+        self._answered = False
+        self._abandoned = False
+        self._over = False
+
+    # For the resource
+
+    def deliver(self, request: Any) -> Deferred[None]:
+        """
+        Send the response's body to the client, and finish the request; status and headers are set already.
+
+        If the backend cuts its response, the client's connection is aborted instead.
+
+        @param request: a L{twisted.web.http.Request}.
+        @return: fires when the client was given everything, or has left. Never errbacks.
+        @raise RuntimeError: the response's head is not there yet.
+        """
+        if self._download is None:
+            raise RuntimeError("deliver() comes after the response's head")
+        return self._download.deliver(request)
+
+    def abandon(self) -> None:
+        """
+        Nobody wants the answer any more. The request goes on being sent, the response is read and dropped;
+        after C{abandon_timeout} seconds the connection is aborted. What has no connection yet is not sent.
+
+        It may be called at any time, and again.
+        """
+        if self._download is not None:
+            self._download.drop()
+        if self._over or self._abandoned:
+            return
+        self._abandoned = True
+        if self._connection is None:
+            self.break_off()
+        else:
+            self._abandon_timer = self._clock.callLater(
+                self._config.abandon_timeout, self._abandoned_for_long
+            )
+
+    # For the forwarder
+
+    def begin(self, route: Route, exchange: Exchange) -> None:
+        """Send the request. Whatever fails, at once or later, comes out through C{head}."""
+        try:
+            check_request_line(exchange.method, exchange.target)
+            headers = request_headers(exchange.headers, route.authority)
+            agent: Any = ProxyAgent(route.endpoint, self._clock, _Lease(route, self))
+            verbatim = _VerbatimAgent(agent, exchange, headers)
+            with_body = self._upload.length > 0 or announces_body(exchange.headers)
+            asked = HTTPClient(verbatim, _DEAF).request(  # type: ignore[arg-type]
+                exchange.method.decode("ascii"),
+                _URL,
+                data=self._upload if with_body else None,
+                cookies=_DEAF,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._clock,
+            )
+        except ExchangeError as error:
+            self.fail(error)
+        except ValueError as error:
+            refused = BadRequest("The request cannot be forwarded as it stands.")
+            refused.__cause__ = error
+            self.fail(refused)
+        except Exception:
+            self.fail(exchange_error(Failure()))
+        else:
+            self._asked = asked
+            asked.addCallback(lambda response: self._received(response, verbatim.response))
+            asked.addErrback(lambda failure: self.fail(exchange_error(failure)))
+
+    def connected(self, connection: Connection) -> None:
+        """The request is about to be written to this connection."""
+        self._connection = connection
+        connection.occupy(self)
+        self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
+        self._upload.progress = self._progress
+
+    def connection_lost(self) -> None:
+        """The connection is gone, and Twisted's client has said nothing: it gave up on an upload before."""
+        self.fail(BackendClosed("The backend closed the connection before it answered."))
+
+    def fail(self, error: ExchangeError) -> None:
+        """The backend has finished, and not well."""
+        if self._over:
+            return
+        self._answer(error)
+        if self._download is not None and not self._download.ended:
+            self._download.connectionLost(Failure(error))
+        self._finish(reusable=False)
+
+    def break_off(self) -> None:
+        """Stop at once, wherever it is: C{done} fires when the connection is closed."""
+        if self._connection is not None:
+            self._connection.discard()
+        elif self._asked is not None:
+            self._asked.cancel()
+
+    # What happens on the way
+
+    def _progress(self) -> None:
+        if self._response_timer is not None:
+            self._response_timer.reset(self._config.response_timeout)
+
+    def _unanswered(self) -> None:
+        self._response_timer = None
+        self.abandon()
+        self._answer(BackendResponseTimeout("The backend did not answer in time."))
+
+    def _abandoned_for_long(self) -> None:
+        self._abandon_timer = None
+        self.break_off()
+
+    def _received(self, treqs: Any, response: IResponse | None) -> None:
+        """The head is there. The body is read from now on, whatever becomes of the client."""
+        assert response is not None
+        connection = self._connection
+        assert connection is not None
+        self._stop_response_timer()
+        reusable = response.version[1:] >= (1, 1)
+        download = self._download = ResponseBody(
+            self._config.max_spool,
+            on_end=lambda: self._ended(reusable),
+            on_leave=self.abandon,
+            was_reset=lambda: connection.reset,
+        )
+        if self._abandoned:
+            download.drop()
+        treqs.deliverBody(download)
+        try:
+            length = None if response.length is UNKNOWN_LENGTH else response.length
+            head = response_head(self._method, response.code, response.phrase, response.headers, length)
+        except ExchangeError as error:
+            download.drop()
+            self._answer(error)
+            connection.discard()
+        else:
+            self._answer(head)
+        if download.ended:
+            self._finish(reusable)
+
+    def _ended(self, reusable: bool) -> None:
+        if self._answered:  # else _received is still at work, and finishes
+            self._finish(reusable)
+
+    def _answer(self, answer: ResponseHead | ExchangeError) -> None:
+        """Fire C{head}, the first time."""
+        self._stop_response_timer()
+        if self._answered:
+            return
+        self._answered = True
+        if self.head.called:
+            return  # it was cancelled
+        if isinstance(answer, ExchangeError):
+            self.head.errback(answer)
+        else:
+            self.head.callback(answer)
+
+    def _finish(self, reusable: bool) -> None:
+        """The backend has finished. C{reusable}: its connection may serve another request."""
+        if self._over:
+            return
+        self._over = True
+        self._stop_response_timer()
+        if self._abandon_timer is not None:
+            self._abandon_timer.cancel()
+            self._abandon_timer = None
+        connection = self._connection
+        if connection is not None:
+            connection.occupant = None
+            if self._upload.sending or not reusable:
+                # An HTTP/1.0 server is about to close it; one that answered early may not read the rest.
+                connection.discard()
+        self._upload.progress = lambda: None
+        self._upload.close()
+        self.done.callback(None)
+
+    def _stop_response_timer(self) -> None:
+        if self._response_timer is not None:
+            self._response_timer.cancel()
+            self._response_timer = None

@@ -1,0 +1,86 @@
+"""What went wrong between the proxy and a backend, in the words of L{thrtwisted.errors}: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed
+
+from thrtwisted.errors import (
+    BackendClosed,
+    BackendConnectTimeout,
+    BackendNameUnknown,
+    BackendProtocolError,
+    BackendRefused,
+    BackendUnreachable,
+    ExchangeError,
+)
+
+_log = Logger()
+
+#: Connecting failed. The first row that fits counts: a refused connection is a ConnectError too.
+_CONNECTING: tuple[tuple[tuple[type[BaseException], ...], type[ExchangeError], str], ...] = (
+    ((CancelledError, error.ConnectingCancelledError), BackendClosed, "The request was given up."),
+    ((error.ConnectionRefusedError,), BackendRefused, "The backend refuses connections."),
+    (
+        (error.TimeoutError, error.TCPTimedOutError),
+        BackendConnectTimeout,
+        "The backend did not accept the connection in time.",
+    ),
+    (
+        (error.DNSLookupError, error.UnknownHostError),
+        BackendNameUnknown,
+        "The backend's name cannot be resolved.",
+    ),
+    ((error.ConnectError, OSError), BackendUnreachable, "The backend cannot be reached."),
+)
+#: Among the reasons of a failed response these say that the connection ended; any other, that it was garbage.
+_ENDED = (error.ConnectionClosed, CancelledError)
+
+
+def exchange_error(failure: Failure) -> ExchangeError:
+    """
+    What the client is told about a request that failed. The cause is kept in C{__cause__}, for the log.
+
+    What no row foresees is a mistake of ours: it is logged, and the client gets a 500.
+    """
+    cause: Any = failure.value
+    if isinstance(cause, ExchangeError):
+        return cause
+    answer = _connected(cause) or _connecting(cause)
+    if answer is None:
+        _log.failure("A request could not be forwarded", failure=failure)
+        answer = ExchangeError("The proxy could not forward the request.")
+    answer.__cause__ = cause
+    return answer
+
+
+def _connecting(cause: BaseException) -> ExchangeError | None:
+    for kinds, answer, message in _CONNECTING:
+        if isinstance(cause, kinds):
+            return answer(message)
+    return None
+
+
+def _connected(cause: BaseException) -> ExchangeError | None:
+    """For what went wrong on an open connection; None for anything else, such as an unreadable body."""
+    if isinstance(cause, (RequestTransmissionFailed, error.ConnectionClosed)):
+        return BackendClosed("The backend closed the connection before it had the whole request.")
+    if isinstance(cause, ResponseFailed):
+        if all(isinstance(reason, _ENDED) for reason in _reasons(cause)):
+            return BackendClosed("The backend closed the connection before it answered.")
+        return BackendProtocolError("The backend's answer is not an HTTP response.")
+    return None
+
+
+def _reasons(cause: ResponseFailed | RequestGenerationFailed) -> Iterator[BaseException]:
+    for reason in cause.reasons:
+        if isinstance(reason.value, (ResponseFailed, RequestGenerationFailed)):
+            yield from _reasons(reason.value)
+        else:
+            yield reason.value
