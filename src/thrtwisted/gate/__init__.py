@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from ..exchange import DEFAULT_PRIORITY
+from thrtwisted.exchange import DEFAULT_PRIORITY
 
 #: Values longer than this are replaced by their digest, so that clients cannot fill Redis with long names (bytes).
 LONGEST_VALUE = 64
@@ -62,7 +62,7 @@ class Ticket:
 class IAdmission(Interface):
     """The slots that a ticket was given."""
 
-    waited: float = Attribute("Seconds between the ticket's arrival and its admission.")  # type: ignore[assignment]
+    waited: float = Attribute("Seconds between the ticket's arrival and its admission.")
 
     def release() -> None:
         """

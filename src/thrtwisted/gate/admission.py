@@ -1,0 +1,106 @@
+"""What both gates hand out, and how they reckon when a place in the queue will be worth asking for again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from thrtwisted.errors import QueueTimeout
+
+from . import IAdmission
+
+
+@implementer(IAdmission)
+class Admission:
+    """
+    An admission whose release is a call to its gate.
+
+    @param release: called at the first release.
+    @ivar waited: seconds between the ticket's arrival and its admission.
+    """
+
+    _log = Logger()
+
+    def __init__(self, release: Callable[[], None], waited: float) -> None:
+        self.waited = waited
+        self._release: Callable[[], None] | None = release
+
+    def release(self) -> None:
+        """Give the slots back. A second call is a mistake of the caller's: it is logged, and changes nothing."""
+        release, self._release = self._release, None
+        if release is None:
+            self._log.failure("A slot was released twice", Failure(RuntimeError("released twice")))
+            return
+        release()
+
+
+def limit_waiting(
+    waiting: Deferred[IAdmission], timeout: float | None, clock: IReactorTime, estimate: Callable[[], float]
+) -> Deferred[IAdmission]:
+    """
+    Let a ticket leave the queue after a time.
+
+    @param timeout: seconds; None for no end.
+    @param estimate: the seconds to say in C{Retry-After}.
+    @return: C{waiting}, which errbacks with L{QueueTimeout} when the time is over.
+    """
+
+    def timed_out(result: object, _: float) -> Failure:
+        return Failure(
+            QueueTimeout(f"The request waited {timeout:g} s for its turn.", retry_after=estimate())
+        )
+
+    if timeout is not None:
+        waiting.addTimeout(timeout, clock, onTimeoutCancel=timed_out)
+    return waiting
+
+
+class Throughput:
+    """
+    How fast the gate lets tickets through, from the releases it has seen lately.
+
+    What C{Retry-After} says is the time in which those who wait now will have been admitted at that pace.
+    """
+
+    #: Seconds that the pace is measured over, and the answer while nothing at all is released.
+    WINDOW = 60.0
+    #: Seconds between two marks: a minute needs no more than a few dozen.
+    STEP = 1.0
+    #: Nobody is sent away for longer than this (seconds): the pace may have changed by then.
+    LONGEST = 3600.0
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+        self._latest = (0.0, 0)
+
+    def observe(self, now: float, released: int) -> None:
+        """
+        Note how many tickets have been released.
+
+        @param now: seconds.
+        @param released: a count that only grows; one that is lower than before starts anew (Redis was emptied).
+        """
+        if released < self._latest[1]:
+            self._marks.clear()
+        self._latest = (now, released)
+        if not self._marks or now - self._marks[-1][0] >= self.STEP:
+            self._marks.append(self._latest)
+        while len(self._marks) > 1 and now - self._marks[1][0] >= self.WINDOW:
+            self._marks.popleft()
+
+    def drain_time(self, waiting: int) -> float:
+        """Seconds, at least 1, in which so many waiting tickets are admitted at the present pace."""
+        if not self._marks:
+            return self.WINDOW
+        since, before = self._marks[0]
+        now, released = self._latest
+        if released == before:
+            return self.WINDOW
+        pace = (released - before) / max(now - since, self.STEP)
+        return min(max(1.0, waiting / pace), self.LONGEST)

@@ -1,0 +1,115 @@
+"""The gate of one process, in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from thrtwisted.errors import GateUnavailable, QueueFull
+
+from . import IAdmission, IGate, Ticket
+from .admission import Admission, Throughput, limit_waiting
+from .lanes import Lanes
+from .order import Order
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """A ticket that waits, or is about to be told that it was admitted."""
+
+    arrived: float
+    deferred: Deferred[IAdmission]
+
+
+@implementer(IGate)
+class LocalGate:
+    """
+    Admits tickets within this process.
+
+    @param clock: tells the time, and ends the waiting of tickets that have a timeout.
+    @param max_waiting: tickets that may wait; one more gets L{QueueFull}.
+    @param aging: seconds of waiting that make up for one step of priority; 0 for none.
+    """
+
+    def __init__(self, clock: IReactorTime, *, max_waiting: int = 1000, aging: float = 0.0) -> None:
+        self._clock = clock
+        self._max_waiting = max_waiting
+        self._order = Order(aging)
+        self._lanes: Lanes[int] = Lanes()
+        self._throughput = Throughput()
+        self._serial = 0
+        self._waiters: dict[int, _Waiter] = {}
+        self._admitted: deque[int] = deque()
+        self._telling = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<LocalGate {self._lanes!r}>"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits and nobody holds a slot."""
+        return self._lanes.idle and not self._waiters
+
+    def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
+        """See L{IGate.acquire}."""
+        if self._closed:
+            return fail(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+        now = self._clock.seconds()
+        if self._lanes.waiting >= self._max_waiting and not self._lanes.fits(ticket.counters):
+            return fail(QueueFull("Too many requests are waiting already.", retry_after=self._estimate()))
+        self._serial += 1
+        serial = self._serial
+        admitted = self._lanes.acquire(serial, ticket.counters, self._order.next(ticket.priority, now))
+        if admitted == [serial]:
+            return succeed(self._admission(serial, 0.0))
+        waiter = self._waiters[serial] = _Waiter(now, Deferred(lambda _: self._leave(serial)))
+        self._tell(admitted)
+        return limit_waiting(waiter.deferred, ticket.timeout, self._clock, self._estimate)
+
+    def close(self) -> None:
+        """Admit nobody any more; those who wait get L{GateUnavailable}. Slots may still be released."""
+        self._closed = True
+        for serial, waiter in list(self._waiters.items()):
+            self._leave(serial)
+            waiter.deferred.errback(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+
+    def _admission(self, serial: int, waited: float) -> Admission:
+        return Admission(lambda: self._release(serial), waited)
+
+    def _leave(self, serial: int) -> None:
+        self._waiters.pop(serial, None)
+        self._release(serial)
+
+    def _release(self, serial: int) -> None:
+        admitted = self._lanes.release(serial)
+        self._throughput.observe(self._clock.seconds(), self._lanes.released)
+        self._tell(admitted)
+
+    def _estimate(self) -> float:
+        return self._throughput.drain_time(self._lanes.waiting)
+
+    def _tell(self, admitted: list[int]) -> None:
+        """
+        Fire the Deferreds of the admitted.
+
+        Who is told may release at once and so admit the next; that one is told from the same loop, for a queue of
+        a thousand would otherwise be a thousand calls deep.
+        """
+        self._admitted.extend(admitted)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._admitted:
+                serial = self._admitted.popleft()
+                waiter = self._waiters.pop(serial, None)
+                if waiter is not None:
+                    waited = self._clock.seconds() - waiter.arrived
+                    waiter.deferred.callback(self._admission(serial, waited))
+        finally:
+            self._telling = False

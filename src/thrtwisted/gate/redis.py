@@ -1,0 +1,353 @@
+"""
+The gate of all processes that share a namespace in Redis.
+
+The decisions are C{gate.lua}'s; this is its shell. Operations go in batches, of which at most one is under way: what
+arrives meanwhile rides in the next, so that the cost of an exchange falls as the load grows. Redis holds what this
+process has announced; after every doubt (a new connection, a lost reply, a lease that ran out, a count that differs) it
+announces all its tickets, and the script makes Redis agree.
+
+A ticket's place is in C{_places} from C{acquire} until its release is in the outbox; that table is the truth about
+this process, and the announcement is made from it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Generator
+from importlib.resources import files
+from typing import Any
+
+import attrs
+from msgspec import msgpack
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from thrtwisted.errors import GateUnavailable, QueueFull
+from thrtwisted.redis.link import ILinkUser, Link, RedisGone
+from thrtwisted.redis.url import RedisAddress
+
+from . import IAdmission, IGate, Ticket
+from .admission import Admission, Throughput, limit_waiting
+from .order import MICROSECONDS
+
+SCRIPT = files(__package__).joinpath("gate.lua").read_bytes()
+
+#: Heartbeats in one lease: two may be late or lost before anybody takes this process for dead.
+HEARTBEATS = 4
+
+_STOPPING = "The proxy is stopping."
+_GONE = "The queue is not available for the moment."
+
+
+@attrs.define(eq=False)
+class _Place:
+    """
+    A ticket of this process, as Redis should hold it.
+
+    @ivar order: its rank in the queue, once Redis has given one; 0 before.
+    @ivar told: fires at the admission; None afterwards.
+    """
+
+    serial: int
+    ticket: Ticket
+    arrived: float
+    told: Deferred[IAdmission] | None
+    order: int = 0
+
+    @property
+    def wire(self) -> list[str | int]:
+        counters: list[str | int] = []
+        for counter in self.ticket.counters:
+            counters += (counter.key, counter.max_concurrent)
+        return counters
+
+
+@implementer(IGate, ILinkUser)
+class RedisGate:
+    """
+    Admits tickets over all processes with one namespace.
+
+    @param reactor: connects, and tells the time.
+    @param address: where Redis is.
+    @param namespace: whom to share slots and queues with.
+    @param timeout: seconds for one batch, past which Redis counts as gone.
+    @param lease: seconds without a heartbeat after which others free what this process holds.
+    @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
+    @param aging: seconds of waiting that make up for one step of priority; 0 for none.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        *,
+        namespace: str = "thr",
+        timeout: float = 0.25,
+        lease: float = 5.0,
+        max_waiting: int = 1000,
+        aging: float = 0.0,
+    ) -> None:
+        self._clock = reactor
+        self._namespace = "{" + namespace + "}"
+        self._timeout = timeout
+        self._lease = lease
+        self._max_waiting = max_waiting
+        self._aging = round(aging * MICROSECONDS)
+        self._owner = secrets.token_hex(8)
+        self._link = Link(reactor, address, f"{self._namespace}:owner:{self._owner}", self)
+        self._heart = LoopingCall(self._beat)
+        self._heart.clock = reactor
+        self._throughput = Throughput()
+        self._serial = 0
+        self._sequence = 0
+        self._places: dict[int, _Place] = {}
+        self._held = 0
+        self._waiting = 0
+        self._outbox: list[list[str | int]] = []
+        self._releasing = 0
+        self._sending = False
+        self._batches: Deferred[None] = succeed(None)
+        self._connected = False
+        self._announcing = True
+        self._checking = False
+        self._gone = False
+        self._doubting: IDelayedCall | None = None
+        self._stopping = False
+
+    def __repr__(self) -> str:
+        return f"<RedisGate {self._owner} {len(self._places)} tickets, {self._held} admitted>"
+
+    # The gate --------------------------------------------------------------------------------------------------
+
+    def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
+        """See L{IGate.acquire}."""
+        if self._stopping:
+            return fail(GateUnavailable(_STOPPING, retry_after=1.0))
+        if not ticket.counters:
+            return succeed(Admission(_nothing, 0.0))
+        if self._gone:
+            return fail(GateUnavailable(_GONE, retry_after=self._lease))
+        self._serial += 1
+        serial = self._serial
+        told: Deferred[IAdmission] = Deferred(lambda _: self._release(serial))
+        place = self._places[serial] = _Place(serial, ticket, self._clock.seconds(), told)
+        self._outbox.append(["acquire", serial, ticket.priority, *place.wire])
+        self._flush()
+        return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
+
+    def start(self) -> None:
+        """Connect to Redis. Tickets may be acquired at once; they wait for the connection up to C{timeout}."""
+        self._doubt()
+        self._link.start()
+
+    @inlineCallbacks
+    def stop(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Admit nobody any more; those who wait get L{GateUnavailable}, and what is still held is released.
+
+        @return: fires when Redis has been told (or does not answer) and the connections are closed.
+        """
+        self._stopping = True
+        self._refuse(GateUnavailable(_STOPPING, retry_after=1.0), everybody=True)
+        yield self._batches
+        if self._connected:
+            self._outbox = [["quit"]]
+            self._flush()
+            yield self._batches
+        if self._heart.running:
+            self._heart.stop()
+        self._stop_doubting()
+        yield self._link.stop()
+
+    def _release(self, serial: int) -> None:
+        """Give up a ticket, admitted or not. Its place is gone at once; Redis hears of it in the next batch."""
+        place = self._places.pop(serial, None)
+        if place is None:
+            return
+        if place.told is None:
+            self._held -= 1
+            self._releasing += 1
+        if self._connected:
+            self._outbox.append(["release", serial])
+            self._flush()
+
+    def _admit(self, serials: list[int]) -> None:
+        """Tell tickets that they are admitted. One that has left has its release on the way already."""
+        for serial in serials:
+            place = self._places.get(serial)
+            if place is None or place.told is None:
+                continue
+            told, place.told = place.told, None
+            self._held += 1
+            waited = self._clock.seconds() - place.arrived
+            told.callback(Admission(lambda serial=serial: self._release(serial), waited))  # type: ignore[misc]
+
+    def _refuse(self, problem: Exception, *, everybody: bool) -> None:
+        """Send those away who wait; or only those whom Redis has not given a place."""
+        for serial, place in list(self._places.items()):
+            if place.told is not None and (everybody or not place.order):
+                self._send_away(serial, problem)
+
+    def _send_away(self, serial: int, problem: Exception) -> None:
+        place = self._places.pop(serial, None)
+        if place is not None and place.told is not None:
+            place.told.errback(problem)
+
+    def _estimate(self) -> float:
+        return self._throughput.drain_time(self._waiting)
+
+    # Batches ---------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Renew the lease, and compare the counts: a lost message costs at most one heartbeat."""
+        self._checking = True
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what there is to send, unless a batch is under way: then it rides in the next."""
+        if not self._sending and self._has_news:
+            self._sending = True
+            self._batches = self._send()
+
+    @property
+    def _has_news(self) -> bool:
+        return self._connected and bool(self._outbox or self._announcing or self._checking)
+
+    @inlineCallbacks
+    def _send(self) -> Generator[Deferred[Any], Any, None]:
+        """Send batches, one after the other, until nothing is left to send."""
+        while self._has_news:
+            checking, self._checking = self._checking, False
+            batch = self._batch()
+            try:
+                reply = yield self._within_timeout(self._link.script(SCRIPT, self._namespace, batch))
+            except Exception as problem:
+                if not isinstance(problem, RedisGone):
+                    self._log.error("Redis refuses the gate's script: {problem}", problem=problem)
+                    self._lost()
+                # Whether it was done is not known. The next connection begins with an announcement.
+                self._connected = False
+                self._link.reset()
+            else:
+                self._read(msgpack.decode(reply), checking)
+        self._sending = False
+
+    def _batch(self) -> bytes:
+        announced = None
+        if self._announcing:
+            announced = [
+                [place.serial, int(place.told is None), place.order, place.ticket.priority, *place.wire]
+                for place in self._places.values()
+            ]
+        operations, self._outbox = self._outbox, []
+        self._announcing = False
+        self._releasing = 0
+        self._sequence += 1
+        return msgpack.encode(
+            [
+                self._owner,
+                self._sequence,
+                round(self._lease * 1000),
+                self._max_waiting,
+                self._aging,
+                False if announced is None else announced,
+                operations,
+            ]
+        )
+
+    def _within_timeout(self, reply: Deferred[bytes]) -> Deferred[bytes]:
+        """
+        The reply, or L{RedisGone} after C{timeout} seconds.
+
+        A reactor that was busy finds the timer and the reply at once, the timer first. So the timer looks again
+        after what has arrived was read.
+        """
+        answer: Deferred[bytes] = Deferred()
+
+        def arrived(result: Any) -> None:
+            if not answer.called:
+                timers.pop().cancel()
+                answer.callback(result)
+
+        def late() -> None:
+            timers[:] = [self._clock.callLater(0, too_late)]
+
+        def too_late() -> None:
+            self._lost()
+            answer.errback(RedisGone(f"no answer in {self._timeout:g} s"))
+
+        timers = [self._clock.callLater(self._timeout, late)]
+        reply.addBoth(arrived)
+        return answer
+
+    def _read(self, reply: Any, checking: bool) -> None:
+        """Do what a batch's reply says."""
+        if reply[0] != "ok":
+            self._announcing = True
+            return
+        _, now, admitted, full, queued, held, self._waiting, released, _ = reply
+        self._stop_doubting()
+        self._throughput.observe(now / 1000, released)
+        for serial, order in zip(queued[::2], queued[1::2], strict=True):
+            if serial in self._places:
+                self._places[serial].order = order
+        self._admit(admitted)
+        if full:
+            problem = QueueFull("Too many requests are waiting already.", retry_after=self._estimate())
+            for serial in full:
+                self._send_away(serial, problem)
+        if checking and held != self._held + self._releasing:
+            self._announcing = True
+
+    # The link --------------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """The link stands: say what we have, and go on."""
+        self._connected = True
+        self._announcing = True
+        self._flush()
+        if not self._heart.running and not self._stopping:
+            self._heart.start(self._lease / HEARTBEATS, now=False)
+
+    def down(self) -> None:
+        """The link is lost. For C{timeout} seconds nobody needs to know."""
+        self._connected = False
+        self._outbox = []
+        if self._heart.running:
+            self._heart.stop()
+        self._doubt()
+
+    def message(self, payload: bytes) -> None:
+        """Another process's batch has admitted tickets of ours."""
+        self._admit(msgpack.decode(payload))
+
+    def _doubt(self) -> None:
+        """Without an answer in C{timeout} seconds from now, Redis counts as gone."""
+        if not self._gone and self._doubting is None and not self._stopping:
+            self._doubting = self._clock.callLater(self._timeout, self._lost)
+
+    def _stop_doubting(self) -> None:
+        """Redis answers."""
+        doubting, self._doubting = self._doubting, None
+        if doubting is not None and doubting.active():
+            doubting.cancel()
+        if self._gone:
+            self._gone = False
+            self._log.info("Redis answers again")
+
+    def _lost(self) -> None:
+        """Redis counts as gone: whom it has not given a place is sent away, and who comes now too."""
+        self._doubting = None
+        if not self._gone:
+            self._gone = True
+            self._log.warn("Redis does not answer: requests that fall under a limit get 503 until it does")
+            self._refuse(GateUnavailable(_GONE, retry_after=self._lease), everybody=False)
+
+
+def _nothing() -> None:
+    """The release of a ticket that needs no slot."""

@@ -1,0 +1,254 @@
+"""
+The link to Redis: one connection for scripts, one for messages, both kept up together.
+
+txredisapi brings the protocols; connecting and reconnecting is done here, for its own factories stop for ever when a
+connection is lost during AUTH or SELECT, and queue commands without end while Redis is away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator
+from typing import Any
+
+import txredisapi
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, inlineCallbacks, succeed
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface
+
+from .url import RedisAddress
+
+#: Seconds that connecting and AUTH together may take.
+HANDSHAKE = 5.0
+
+#: Seconds before the first and the last of the attempts to connect again; a restarted server is found quickly.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+
+
+class RedisGone(Exception):
+    """Redis is not there, or went away before it answered: what was sent may or may not have been done."""
+
+
+class ILinkUser(Interface):
+    """Whoever uses a link. Every call comes from the reactor."""
+
+    def up() -> None:
+        """Both connections stand, and messages arrive."""
+
+    def down() -> None:
+        """A connection was lost, and the link with it. What was under way has failed."""
+
+    def message(payload: bytes) -> None:
+        """A message has arrived on the channel."""
+
+
+class _Commands(txredisapi.RedisProtocol):
+    """The connection for scripts."""
+
+
+class _Messages(txredisapi.SubscriberProtocol):
+    """The connection for messages."""
+
+    received: Callable[[bytes], None]
+
+    def messageReceived(self, pattern: object, channel: object, message: bytes) -> None:
+        self.received(message)
+
+
+class _LinkFactory(Factory):
+    """Builds one connection's protocol; txredisapi tells it why a handshake failed."""
+
+    noisy = False
+    isLazy = False
+
+    def __init__(self, protocol: type[Any], address: RedisAddress) -> None:
+        self.failure = "the connection was closed"
+        self._protocol = protocol
+        self._address = address
+
+    def buildProtocol(self, addr: object) -> Any:
+        connection = self._protocol(
+            charset=None,
+            convertNumbers=False,
+            username=self._address.username,
+            password=self._address.password,
+            dbid=self._address.database or None,
+        )
+        connection.factory = self
+        return connection
+
+    def stopTrying(self) -> None:
+        """txredisapi's word for a failed handshake. The link decides when to try again."""
+
+    def connectionError(self, why: str) -> None:
+        self.failure = why.removeprefix("Redis error: ")
+
+
+class Link:
+    """
+    Keeps two connections to Redis, and tells its user when they stand.
+
+    When one is lost the other is closed too: a user that missed messages has to take stock in either case, and so has
+    one thing to handle instead of three.
+
+    @param reactor: connects, and tells the time.
+    @param address: of kind C{tcp} or C{unix}.
+    @param channel: what to listen to.
+    @param user: is told when the link is up or down, and of messages.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, address: RedisAddress, channel: str, user: Any) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._channel = channel
+        self._user = user
+        self._commands: Any = None
+        self._connections: list[Any] = []
+        self._running: Deferred[None] | None = None
+        self._pause = backoffPolicy(initialDelay=FIRST_PAUSE, maxDelay=LONGEST_PAUSE)
+        self._reported = ""
+
+    def start(self) -> None:
+        """Begin to connect; it goes on until L{stop}."""
+        self._running = self._run()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Close the connections and try no more.
+
+        @return: fires when nothing is left.
+        """
+        running, self._running = self._running, None
+        if running is None:
+            return succeed(None)
+        running.cancel()
+
+        def stopped(failure: Failure) -> None:
+            failure.trap(CancelledError)
+
+        return running.addErrback(stopped)
+
+    def reset(self) -> None:
+        """Give up the connections that stand, at once, and connect anew: Redis does not answer on them."""
+        for connection in self._connections:
+            connection.transport.abortConnection()
+
+    def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
+        """
+        Run a script with one key and one argument, by its digest if Redis knows it.
+
+        @return: fires with the reply. Errbacks with L{RedisGone} if there is no answer to be had, or with
+            L{txredisapi.ResponseError} if Redis refuses.
+        """
+        if self._commands is None:
+            return fail(RedisGone("Redis is not connected"))
+        commands = self._commands
+        digest = hashlib.sha1(script).hexdigest()
+        reply: Deferred[bytes] = commands.evalsha(digest, [key], [argument])
+
+        def load(failure: Any) -> Any:
+            failure.trap(txredisapi.ScriptDoesNotExist)
+            return commands.execute_command("EVAL", script, 1, key, argument)
+
+        def gone(failure: Any) -> Any:
+            failure.trap(txredisapi.ConnectionError)
+            raise RedisGone(str(failure.value)) from None
+
+        return reply.addErrback(load).addErrback(gone)
+
+    @inlineCallbacks
+    def _run(self) -> Generator[Deferred[Any], Any, None]:
+        attempt = 0
+        try:
+            while True:
+                since = self._reactor.seconds()
+                try:
+                    yield self._connect().addTimeout(HANDSHAKE, self._reactor)
+                except CancelledError:
+                    raise
+                except Exception as problem:
+                    self._report(f"Redis at {self._address} is not usable: {_reason(problem)}")
+                else:
+                    lost = self._any_lost()
+                    self._report(f"Redis at {self._address} is connected")
+                    self._user.up()
+                    yield lost
+                    self._commands = None
+                    self._report(f"The connection to Redis at {self._address} was lost")
+                    self._user.down()
+                yield self._disconnect()
+                # A server that accepts and then refuses is no reason to connect ten times a second.
+                attempt = attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE else 0
+                yield deferLater(self._reactor, self._pause(attempt))
+        finally:
+            self._commands = None
+            yield self._disconnect()
+
+    @inlineCallbacks
+    def _connect(self) -> Generator[Deferred[Any], Any, None]:
+        commands = yield self._open(_Commands)
+        messages = yield self._open(_Messages)
+        messages.received = self._user.message
+        yield messages.subscribe(self._channel)
+        self._commands = commands
+
+    @inlineCallbacks
+    def _open(self, protocol: type[Any]) -> Generator[Deferred[Any], Any, Any]:
+        """One connection, its handshake done."""
+        factory = _LinkFactory(protocol, self._address)
+        connection = yield self._endpoint().connect(factory)
+        self._connections.append(connection)
+        _, first = yield DeferredList(
+            [connection.whenConnected(), connection.whenDisconnected()],
+            fireOnOneCallback=True,
+            consumeErrors=True,
+        )
+        if first == 1:
+            raise RedisGone(factory.failure)
+        return connection
+
+    def _endpoint(self) -> IStreamClientEndpoint:
+        if self._address.kind == "unix":
+            return UNIXClientEndpoint(self._reactor, self._address.path, timeout=HANDSHAKE)
+        return HostnameEndpoint(self._reactor, self._address.host, self._address.port, timeout=HANDSHAKE)
+
+    def _any_lost(self) -> Deferred[Any]:
+        """Fires when one of the connections is lost, or has been."""
+        if not all(connection.connected for connection in self._connections):
+            return succeed(None)
+        return DeferredList(
+            [connection.whenDisconnected() for connection in self._connections],
+            fireOnOneCallback=True,
+            consumeErrors=True,
+        )
+
+    def _disconnect(self) -> Deferred[Any]:
+        """Close what stands. Fires when all of it is closed."""
+        connections, self._connections = self._connections, []
+        closing = []
+        for connection in connections:
+            if connection.connected:
+                closing.append(connection.whenDisconnected())
+                connection.transport.abortConnection()
+        return DeferredList(closing)
+
+    def _report(self, line: str) -> None:
+        """One line for a change; the same trouble again is not told again."""
+        if line != self._reported:
+            self._reported = line
+            self._log.info("{line}", line=line)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, TimeoutError):
+        return f"no answer in {HANDSHAKE:g} s"
+    return str(problem) or type(problem).__name__
