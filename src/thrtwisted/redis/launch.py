@@ -5,8 +5,8 @@ A small program that runs another one that must not outlive the proxy, not even 
 
 C{bind} (Linux) asks the kernel for SIGKILL at the parent's death, then becomes the program: nothing of Python
 stays. C{supervise} (anywhere) stays as the program's parent, and kills it when its own stdin, a pipe from the
-proxy, closes. Either way the program is in a session of its own: Ctrl-C on the terminal does not reach it before the
-proxy has said goodbye, and killing the process group kills both the launcher and the program.
+proxy, closes. Either way the program is in a session of its own: Ctrl-C on the terminal does not reach it before
+the proxy has said goodbye, and killing the process group kills both the launcher and the program.
 
 It is run by its path, so that it imports nothing of the package.
 """
