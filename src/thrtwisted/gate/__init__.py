@@ -8,13 +8,18 @@ memory; L{thrtwisted.gate.redis.RedisGate} for all processes that share a namesp
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Generator
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote_from_bytes
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from zope.interface import Attribute, Interface
 
 from thrtwisted.exchange import DEFAULT_PRIORITY
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: Values longer than this are replaced by their digest, so that clients cannot fill Redis with long names (bytes).
 LONGEST_VALUE = 64
@@ -81,3 +86,30 @@ class IGate(Interface):
         @return: fires with an L{IAdmission}. Errbacks with L{QueueFull}, L{QueueTimeout} or L{GateUnavailable} of
             L{thrtwisted.errors}. Cancelling leaves the queue, and gives back a slot that was granted meanwhile.
         """
+
+    def close() -> None:
+        """Admit nobody any more; those who wait get L{GateUnavailable}. Slots may still be released."""
+
+    def stop() -> Deferred[None]:
+        """
+        Close, and release what is still held.
+
+        @return: fires when nothing is left of this process's tickets. Never errbacks.
+        """
+
+
+@inlineCallbacks
+def run(
+    gate: IGate, ticket: Ticket, function: Callable[P, Deferred[T]], *args: P.args, **kwargs: P.kwargs
+) -> Generator[Deferred[Any], Any, T]:
+    """
+    Call a function once the gate admits the ticket, and release the slots when its Deferred has fired.
+
+    @return: fires or errbacks as the function's Deferred, or errbacks as L{IGate.acquire} does. Cancelling leaves the
+        queue, or cancels the function's Deferred.
+    """
+    admission = yield gate.acquire(ticket)
+    try:
+        return (yield maybeDeferred(function, *args, **kwargs))  # type: ignore[no-any-return]
+    finally:
+        admission.release()

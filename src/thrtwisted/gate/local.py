@@ -72,11 +72,16 @@ class LocalGate:
         return limit_waiting(waiter.deferred, ticket.timeout, self._clock, self._estimate)
 
     def close(self) -> None:
-        """Admit nobody any more; those who wait get L{GateUnavailable}. Slots may still be released."""
+        """See L{IGate.close}."""
         self._closed = True
         for serial, waiter in list(self._waiters.items()):
             self._leave(serial)
             waiter.deferred.errback(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+
+    def stop(self) -> Deferred[None]:
+        """See L{IGate.stop}."""
+        self.close()
+        return succeed(None)
 
     def _admission(self, serial: int, waited: float) -> Admission:
         return Admission(lambda: self._release(serial), waited)

@@ -71,7 +71,6 @@ class RedisGate:
     Admits tickets over all processes with one namespace.
 
     @param reactor: connects, and tells the time.
-    @param address: where Redis is.
     @param namespace: whom to share slots and queues with.
     @param timeout: seconds for one batch, past which Redis counts as gone.
     @param lease: seconds without a heartbeat after which others free what this process holds.
@@ -84,7 +83,6 @@ class RedisGate:
     def __init__(
         self,
         reactor: Any,
-        address: RedisAddress,
         *,
         namespace: str = "thr",
         timeout: float = 0.25,
@@ -93,13 +91,13 @@ class RedisGate:
         aging: float = 0.0,
     ) -> None:
         self._clock = reactor
+        self._link: Link | None = None
         self._namespace = "{" + namespace + "}"
         self._timeout = timeout
         self._lease = lease
         self._max_waiting = max_waiting
         self._aging = round(aging * MICROSECONDS)
         self._owner = secrets.token_hex(8)
-        self._link = Link(reactor, address, f"{self._namespace}:owner:{self._owner}", self)
         self._heart = LoopingCall(self._beat)
         self._heart.clock = reactor
         self._throughput = Throughput()
@@ -140,20 +138,24 @@ class RedisGate:
         self._flush()
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
-    def start(self) -> None:
-        """Connect to Redis. Tickets may be acquired at once; they wait for the connection up to C{timeout}."""
+    def start(self, address: RedisAddress) -> None:
+        """
+        Connect to Redis. Tickets may be acquired before, and wait; from now on for C{timeout} at most, unless Redis
+        answers.
+        """
         self._doubt()
+        self._link = Link(self._clock, address, f"{self._namespace}:owner:{self._owner}", self)
         self._link.start()
+
+    def close(self) -> None:
+        """See L{IGate.close}."""
+        self._stopping = True
+        self._refuse(GateUnavailable(_STOPPING, retry_after=1.0), everybody=True)
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
-        """
-        Admit nobody any more; those who wait get L{GateUnavailable}, and what is still held is released.
-
-        @return: fires when Redis has been told (or does not answer) and the connections are closed.
-        """
-        self._stopping = True
-        self._refuse(GateUnavailable(_STOPPING, retry_after=1.0), everybody=True)
+        """See L{IGate.stop}. Fires when Redis has been told, or does not answer, and the connections are closed."""
+        self.close()
         yield self._batches
         if self._connected:
             self._outbox = [["quit"]]
@@ -162,7 +164,8 @@ class RedisGate:
         if self._heart.running:
             self._heart.stop()
         self._stop_doubting()
-        yield self._link.stop()
+        if self._link is not None:
+            yield self._link.stop()
 
     def _release(self, serial: int) -> None:
         """Give up a ticket, admitted or not. Its place is gone at once; Redis hears of it in the next batch."""
@@ -221,18 +224,20 @@ class RedisGate:
     @inlineCallbacks
     def _send(self) -> Generator[Deferred[Any], Any, None]:
         """Send batches, one after the other, until nothing is left to send."""
+        link = self._link
+        assert link is not None
         while self._has_news:
             checking, self._checking = self._checking, False
             batch = self._batch()
             try:
-                reply = yield self._within_timeout(self._link.script(SCRIPT, self._namespace, batch))
+                reply = yield self._within_timeout(link.script(SCRIPT, self._namespace, batch))
             except Exception as problem:
                 if not isinstance(problem, RedisGone):
                     self._log.error("Redis refuses the gate's script: {problem}", problem=problem)
                     self._lost()
                 # Whether it was done is not known. The next connection begins with an announcement.
                 self._connected = False
-                self._link.reset()
+                link.reset()
             else:
                 self._read(msgpack.decode(reply), checking)
         self._sending = False

@@ -13,7 +13,15 @@ from typing import Any
 
 import txredisapi
 from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, inlineCallbacks, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    TimeoutError,
+    fail,
+    inlineCallbacks,
+    succeed,
+)
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -207,12 +215,8 @@ class Link:
         factory = _LinkFactory(protocol, self._address)
         connection = yield self._endpoint().connect(factory)
         self._connections.append(connection)
-        _, first = yield DeferredList(
-            [connection.whenConnected(), connection.whenDisconnected()],
-            fireOnOneCallback=True,
-            consumeErrors=True,
-        )
-        if first == 1:
+        yield _any(connection.whenConnected(), connection.whenDisconnected())
+        if not connection.connected:
             raise RedisGone(factory.failure)
         return connection
 
@@ -225,11 +229,7 @@ class Link:
         """Fires when one of the connections is lost, or has been."""
         if not all(connection.connected for connection in self._connections):
             return succeed(None)
-        return DeferredList(
-            [connection.whenDisconnected() for connection in self._connections],
-            fireOnOneCallback=True,
-            consumeErrors=True,
-        )
+        return _any(*(connection.whenDisconnected() for connection in self._connections))
 
     def _disconnect(self) -> Deferred[Any]:
         """Close what stands. Fires when all of it is closed."""
@@ -246,6 +246,19 @@ class Link:
         if line != self._reported:
             self._reported = line
             self._log.info("{line}", line=line)
+
+
+def _any(*events: Deferred[Any]) -> Deferred[None]:
+    """Fires after the first of several Deferreds that never errback. Cancelling it leaves them alone."""
+    first: Deferred[None] = Deferred()
+
+    def fire(_: object) -> None:
+        if not first.called:
+            first.callback(None)
+
+    for event in events:
+        event.addCallback(fire)
+    return first
 
 
 def _reason(problem: Exception) -> str:

@@ -1,0 +1,190 @@
+"""
+The resource: an exchange's way from its client to the backend and back.
+
+L{ProxyResource._serve} is that way, from top to bottom. What a client does meanwhile, above all leave, is
+L{_Client}'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from .answer import answer, error_answer
+from .config import Config, default_backend
+from .errors import ExchangeError
+from .exchange import Exchange, ResponseHead
+from .forward.body import RequestBody
+from .forward.client import Forwarder
+from .forward.headers import origin_form
+from .gate import IGate, Ticket
+from .limits import Limits
+from .rules import Rules
+
+
+class ProxyResource(Resource):
+    """
+    Regulates and forwards every request that reaches it, whatever its method and whatever is below it.
+
+    @param clock: tells the time.
+    @param gate: admits.
+    @param forwarders: a way to each backend, by name.
+    """
+
+    isLeaf = True
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, config: Config, gate: IGate, forwarders: Mapping[str, Forwarder]
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._clock = clock
+        self._gate = gate
+        self._forwarders = forwarders
+        self._rules = Rules(config)
+        self._limits = Limits(config)
+        self._default_backend = default_backend(config)
+        self._timeout = config.queue.timeout
+        self._server_timing = config.server_timing
+        self._under_way = 0
+        self._idle: list[Deferred[None]] = []
+
+    def render(self, request: Any) -> int:
+        """Begin an exchange. It is finished later."""
+        self._under_way += 1
+        self._serve(request).addErrback(self._failed).addCallback(self._served)
+        return NOT_DONE_YET
+
+    def when_idle(self) -> Deferred[None]:
+        """Fires when no exchange is under way any more."""
+        if not self._under_way:
+            return succeed(None)
+        self._idle.append(Deferred())
+        return self._idle[-1]
+
+    @inlineCallbacks
+    def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:
+        client = _Client(request, self._clock if self._server_timing else None)
+        with ExitStack() as unsent:
+            body = RequestBody.take(request)
+            unsent.callback(body.close)
+            try:
+                exchange = self._exchange(request)
+                self._rules.apply(exchange)
+                if exchange.status is not None:
+                    client.answer(*answer(exchange.status, None, exchange.header(b"accept")))
+                    return
+                ticket = Ticket(self._limits.counters(exchange), exchange.priority, self._timeout)
+                forwarder = self._forwarders[exchange.backend]
+                waiting = self._gate.acquire(ticket)
+                client.when_leaving(waiting.cancel)
+                admission = yield waiting
+                client.admitted()
+                forwarding = forwarder.send(exchange, body)
+                unsent.pop_all()  # the body is the forwarding's now
+                forwarding.done.addCallback(lambda _: admission.release())
+                client.when_leaving(forwarding.abandon)
+                head = yield forwarding.head
+                if not client.left:
+                    client.begin(head)
+                    yield forwarding.deliver(request)
+            except CancelledError:
+                pass  # the client has left the queue
+            except ExchangeError as error:
+                client.answer(*error_answer(error, request.getHeader(b"accept")))
+            except Exception:
+                self._log.failure("An exchange failed")
+                problem = ExchangeError("The proxy failed.")
+                client.answer(*error_answer(problem, request.getHeader(b"accept")))
+
+    def _exchange(self, request: Any) -> Exchange:
+        target, host = origin_form(request.uri, request.method)
+        headers: Headers = request.requestHeaders
+        if host is not None:
+            headers.setRawHeaders(b"host", [host])
+        address = request.getClientAddress()
+        return Exchange(request.method, target, headers, getattr(address, "host", ""), self._default_backend)
+
+    def _failed(self, failure: Failure) -> None:
+        self._log.failure("An exchange could not be answered", failure)
+
+    def _served(self, _: object) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+
+class _Client:
+    """
+    Who sent the request: told once how it ends, and free to leave before.
+
+    @param clock: tells the time for C{Server-Timing}; None for none.
+    @ivar left: it has gone; nothing can be said to it.
+    """
+
+    def __init__(self, request: Any, clock: IReactorTime | None) -> None:
+        self.left = False
+        self._request = request
+        self._clock = clock
+        self._arrived = clock.seconds() if clock else 0.0
+        self._admitted: float | None = None
+        self._leaving: Callable[[], object] = lambda: None
+        request.notifyFinish().addErrback(self._leave)
+
+    def when_leaving(self, action: Callable[[], object]) -> None:
+        """What is to be done if the client leaves from now on, instead of what was to be done so far."""
+        self._leaving = action
+
+    def admitted(self) -> None:
+        """The exchange was admitted now."""
+        if self._clock:
+            self._admitted = self._clock.seconds()
+
+    def begin(self, head: ResponseHead) -> None:
+        """Set the status and the headers of the response; its body follows."""
+        request = self._request
+        request.setResponseCode(head.status, head.phrase)
+        # The channel says so when it will close the connection after this response.
+        closing = request.responseHeaders.getRawHeaders(b"connection")
+        request.responseHeaders = head.headers
+        request.defaultContentType = None
+        if closing:
+            head.headers.setRawHeaders(b"Connection", closing)
+        if not head.headers.hasHeader(b"date"):
+            head.headers.setRawHeaders(b"Date", [datetimeToString()])  # RFC 9110, section 6.6.1
+        if self._clock:
+            head.headers.addRawHeader(b"Server-Timing", self._timing(self._clock.seconds()))
+
+    def answer(self, head: ResponseHead, body: bytes) -> None:
+        """Give the whole of an answer of the proxy's own."""
+        if self.left:
+            return
+        if self._request.startedWriting:
+            self._request.loseConnection()  # too late for an answer: let the client see that its response is cut
+            return
+        self.begin(head)
+        self._request.write(body)
+        self._request.finish()
+
+    def _timing(self, now: float) -> bytes:
+        """Milliseconds in the queue, then milliseconds from the admission to the response's head."""
+        if self._admitted is None:
+            return b"queue;dur=%.1f" % ((now - self._arrived) * 1000)
+        queue, backend = self._admitted - self._arrived, now - self._admitted
+        return b"queue;dur=%.1f, backend;dur=%.1f" % (queue * 1000, backend * 1000)
+
+    def _leave(self, _: Failure) -> None:
+        self.left = True
+        self._leaving()

@@ -1,0 +1,121 @@
+"""
+The wiring: from a configuration to a running proxy. What belongs to whom is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,
+    gatherResults,
+    inlineCallbacks,
+    succeed,
+)
+from twisted.logger import Logger
+
+from .check import validated
+from .config import Config, ConfigError
+from .forward.client import Forwarder
+from .gate.local import LocalGate
+from .gate.redis import RedisGate
+from .redis.embedded import EmbeddedServer, EmbeddedServerError, installed_server
+from .redis.url import parse
+from .resource import ProxyResource
+
+
+class Proxy(Service):
+    """
+    A proxy, ready to be put into an application: start and stop it as a service, and put its resource anywhere.
+
+    Requests may reach the resource before the service is started; they wait.
+
+    @ivar resource: an L{IResource} that regulates and forwards every request that reaches it.
+    """
+
+    name = "thrtwisted"
+    _log = Logger()
+
+    def __init__(self, reactor: Any, config: Config) -> None:
+        """
+        @param reactor: provides IReactorTime, IReactorTCP and, as the configuration's URLs need them, IReactorUNIX,
+            IReactorPluggableNameResolver and IReactorProcess.
+        @raise ConfigError: the configuration cannot be used.
+        """
+        self._config = validated(config)
+        self._reactor = reactor
+        self._embedded: EmbeddedServer | None = None
+        self._starting: Deferred[None] = succeed(None)
+        self._gate: LocalGate | RedisGate = self._make_gate()
+        self._forwarders = {
+            name: Forwarder(reactor, name, backend) for name, backend in config.backend.items()
+        }
+        self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
+
+    def startService(self) -> None:
+        """Connect to Redis, after its server has started if it is embedded."""
+        super().startService()  # type: ignore[no-untyped-call]
+        if isinstance(self._gate, RedisGate):
+            self._starting = self._start_gate(self._gate)
+
+    @inlineCallbacks
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Stop: those who wait get 503; those in the backend have C{shutdown_timeout} seconds.
+
+        @return: fires when no connection, process or timer is left.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._gate.close()
+        idle = self.resource.when_idle()
+        idle.addTimeout(self._config.shutdown_timeout, self._reactor)
+        try:
+            yield idle
+        except TimeoutError:
+            self._log.warn("Stopped with requests in the backend")
+        yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        self._starting.cancel()
+        yield self._starting
+        yield self._gate.stop()
+        if self._embedded is not None:
+            yield self._embedded.stop()
+
+    def _make_gate(self) -> LocalGate | RedisGate:
+        queue, redis = self._config.queue, self._config.redis
+        if redis is None:
+            return LocalGate(self._reactor, max_waiting=queue.max_waiting, aging=queue.aging)
+        if parse(redis.url).kind == "embedded":
+            try:
+                installed_server()
+            except EmbeddedServerError as error:
+                raise ConfigError([f"redis.url: {error}"]) from None
+            self._embedded = EmbeddedServer(self._reactor)
+        return RedisGate(
+            self._reactor,
+            namespace=redis.namespace,
+            timeout=redis.timeout,
+            lease=redis.lease,
+            max_waiting=queue.max_waiting,
+            aging=queue.aging,
+        )
+
+    @inlineCallbacks
+    def _start_gate(self, gate: RedisGate) -> Generator[Deferred[Any], Any, None]:
+        redis = self._config.redis
+        assert redis is not None
+        address = parse(redis.url)
+        if self._embedded is not None:
+            try:
+                path = yield self._embedded.start()
+            except CancelledError:
+                return
+            except EmbeddedServerError as error:
+                self._log.error("{error}", error=error)
+                return
+            address = attrs.evolve(address, kind="unix", path=path)
+        gate.start(address)
