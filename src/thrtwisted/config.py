@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-
+import msgspec
 from msgspec import Meta, Struct
 
-Seconds = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+# Eleven days: more than anybody waits, and what epoll(7), which counts milliseconds in 32 bits, can be given.
+Seconds = Annotated[float, Meta(ge=0, le=1_000_000)]
+Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
+# Far above any real one; a Lua number holds it exactly.
+Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        title="a name of 1 to 64 letters, digits, dots, hyphens and underscores",
+    ),
+]
 Priority = Annotated[int, Meta(ge=1, le=99)]
 Match = str | list[str]
 
@@ -34,7 +43,7 @@ class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the configuration."""
 
 
-class Redis(_Table):
+class Redis(_Table, frozen=True):
     """Where the slots and queues live, shared by all processes with one namespace."""
 
     url: Annotated[
@@ -51,7 +60,7 @@ class Redis(_Table):
         Positive, Meta(description="Seconds for one operation, past which Redis counts as gone.")
     ] = 0.25
     lease: Annotated[
-        Annotated[float, Meta(ge=0.5)],
+        Annotated[float, Meta(ge=0.5, le=1_000_000)],
         Meta(description="Seconds without a heartbeat after which a process's slots are freed."),
     ] = 5.0
     outage: Annotated[
@@ -60,7 +69,7 @@ class Redis(_Table):
     ] = "closed"
 
 
-class Backend(_Table):
+class Backend(_Table, frozen=True):
     """An application behind the proxy. The first backend is the default."""
 
     url: Annotated[
@@ -68,7 +77,7 @@ class Backend(_Table):
         Meta(description="`http://host[:port]` or `unix:///path`; of a list, each request takes the next."),
     ]
     max_concurrent: Annotated[
-        Annotated[int, Meta(ge=0)] | None,
+        Count | None,
         Meta(description="Slots of the backend as a whole; absent: no limit."),
     ] = None
     connect_timeout: Annotated[Positive, Meta(description="Seconds to open a connection, then 504.")] = 5.0
@@ -94,7 +103,7 @@ class Backend(_Table):
         ),
     ] = 1.0
     max_spool: Annotated[
-        Annotated[int, Meta(ge=0)],
+        Count,
         Meta(
             description="Bytes of one response kept on disk for a client that reads slower than the backend "
             "writes; past that the backend is slowed down."
@@ -102,11 +111,11 @@ class Backend(_Table):
     ] = 256 * 1024 * 1024
 
 
-class Queue(_Table):
+class Queue(_Table, frozen=True):
     """How long the queue may be, how long a request may stand in it, and in which order."""
 
     max_waiting: Annotated[
-        Annotated[int, Meta(ge=0)],
+        Count,
         Meta(description="Requests waiting in the namespace; one more gets 503 with Retry-After."),
     ] = 1000
     timeout: Annotated[
@@ -121,11 +130,11 @@ class Queue(_Table):
     ] = 0.0
 
 
-class Limit(_Table):
+class Limit(_Table, frozen=True):
     """Requests with the same key value share at most `max_concurrent` slots."""
 
     name: Annotated[Name, Meta(description="Names the limit in messages and in Redis.")]
-    max_concurrent: Annotated[Annotated[int, Meta(ge=0)], Meta(description="How many at once.")]
+    max_concurrent: Annotated[Count, Meta(description="How many at once.")]
     key: Annotated[
         str | None,
         Meta(
@@ -138,7 +147,8 @@ class Limit(_Table):
         Match | None,
         Meta(
             description="Only requests whose key matches, and all of them share one counter: `text`, "
-            "`glob:a*`, `regexp:[a-z]+`, `not:text`; of a list, any. Without it each distinct value has its own."
+            "`glob:a*`, `regexp:[a-z]+`, `not:text`; of a list, any but those it negates. "
+            "Without it each distinct value has its own."
         ),
     ] = None
     default: Annotated[
@@ -147,7 +157,7 @@ class Limit(_Table):
     ] = None
 
 
-class When(_Table):
+class When(_Table, frozen=True):
     """What a request must be for a rule to apply: every criterion named, each a match or a list of them."""
 
     path: Annotated[Match | None, Meta(description="The target's path, as sent.")] = None
@@ -159,7 +169,7 @@ class When(_Table):
     ] = {}
 
 
-class Then(_Table):
+class Then(_Table, frozen=True):
     """What a rule does."""
 
     priority: Annotated[Priority | None, Meta(description="1 (best) to 99 (worst).")] = None
@@ -173,7 +183,7 @@ class Then(_Table):
     ] = None
 
 
-class Rule(_Table):
+class Rule(_Table, frozen=True):
     """Rules apply in order, until one that matches says `stop`."""
 
     when: Annotated[When, Meta(description="Which requests; absent: all.")] = When()
@@ -181,7 +191,7 @@ class Rule(_Table):
     stop: Annotated[bool, Meta(description="Look at no further rule after this one.")] = False
 
 
-class Config(_Table):
+class Config(_Table, frozen=True):
     """The whole configuration."""
 
     listen: Annotated[
@@ -208,3 +218,10 @@ class Config(_Table):
 def default_backend(config: Config) -> str:
     """The name of the first backend."""
     return next(iter(config.backend))
+
+
+def schema() -> bytes:
+    """The JSON Schema of a configuration, for editors that check TOML while it is written."""
+    described = msgspec.json.schema(Config)
+    described["title"] = "The configuration of thrtwisted"
+    return msgspec.json.format(msgspec.json.encode(described), indent=2)

@@ -1,0 +1,234 @@
+"""
+What is wrong with a configuration, all of it at once; and the configuration that will be used, as TOML.
+
+Files and programs are checked alike. What can be compiled is compiled, so that nothing is read in two ways.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
+from .limits import compile_key, compile_limit
+from .listen import endpoint
+from .match import compile_match
+from .redis.url import parse
+from .rules import compile_header, criteria
+from .structure import Path, Problem, build, quoted, suggestion
+
+
+def check(config: Config) -> list[str]:
+    """What is wrong with a configuration that a program has built: a line for each mistake, with place and mend."""
+    built, problems = examine(config)
+    return [problem.line(built) for problem in problems]
+
+
+def validated(config: Config) -> Config:
+    """
+    The configuration, if nothing is wrong with it.
+
+    @raise ConfigError: there are mistakes; it names them all.
+    """
+    built, problems = examine(config)
+    if problems:
+        raise ConfigError([problem.line(built) for problem in problems])
+    return built
+
+
+def examine(data: object, override: Callable[[Config], Config] | None = None) -> tuple[Config, list[Problem]]:
+    """
+    Build a configuration of a table or of another configuration, and find what is wrong with it.
+
+    @param override: changes the configuration before its sense is looked at, as flags do with a file's.
+    @return: the configuration, to be used only if there are no problems; and the problems.
+    """
+    config, problems = build(data, Config)
+    if override is not None:
+        config, more = build(override(config), Config)
+        problems = _with_new(problems, more)
+    return config, _with_new(problems, _senseless(config))
+
+
+def _with_new(problems: list[Problem], more: Iterable[Problem]) -> list[Problem]:
+    """Add problems, but for those with values that had a problem already, for such values have been replaced."""
+    wrong = {problem.path for problem in problems}
+    return problems + [
+        problem
+        for problem in more
+        if not any(problem.path[:end] in wrong for end in range(1, len(problem.path) + 1))
+    ]
+
+
+def _senseless(config: Config) -> Iterator[Problem]:
+    """What has the right type, and still cannot be used."""
+    listen = [config.listen] if isinstance(config.listen, str) else config.listen
+    if not listen:
+        yield Problem(("listen",), 'an empty list; name a place to listen, such as "tcp:8888"')
+    for text in listen:
+        yield from _refused(("listen",), endpoint, None, text)
+    if config.redis is not None:
+        yield from _senseless_redis(config.redis)
+    if not config.backend:
+        mend = 'add a table [backend.app] with url = "http://127.0.0.1:9999"'
+        yield Problem(("backend",), f"there is none; {mend}")
+    for name, backend in config.backend.items():
+        yield from _senseless_backend(name, backend)
+    names: set[str] = set()
+    for index, limit in enumerate(config.limit):
+        if limit.name in names:
+            text = f"an earlier limit has the name {quoted(limit.name)} too; give each its own"
+            yield Problem(("limit", index, "name"), text)
+        names.add(limit.name)
+        yield from _senseless_limit(("limit", index), limit)
+    for index, rule in enumerate(config.rule):
+        yield from _senseless_rule(("rule", index), rule, list(config.backend))
+
+
+def _senseless_redis(redis: Redis) -> Iterator[Problem]:
+    yield from _refused(("redis", "url"), parse, redis.url)
+    if redis.timeout >= redis.lease:
+        text = f"must be less than redis.lease ({redis.lease:g}), or slots are lost while Redis is slow; lower it"
+        yield Problem(("redis", "timeout"), text)
+
+
+def _senseless_backend(name: str, backend: Backend) -> Iterator[Problem]:
+    place = ("backend", name, "url")
+    urls = [backend.url] if isinstance(backend.url, str) else backend.url
+    if not urls:
+        yield Problem(place, 'an empty list; name the application\'s URL, such as "http://127.0.0.1:9999"')
+    for url in urls:
+        yield from _refused(place, check_backend_url, url)
+
+
+def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
+    problems = [
+        *(_refused((*place, "key"), compile_key, limit.key) if limit.key is not None else ()),
+        *_senseless_match((*place, "match"), limit.match),
+    ]
+    # The parts first, which have a place of their own; then the whole.
+    yield from problems or _refused((*place, "key"), compile_limit, limit)
+
+
+def _senseless_rule(place: Path, rule: Rule, backends: list[str]) -> Iterator[Problem]:
+    for where, key, match in criteria(rule.when):
+        yield from _refused((*place, "when", *where), compile_key, key)
+        yield from _senseless_match((*place, "when", *where), match)
+    if rule.then.backend is not None and rule.then.backend not in backends:
+        mend = suggestion(rule.then.backend, backends) if backends else "add it"
+        text = f"there is no backend {quoted(rule.then.backend)}; {mend}"
+        yield Problem((*place, "then", "backend"), text)
+    seen: set[str] = set()
+    for name, value in rule.then.set_input_header.items():
+        header = (*place, "then", "set_input_header", name)
+        yield from _refused(header, compile_header, name, value)
+        if name.lower() in seen:
+            yield Problem(header, "the same header, in other letters, stands here already; leave one out")
+        seen.add(name.lower())
+
+
+def _senseless_match(place: Path, match: Match | None) -> Iterator[Problem]:
+    entries = match if isinstance(match, list) else []
+    problems = [problem for entry in entries for problem in _refused(place, compile_match, entry)]
+    # The entries first, each with its own problem; then the whole.
+    yield from problems or (() if match is None else _refused(place, compile_match, match))
+
+
+def _refused(place: Path, read: Callable[..., object], *arguments: object) -> Iterator[Problem]:
+    """The problem that a reader has with its arguments, if any."""
+    try:
+        read(*arguments)
+    except ValueError as error:
+        yield Problem(place, " ".join(str(error).split()))
+
+
+def check_backend_url(url: str) -> None:
+    """
+    See that a backend can be reached by this URL.
+
+    @raise ValueError: it cannot; the message is one line with the mend, and without the URL.
+    """
+    mend = 'write "http://HOST[:PORT]" or "unix:///PATH"'
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValueError(f"a URL has neither blanks nor backslashes; {mend}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
+    except ValueError:
+        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535") from None
+    if parts.scheme == "https":
+        raise ValueError('https is not in this version; use "http://" to an application nearby')
+    if parts.scheme not in ("http", "unix") or not url.lower().startswith(f"{parts.scheme}://"):
+        raise ValueError(f"not the URL of a backend; {mend}")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ValueError(f"a backend's URL has no query; {mend}")
+    if "@" in parts.netloc:
+        raise ValueError(f"a backend's URL has no user; {mend}")
+    if parts.scheme == "unix":
+        if parts.netloc or len(parts.path) < 2:
+            raise ValueError('unix: needs the path of a socket; write three slashes, "unix:///run/app.sock"')
+        return
+    if not parts.hostname or port == 0:
+        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535")
+    if parts.path not in ("", "/"):
+        raise ValueError(f"a backend's URL ends after the port, for the request's own path follows; {mend}")
+
+
+def effective(config: Config) -> str:
+    """
+    A valid configuration as TOML, with every default, and stars for the password of Redis.
+
+    What is not set stands there as a comment. Read again, it gives the same configuration, but for the password.
+    """
+    return "\n".join(_lines(config)).strip() + "\n"
+
+
+def _lines(config: Config) -> Iterator[str]:
+    tables: list[tuple[str, Struct]] = []
+    for name, value in asdict(config).items():
+        if isinstance(value, Struct):
+            tables.append((f"[{name}]", value))
+        elif isinstance(value, dict):
+            tables += [(f"[{name}.{_name(key)}]", table) for key, table in value.items()]
+        elif isinstance(value, list) and value and isinstance(value[0], Struct):
+            tables += [(f"[[{name}]]", table) for table in value]
+        else:
+            yield _line(name, value)
+    for heading, table in tables:
+        yield ""
+        yield heading
+        for name, value in asdict(table).items():
+            yield _line(name, parse(value).masked() if isinstance(table, Redis) and name == "url" else value)
+
+
+def _line(name: str, value: object) -> str:
+    return f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    """A value on one line of TOML."""
+    if isinstance(value, str):
+        # TOML's escapes are JSON's; only it forbids one character more.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Struct):
+        value = {name: part for name, part in asdict(value).items() if part is not None and part != {}}
+    if isinstance(value, dict):
+        entries = ", ".join(f"{_name(name)} = {_toml(part)}" for name, part in value.items())
+        return f"{{ {entries} }}" if entries else "{}"
+    return repr(value)
+
+
+def _name(name: str) -> str:
+    """A key of TOML, in quotes where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)

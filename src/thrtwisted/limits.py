@@ -1,0 +1,225 @@
+"""
+Limits: from an exchange to the counters that it needs a slot of.
+
+The limits are compiled once, when the configuration is read; what is left for each request is a look-up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+
+import attrs
+from twisted.logger import Logger
+
+from .config import Config, Limit
+from .errors import RuleFailed
+from .exchange import Exchange
+from .gate import Counter
+from .match import CompiledMatch, compile_match
+
+Key = Callable[[Exchange], bytes | None]
+
+#: RFC 9110, section 5.6.2: what the names of methods, header fields and cookies are made of.
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+_log = Logger()
+
+
+class Limits:
+    """The limits of a configuration, ready for each exchange."""
+
+    def __init__(self, config: Config) -> None:
+        """
+        @raise ValueError: a limit that cannot be read, or two of one name.
+        """
+        self._limits = tuple(compile_limit(limit) for limit in config.limit)
+        if len({limit.name for limit in self._limits}) < len(self._limits):
+            raise ValueError("two limits have the same name; give each its own")
+        self._backends = {
+            # A limit's name has no colon, so that a backend's counter cannot be a limit's.
+            name: Counter.of(f"backend:{name}", backend.max_concurrent)
+            for name, backend in config.backend.items()
+            if backend.max_concurrent is not None
+        }
+
+    def counters(self, exchange: Exchange) -> tuple[Counter, ...]:
+        """
+        The counters that an exchange needs a slot of, no counter twice: those of the limits that apply, in the
+        configuration's order, then its backend's.
+
+        @raise RuleFailed: a key function of the configuration raised an exception, which is logged.
+        """
+        counters = [counter for limit in self._limits if (counter := limit.counter(exchange)) is not None]
+        backend = self._backends.get(exchange.backend)
+        if backend is not None:
+            counters.append(backend)
+        return tuple(counters)
+
+
+@attrs.frozen
+class CompiledLimit:
+    """
+    One limit, ready to be asked.
+
+    @ivar key: finds the key value of an exchange; None if the limit applies to every request.
+    @ivar match: which key values the limit applies to; None for all.
+    @ivar default: the key value of an exchange that lacks it.
+    @ivar shared: the counter of a limit that has one only.
+    """
+
+    name: str
+    max_concurrent: int
+    key: Key | None
+    match: CompiledMatch | None
+    default: bytes | None
+    shared: Counter
+
+    def counter(self, exchange: Exchange) -> Counter | None:
+        """The counter that an exchange needs a slot of; None where the limit does not apply."""
+        if self.key is None:
+            return self.shared
+        try:
+            value = self.key(exchange)
+        except Exception:
+            _log.failure("The key function of limit {limit} failed", limit=self.name)
+            raise RuleFailed("The configuration of the proxy failed for this request.") from None
+        if value is None:
+            value = self.default
+        if value is None:
+            return None
+        if self.match is None:
+            return Counter.of(self.name, self.max_concurrent, value)
+        return self.shared if self.match.matches(value) else None
+
+
+def compile_limit(limit: Limit) -> CompiledLimit:
+    """
+    Compile one limit.
+
+    @raise ValueError: its key or its match cannot be read.
+    """
+    if limit.key is None and (limit.match is not None or limit.default is not None):
+        raise ValueError("match and default say nothing without a key; add a key, or leave them out")
+    return CompiledLimit(
+        name=limit.name,
+        max_concurrent=limit.max_concurrent,
+        key=None if limit.key is None else compile_key(limit.key),
+        match=None if limit.match is None else compile_match(limit.match, ignore_case=limit.key == "host"),
+        default=None if limit.default is None else limit.default.encode("utf-8", "surrogateescape"),
+        shared=Counter.of(limit.name, limit.max_concurrent),
+    )
+
+
+def compile_key(key: str) -> Key:
+    """
+    Compile a limit's key to what finds its value in an exchange; None where the exchange lacks it.
+
+    @raise ValueError: there is no such kind of key, or its function cannot be imported; the message is one line,
+        with the mend.
+    """
+    kind, separator, name = key.partition(":")
+    if kind in _NAMED and name:
+        return _NAMED[kind](name)
+    if kind in _NAMED:
+        raise ValueError(f'"{kind}" lacks its name; write {_FORMS[kind]}')
+    if kind in _PLAIN and not separator:
+        return _PLAIN[kind]
+    if kind in _PLAIN:
+        raise ValueError(f'"{kind}" takes no name; write "{kind}"')
+    close = get_close_matches(kind.lower(), _FORMS, 1)
+    mend = f"did you mean {_FORMS[close[0]]}?" if close else f"write one of {', '.join(_FORMS.values())}"
+    raise ValueError(f'unknown key "{kind}"; {mend}')
+
+
+def _header(name: str) -> Key:
+    encoded = _token(name, "header")
+    return lambda exchange: exchange.header(encoded)
+
+
+def _cookie(name: str) -> Key:
+    encoded = _token(name, "cookie")
+    return lambda exchange: exchange.cookie(encoded)
+
+
+def _query(name: str) -> Key:
+    encoded = name.encode("utf-8", "surrogateescape")
+    return lambda exchange: exchange.query_argument(encoded)
+
+
+def _token(name: str, kind: str) -> bytes:
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"the name of a {kind} has letters, digits and !#$%&'*+-.^_`|~ only; correct it")
+    return name.encode("ascii")
+
+
+def _function(name: str) -> Key:
+    """The key that a function of the user's computes; what it returns is checked each time."""
+    function = _imported(name)
+
+    def key(exchange: Exchange) -> bytes | None:
+        value = function(exchange)
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogateescape")
+        if value is None or isinstance(value, bytes):
+            return value
+        raise TypeError(f"{name} returned {type(value).__name__}, not str, bytes or None")
+
+    return key
+
+
+def _imported(name: str) -> Callable[[Exchange], object]:
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise ValueError(f'"python:{name}" lacks the function; write {_FORMS["python"]}')
+    try:
+        function: object = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f'the module "{module_name}" cannot be imported ({reason}); correct it, or set PYTHONPATH'
+        ) from None
+    for part in function_name.split("."):
+        try:
+            function = getattr(function, part)
+        except AttributeError:
+            raise ValueError(
+                f'the module "{module_name}" has no "{function_name}"; correct the name'
+            ) from None
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ValueError(f'"{function_name}" of the module "{module_name}" is not a plain function; name one')
+    return function
+
+
+def _client(exchange: Exchange) -> bytes | None:
+    """The client's address; a client on a unix socket has none."""
+    return exchange.client.encode("utf-8", "surrogateescape") or None
+
+
+_NAMED: dict[str, Callable[[str], Key]] = {
+    "header": _header,
+    "cookie": _cookie,
+    "query": _query,
+    "python": _function,
+}
+
+_PLAIN: dict[str, Key] = {
+    "path": lambda exchange: exchange.path,
+    "method": lambda exchange: exchange.method,
+    "host": lambda exchange: exchange.host,
+    "client": _client,
+}
+
+_FORMS = {
+    "header": '"header:NAME"',
+    "cookie": '"cookie:NAME"',
+    "query": '"query:NAME"',
+    "path": '"path"',
+    "method": '"method"',
+    "host": '"host"',
+    "client": '"client"',
+    "python": '"python:module:function"',
+}

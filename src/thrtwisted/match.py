@@ -1,0 +1,127 @@
+"""
+Matches: what a rule's criterion or a limit accepts, compiled once and asked for every request.
+
+A match is a text, which the value must equal, or one of
+
+- C{glob:a*}: C{*} is any text (slashes too), C{?} any character, C{[abc]} one of these;
+- C{regexp:[a-z]+}: the regular expression must match the whole value;
+- C{not:} before any of these: everything else, an absent value too.
+
+Of a list, one entry must match and no C{not:} entry may stand against it: C{["glob:a*", "not:abc"]} is every text
+that starts with C{a} but C{abc}; C{["not:a", "not:b"]} is everything but C{a} and C{b}.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Sequence
+
+import attrs
+
+from . import config
+
+_NOT = "not:"
+
+#: What people write for a prefix, remembered from other programs. A header or path that starts so is rare; and it can
+#: still be written, as C{regexp:re:.*}.
+_MISTAKEN = {"re": "regexp", "reg": "regexp", "regex": "regexp", "wildcard": "glob", "fnmatch": "glob"}
+
+
+@attrs.frozen
+class _Alternatives:
+    """Some texts and patterns, of which a value may be any."""
+
+    texts: frozenset[bytes]
+    patterns: tuple[re.Pattern[str], ...]
+
+    def include(self, value: bytes) -> bool:
+        """Whether the value is one of the texts or fits one of the patterns."""
+        if value in self.texts:
+            return True
+        if not self.patterns:
+            return False
+        text = value.decode("utf-8", "surrogateescape")
+        return any(pattern.fullmatch(text) for pattern in self.patterns)
+
+
+@attrs.frozen
+class CompiledMatch:
+    """
+    A match, ready to be asked.
+
+    @ivar wanted: what the value must be one of; None if the match has C{not:} entries only.
+    @ivar unwanted: what the value must not be.
+    """
+
+    wanted: _Alternatives | None
+    unwanted: _Alternatives
+
+    def matches(self, value: bytes | None) -> bool:
+        """Whether the match accepts a value; None, an absent value, is accepted where all entries are C{not:}."""
+        if value is None:
+            return self.wanted is None
+        if self.wanted is not None and not self.wanted.include(value):
+            return False
+        return not self.unwanted.include(value)
+
+
+def compile_match(match: config.Match, *, ignore_case: bool = False) -> CompiledMatch:
+    """
+    Compile a match or a list of them.
+
+    @param ignore_case: for values that have no case, such as a host.
+    @raise ValueError: it can match nothing, or cannot be read; the message is one line, with the mend.
+    """
+    entries = [match] if isinstance(match, str) else match
+    if not entries:
+        raise ValueError("an empty list matches nothing; name what to match, or leave it out")
+    wanted = [entry for entry in entries if not entry.startswith(_NOT)]
+    unwanted = [entry.removeprefix(_NOT) for entry in entries if entry.startswith(_NOT)]
+    if any(entry.startswith(_NOT) for entry in unwanted):
+        raise ValueError('"not:not:" undoes itself; leave out both')
+    return CompiledMatch(
+        _alternatives(wanted, ignore_case) if wanted else None, _alternatives(unwanted, ignore_case)
+    )
+
+
+def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
+    texts: set[bytes] = set()
+    patterns: list[re.Pattern[str]] = []
+    for entry in entries:
+        expression = _expression(entry)
+        if expression is None and not ignore_case:
+            texts.add(_encoded(entry))
+        else:
+            patterns.append(_pattern(re.escape(entry) if expression is None else expression, ignore_case))
+    return _Alternatives(frozenset(texts), tuple(patterns))
+
+
+def _expression(entry: str) -> str | None:
+    """The regular expression that an entry stands for; None if it is a plain text."""
+    prefix, separator, rest = entry.partition(":")
+    if not separator:
+        return None
+    if prefix == "glob":
+        return fnmatch.translate(rest)
+    if prefix == "regexp":
+        return rest
+    lower = prefix.lower()
+    meant = _MISTAKEN.get(lower) or (lower if lower in ("glob", "regexp", "not") else None)
+    if meant is not None:
+        raise ValueError(f'"{prefix}:" is not a kind of match; write "{meant}:"')
+    return None
+
+
+def _pattern(expression: str, ignore_case: bool) -> re.Pattern[str]:
+    try:
+        return re.compile(expression, re.IGNORECASE if ignore_case else 0)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a regular expression of Python: {error}; correct it") from None
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise ValueError("a text that is no Unicode; correct it") from None

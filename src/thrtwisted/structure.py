@@ -1,0 +1,233 @@
+"""
+Structure: from plain data to a configuration, with every mistake in it and not only the first.
+
+msgspec checks each single value; this walks the tables around them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import msgspec
+from msgspec import NODEFAULT, Struct, inspect
+from msgspec.inspect import type_info
+from msgspec.structs import fields
+
+from .config import Config
+
+#: Where a value stands in the configuration: names, and numbers from 0 in lists.
+Path = tuple[str | int, ...]
+
+S = TypeVar("S", bound=Struct)
+
+
+@attrs.frozen
+class Problem:
+    """
+    One mistake in a configuration.
+
+    @ivar path: the value that is wrong, missing or unknown.
+    @ivar text: what is wrong; the mend.
+    @ivar at_parent: whether the text names the value itself, so that the place to show is the table around it.
+    """
+
+    path: Path
+    text: str
+    at_parent: bool = False
+
+    def line(self, config: Config) -> str:
+        """The problem as it is shown: C{limit 2 ("foo"), max_concurrent: must be…}."""
+        place = place_name(self.path[:-1] if self.at_parent else self.path, config)
+        return f"{place}: {self.text}" if place else self.text
+
+
+def place_name(path: Path, config: Config) -> str:
+    """A place in the configuration in words: C{backend.app.url}, C{limit 2 ("foo"), key}."""
+    words = ""
+    for position, part in enumerate(path):
+        if isinstance(part, int):
+            words += f" {part + 1}"
+            if path[:position] == ("limit",) and part < len(config.limit) and config.limit[part].name:
+                words += f" ({quoted(config.limit[part].name)})"
+        else:
+            separator = "" if not words else ", " if isinstance(path[position - 1], int) else "."
+            words += separator + (part if re.fullmatch(r"[\w-]+", part) else quoted(part))
+    return words
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, on one line, not too long."""
+    return json.dumps(text if len(text) <= 60 else text[:59] + "…", ensure_ascii=False)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The mend of a wrong name: the known one that is most like it, or all of them."""
+    names = list(known)
+    close = get_close_matches(name, names, 1)
+    if close:
+        return f"did you mean {quoted(close[0])}?"
+    return f"it may be {' or '.join(filter(None, [', '.join(map(quoted, names[:-1])), *map(quoted, names[-1:])]))}"
+
+
+def build(data: object, kind: type[S]) -> tuple[S, list[Problem]]:
+    """
+    Build a structure from a table, or from such a structure that a program has built, perhaps with wrong values.
+
+    @return: the structure, with a default or an empty value wherever there was a mistake; and the mistakes.
+    """
+    problems: list[Problem] = []
+    built = _structure(data, kind, (), problems)
+    assert isinstance(built, kind)
+    return built, problems
+
+
+def _value(
+    data: object, kind: Any, path: Path, problems: list[Problem], default: object = NODEFAULT
+) -> object:
+    """A value of a type; instead of another type's value, the default and a problem."""
+    table = _optional_structure(kind)
+    if table is not None and data is not None:
+        return _structure(data, table, path, problems)
+    container = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    arguments = get_args(container)
+    if get_origin(container) is dict and isinstance(data, dict):
+        return _dictionary(data, arguments[0], arguments[1], path, problems)
+    if get_origin(container) is list and isinstance(data, list | tuple):
+        return [_value(value, arguments[0], (*path, at), problems) for at, value in enumerate(data)]
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError:
+        problems.append(Problem(path, f"must be {_wanted(type_info(kind), data)}, not {_found(data)}"))
+        return _empty(type_info(kind)) if default is NODEFAULT else default
+
+
+def _structure(data: object, kind: type[Struct], path: Path, problems: list[Problem]) -> Struct:
+    """A structure of a table; problems for what is unknown, what lacks and what is wrong in it."""
+    if isinstance(data, kind):
+        data = {field.name: getattr(data, field.name) for field in fields(kind)}
+    if not isinstance(data, dict):
+        problems.append(Problem(path, f"must be a table, not {_found(data)}"))
+        return _structure({}, kind, path, [])
+    hints = get_type_hints(kind, include_extras=True)
+    for name in data:
+        if name not in hints:
+            text = f"unknown name {quoted(str(name))}; {suggestion(str(name), hints)}"
+            problems.append(Problem((*path, str(name)), text, at_parent=True))
+    values = {}
+    for field in fields(kind):
+        hint, place = hints[field.name], (*path, field.name)
+        default = field.default if field.default_factory is NODEFAULT else field.default_factory()
+        if field.name in data:
+            values[field.name] = _value(data[field.name], hint, place, problems, default)
+        elif field.required:
+            values[field.name] = _empty(type_info(hint))
+            text = f"lacks {quoted(field.name)}; add it, {_wanted(type_info(hint))}"
+            problems.append(Problem(place, text, at_parent=True))
+        else:
+            values[field.name] = default
+    return kind(**values)
+
+
+def _dictionary(
+    data: dict[Any, object], key_kind: Any, kind: Any, path: Path, problems: list[Problem]
+) -> dict[str, object]:
+    """The entries of a table whose names are the user's own."""
+    built: dict[str, object] = {}
+    for name, value in data.items():
+        try:
+            msgspec.convert(name, key_kind)
+        except msgspec.ValidationError:
+            text = f"{_found(name)} must be {_wanted(type_info(key_kind))}"
+            problems.append(Problem((*path, str(name)), text, at_parent=True))
+        built[str(name)] = _value(value, kind, (*path, str(name)), problems)
+    return built
+
+
+def _optional_structure(kind: Any) -> type[Struct] | None:
+    """The structure that a type is, perhaps annotated, perhaps optional; None for all other types."""
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind
+    if get_origin(kind) in (Annotated, Union, UnionType):
+        found = (_optional_structure(argument) for argument in get_args(kind))
+        return next((table for table in found if table is not None), None)
+    return None
+
+
+def _wanted(kind: inspect.Type, data: object = None) -> str:
+    """What a value of a type is, in the words of somebody who writes TOML; with its range if it is a number now."""
+    match kind:
+        case inspect.Metadata(type=inner, extra_json_schema=extra):
+            return str((extra or {}).get("title") or _wanted(inner, data))
+        case inspect.UnionType(types=kinds):
+            return " or ".join(
+                _wanted(each, data) for each in kinds if not isinstance(each, inspect.NoneType)
+            )
+        case inspect.IntType():
+            return "a whole number" + _range(kind, data)
+        case inspect.FloatType():
+            return "a number" + _range(kind, data)
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.LiteralType(values=values):
+            return " or ".join(quoted(str(value)) for value in values)
+        case (
+            inspect.ListType(item_type=inspect.StructType())
+            | inspect.ListType(item_type=inspect.Metadata(type=inspect.StructType()))
+        ):
+            return "a list of tables"
+        case inspect.ListType():
+            return "a list of texts"
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case _:
+            return "a text"
+
+
+def _range(kind: inspect.IntType | inspect.FloatType, data: object) -> str:
+    if isinstance(data, bool) or not isinstance(data, int | float):
+        return ""
+    if kind.gt is not None:
+        return f" above {kind.gt:g} and up to {kind.le:.12g}"
+    return f" from {kind.ge:g} to {kind.le:.12g}"
+
+
+def _found(data: object) -> str:
+    """What stands in place of the right value."""
+    match data:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if data else "false"
+        case str():
+            return f"the text {quoted(data)}"
+        case int() | float():
+            return f"the number {quoted(repr(data))[1:-1]}"
+        case list():
+            wrong = next((item for item in data if not isinstance(item, str)), None)
+            return "a list" if wrong is None else f"a list with {_found(wrong)}"
+        case dict():
+            return "a table"
+        case datetime.date() | datetime.time():
+            return f"the date or time {data}"
+        case _:
+            return f"a {type(data).__name__}"
+
+
+def _empty(kind: inspect.Type) -> object:
+    """A value of a type, in the place of one that is wrong or lacks."""
+    match kind:
+        case inspect.Metadata(type=inner):
+            return _empty(inner)
+        case inspect.UnionType(types=kinds):
+            return None if any(isinstance(each, inspect.NoneType) for each in kinds) else _empty(kinds[0])
+        case inspect.IntType():
+            return 0
+        case _:
+            return ""
