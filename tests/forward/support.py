@@ -27,10 +27,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @inlineCallbacks
 def until(condition: Callable[[], Any]):
-    """Wait until a condition holds, and give its value; trial's own time limit ends a wait in vain."""
-    while not (value := condition()):
+    """Wait until a condition holds; trial's own time limit ends a wait in vain."""
+    while not condition():
         yield deferLater(reactor, 0.001)
-    return value
 
 
 class Front(Resource):
@@ -259,7 +258,7 @@ class RawClient(Protocol):
     """A client that records what it gets."""
 
     def __init__(self):
-        self.received = b""
+        self.received = bytearray()
         self.lost: Failure | None = None
 
     def dataReceived(self, data):
@@ -270,7 +269,7 @@ class RawClient(Protocol):
 
     @property
     def body(self) -> bytes:
-        return self.received.partition(b"\r\n\r\n")[2]
+        return bytes(self.received.partition(b"\r\n\r\n")[2])
 
 
 class SocketRig:

@@ -200,6 +200,7 @@ class Forwarding:
         self._download: ResponseBody | None = None
         self._response_timer: IDelayedCall | None = None
         self._abandon_timer: IDelayedCall | None = None
+        self._reusable = False
         self._answered = False
         self._abandoned = False
         self._over = False
@@ -286,10 +287,11 @@ class Forwarding:
         """The backend has finished, and not well."""
         if self._over:
             return
+        self._reusable = False
         self._answer(error)
         if self._download is not None and not self._download.ended:
             self._download.connectionLost(Failure(error))
-        self._finish(reusable=False)
+        self._finish()
 
     def break_off(self) -> None:
         """Stop at once, wherever it is: C{done} fires when the connection is closed."""
@@ -319,10 +321,10 @@ class Forwarding:
         connection = self._connection
         assert connection is not None
         self._stop_response_timer()
-        reusable = response.version[1:] >= (1, 1)
+        self._reusable = response.version[1:] >= (1, 1)  # an HTTP/1.0 server is about to close it
         download = self._download = ResponseBody(
             self._config.max_spool,
-            on_end=lambda: self._ended(reusable),
+            on_end=self._ended,
             on_leave=self.abandon,
             was_reset=lambda: connection.reset,
         )
@@ -339,11 +341,11 @@ class Forwarding:
         else:
             self._answer(head)
         if download.ended:
-            self._finish(reusable)
+            self._finish()
 
-    def _ended(self, reusable: bool) -> None:
+    def _ended(self) -> None:
         if self._answered:  # else _received is still at work, and finishes
-            self._finish(reusable)
+            self._finish()
 
     def _answer(self, answer: ResponseHead | ExchangeError) -> None:
         """Fire C{head}, the first time."""
@@ -358,8 +360,8 @@ class Forwarding:
         else:
             self.head.callback(answer)
 
-    def _finish(self, reusable: bool) -> None:
-        """The backend has finished. C{reusable}: its connection may serve another request."""
+    def _finish(self) -> None:
+        """The backend has finished."""
         if self._over:
             return
         self._over = True
@@ -370,9 +372,8 @@ class Forwarding:
         connection = self._connection
         if connection is not None:
             connection.occupant = None
-            if self._upload.sending or not reusable:
-                # An HTTP/1.0 server is about to close it; one that answered early may not read the rest.
-                connection.discard()
+            if self._upload.sending or not self._reusable:
+                connection.discard()  # a server that answered early may never read the rest of the request
         self._upload.progress = lambda: None
         self._upload.close()
         self.done.callback(None)

@@ -1,0 +1,515 @@
+"""In memory: a forwarding's head and its end, whatever becomes of the client and of the backend."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from twisted.internet import error
+from twisted.internet.defer import CancelledError
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+
+from thrtwisted.config import Backend
+from thrtwisted.errors import BackendClosed, BackendProtocolError, BackendResponseTimeout, BadRequest
+from thrtwisted.exchange import Exchange
+from thrtwisted.forward import Forwarder, RequestBody
+
+from .support import OK, MemoryRig
+
+POST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s"
+
+
+def post(length: int) -> bytes:
+    return POST % (length, bytes(length))
+
+
+class OutcomeTests(SynchronousTestCase):
+    """How a forwarding ends."""
+
+    def rig(self, **config) -> MemoryRig:
+        return MemoryRig(self, **config)
+
+    def assert_failed(self, rig: MemoryRig, status: int, kind: str) -> None:
+        self.assertEqual([e.proxy_status for e in rig.front.errors], [kind])
+        self.assertTrue(rig.clients[-1].value().startswith(b"HTTP/1.1 %d " % status))
+        self.assertTrue(rig.finished)
+
+    def test_complete(self):
+        """The client gets the response, and the slot is free, as soon as the backend has sent the last byte."""
+        rig = self.rig()
+        client = rig.request()
+        backend = rig.accept()
+        self.assertEqual(backend.value(), b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        backend.receive(OK[:-1])
+        self.assertFalse(rig.finished)
+        self.assertTrue(client.value().endswith(b"\r\n\r\no"))
+        backend.receive(OK[-1:])
+        self.assertTrue(rig.finished)
+        self.assertTrue(client.value().endswith(b"\r\n\r\nok"))
+        self.successResultOf(rig.front.delivered[0])
+        self.assertIsNone(client.producer.__dict__.get("_requestProducer"))
+        self.assertIn("0 under way", repr(rig.forwarder))
+
+    def test_connection_used_again(self):
+        """The next request goes over the same connection; two at once need two; the idle ones close by themselves."""
+        rig = self.rig(keep_alive=10.0)
+        rig.request()
+        backend = rig.accept()
+        backend.receive(OK)
+        rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 1)
+        self.assertEqual(backend.value().count(b"GET"), 2)
+        rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 2)
+        second = rig.accept()
+        second.receive(OK)
+        backend.receive(OK)
+        self.assertEqual(len(rig.front.done), 3)
+        rig.clock.advance(10)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost and second.lost)
+
+    def test_round_robin(self):
+        """Of several URLs each takes its turn."""
+        rig = self.rig(url=["http://127.0.0.1:1", "http://127.0.0.2", "http://[::1]:3"])
+        for _ in range(4):
+            rig.request()
+        self.assertEqual(
+            [(host, port) for host, port, *_ in rig.clock.tcpClients],
+            [("127.0.0.1", 1), ("127.0.0.2", 80), ("::1", 3), ("127.0.0.1", 1)],
+        )
+
+    def test_impossible_urls(self):
+        """A URL that is not a backend's is refused when the forwarder is made."""
+        for url in ["https://host", "http://", "http://host/path", "http://u@host", "unix:", "ftp://host"]:
+            self.assertRaises(ValueError, Forwarder, MemoryReactorClock(), "x", Backend(url=url))
+
+    def test_connecting_fails(self):
+        """Each way of not being connected has its answer."""
+        for failure, status, kind in [
+            (error.ConnectionRefusedError(), 502, "connection_refused"),
+            (error.TimeoutError(), 504, "connection_timeout"),
+            (error.NoRouteError(), 502, "destination_unavailable"),
+            (error.DNSLookupError(), 502, "dns_error"),
+        ]:
+            rig = self.rig(connect_timeout=7.0)
+            rig.request(post(3))
+            self.assertEqual(rig.clock.tcpClients[0][3], 7.0)
+            rig.refuse(failure)
+            self.assert_failed(rig, status, kind)
+
+    def test_closed_without_answer(self):
+        """A backend that closes before its head is complete is a 502."""
+        for sent in [b"", b"HTTP/1.1 200 OK\r\nX: y\r\n"]:
+            rig = self.rig()
+            rig.request()
+            backend = rig.accept()
+            if sent:
+                backend.receive(sent)
+            backend.lose(error.ConnectionLost())
+            self.assert_failed(rig, 502, "connection_terminated")
+
+    def test_closed_during_upload(self):
+        """So is one that closes while the request is being sent; the request's file is closed."""
+        rig = self.rig()
+        rig.request(post(200_000))
+        backend = rig.accept(congested=True)
+        backend.lose(error.ConnectionLost())
+        self.assert_failed(rig, 502, "connection_terminated")
+
+    def test_garbage(self):
+        """What is no HTTP response is a 502 of its own, and its connection is closed."""
+        for sent in [
+            b"SSH-2.0-OpenSSH\r\n\r\n",
+            b"HTTP/1.1 abc OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: rot13\r\n\r\n",
+            b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 600 OK\r\nContent-Length: 9\r\n\r\n",
+            b"HTTP/1.1 200 O\0K\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX: \0\r\nContent-Length: 2\r\n\r\nok",
+        ]:
+            rig = self.rig()
+            client = rig.request()
+            backend = rig.accept()
+            backend.receive(sent)
+            self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "), sent)
+            rig.clock.advance(0)
+            self.assertTrue(backend.lost)
+            self.assert_failed(rig, 502, "http_protocol_error")
+
+    def test_garbage_during_upload(self):
+        """Garbage while the request is being sent ends the forwarding too, though Twisted's client forgets it."""
+        rig = self.rig()
+        rig.request(post(200_000))
+        backend = rig.accept(congested=True)
+        backend.receive(b"garbage\r\n\r\n")
+        rig.clock.advance(0)
+        self.assert_failed(rig, 502, "connection_terminated")
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        del backend
+        self.flushLoggedErrors()
+
+    def test_impossible_requests(self):
+        """What cannot be sent is a 400, and nothing is connected; the body is closed."""
+        rig = self.rig()
+        for method, target, fields in [
+            (b"G T", b"/", {}),
+            (b"CONNECT", b"h:1", {}),
+            (b"GET", b"/ /", {}),
+            (b"GET", b"//[x/", {}),
+            (b"GET", b"/", {b"Host": [b"a", b"b"]}),
+            (b"GET", b"/", {b"X": [b"\0"]}),
+        ]:
+            file = BytesIO(b"body")
+            exchange = Exchange(method, target, Headers(fields), client="", backend="app")
+            forwarding = rig.forwarder.send(exchange, RequestBody(file))
+            self.failureResultOf(forwarding.head, BadRequest)
+            self.successResultOf(forwarding.done)
+            self.assertTrue(file.closed)
+        self.assertEqual(rig.clock.tcpClients, [])
+
+    def test_asterisk(self):
+        """The asterisk is a target like any other."""
+        rig = self.rig()
+        exchange = Exchange(b"OPTIONS", b"*", Headers({b"Host": [b"h"]}), client="", backend="app")
+        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        backend = rig.accept()
+        self.assertEqual(backend.value(), b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n")
+        backend.receive(OK)
+        self.assertEqual(self.successResultOf(forwarding.head).length, 2)
+        self.successResultOf(forwarding.done)
+        forwarding.abandon()
+
+    def test_mistake_of_ours(self):
+        """An exchange that makes forwarding itself fail is a 500, and is over."""
+        rig = self.rig()
+        exchange = Exchange(None, b"/", Headers(), client="", backend="app")
+        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
+        self.successResultOf(forwarding.done)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_closed_body(self):
+        """A body that was closed before it could be sent is a mistake of ours; the backend's connection is closed."""
+        rig = self.rig()
+        exchange = Exchange(b"POST", b"/", Headers(), client="", backend="app")
+        body = RequestBody(BytesIO(b"body"))
+        forwarding = rig.forwarder.send(exchange, body)
+        body.close()
+        backend = rig.accept()
+        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
+        self.successResultOf(forwarding.done)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+        self.flushLoggedErrors()
+
+    def test_head_before_delivery(self):
+        """Nothing can be delivered before the head."""
+        rig = self.rig()
+        rig.request()
+        self.assertRaises(RuntimeError, rig.forwarding.deliver, None)
+
+    def test_interim_responses(self):
+        """1xx responses are not the answer."""
+        rig = self.rig()
+        client = rig.request()
+        rig.accept().receive(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK)
+        self.assertTrue(client.value().endswith(b"ok"))
+        self.assertNotIn(b"Link", client.value())
+
+    def test_unasked_bytes(self):
+        """A connection on which the backend spoke out of turn is never used again."""
+        rig = self.rig()
+        rig.request()
+        backend = rig.accept()
+        backend.receive(OK)
+        backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+        client = rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 2)
+        self.assertNotIn(b"evil", client.value())
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+
+    def test_broken_connection_is_not_leased(self):
+        """A connection that is lost as soon as it is made is a 502."""
+        rig = self.rig()
+        client = rig.request()
+        rig.forwarder._routes[0].endpoint.of = lambda _: None
+        backend = rig.accept()
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
+        del rig.forwarder._routes[0].endpoint.of
+        self.assertTrue(rig.finished)
+        self.assertEqual(backend.value(), b"")
+
+
+class TimeoutTests(SynchronousTestCase):
+    """Backends that keep us waiting."""
+
+    def test_response_timeout(self):
+        """The client gets 504 at once; the slot stays until the backend answers."""
+        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=100.0)
+        client = rig.request()
+        backend = rig.accept()
+        rig.clock.advance(29)
+        self.assertEqual(client.value(), b"")
+        rig.clock.advance(1)
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 504 "))
+        self.assertIsInstance(rig.front.errors[0], BackendResponseTimeout)
+        self.assertFalse(rig.finished)
+        backend.receive(OK)
+        self.assertTrue(rig.finished)
+        self.assertFalse(backend.lost)
+        self.assertEqual(client.value().count(b"HTTP/1.1"), 1)
+
+    def test_abandon_timeout(self):
+        """A backend that goes on working is cut off after abandon_timeout, and the slot is free then."""
+        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=100.0)
+        rig.request()
+        backend = rig.accept()
+        rig.clock.advance(30)
+        rig.clock.advance(99)
+        self.assertFalse(backend.aborted)
+        rig.clock.advance(1)
+        self.assertTrue(backend.aborted)
+        rig.clock.advance(0)
+        self.assertTrue(rig.finished)
+
+    def test_counts_from_the_last_byte(self):
+        """Each piece of the request's body gives the backend its time again; a stalled upload ends."""
+        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=5.0)
+        client = rig.request(post(64 * 1024 * 3))
+        backend = rig.accept(congested=True)
+        for _ in range(2):
+            rig.clock.advance(20)
+            backend.producer.resumeProducing()
+        rig.clock.advance(29)
+        self.assertEqual(client.value(), b"")
+        rig.clock.advance(1)
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 504 "))
+
+    def test_stalled_upload(self):
+        """A backend that takes no more of the body is a 504, then cut off."""
+        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=5.0)
+        rig.request(post(300_000))
+        backend = rig.accept(congested=True)
+        rig.clock.advance(30)
+        self.assertIsInstance(rig.front.errors[0], BackendResponseTimeout)
+        rig.clock.advance(5)
+        self.assertTrue(backend.aborted)
+        rig.clock.advance(0)
+        self.assertTrue(rig.finished)
+
+    def test_connecting_has_its_own_time(self):
+        """response_timeout does not count while connecting."""
+        rig = MemoryRig(self, response_timeout=1.0)
+        client = rig.request()
+        rig.clock.advance(3)
+        self.assertEqual(client.value(), b"")
+
+    def test_body_has_no_time_limit(self):
+        """Once the head is there, the body may take as long as it takes."""
+        rig = MemoryRig(self, response_timeout=1.0)
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(OK[:-2])
+        rig.clock.advance(1000)
+        backend.receive(OK[-2:])
+        self.assertTrue(client.value().endswith(b"ok"))
+
+
+class AbandonTests(SynchronousTestCase):
+    """Clients that leave."""
+
+    def test_while_connecting(self):
+        """Nothing was sent yet, so nothing is: the slot is free at once."""
+        rig = MemoryRig(self)
+        rig.request().lose()
+        self.assertTrue(rig.finished)
+        self.assertIsInstance(rig.front.errors[0], BackendClosed)
+
+    def test_while_the_backend_works(self):
+        """The slot stays taken until the backend has answered, and the connection is used again."""
+        rig = MemoryRig(self)
+        client = rig.request()
+        backend = rig.accept()
+        client.lose()
+        self.assertFalse(rig.finished)
+        backend.receive(OK[:-1])
+        self.assertFalse(rig.finished)
+        backend.receive(OK[-1:])
+        self.assertTrue(rig.finished)
+        rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 1)
+
+    def test_backend_closes(self):
+        """Or until it has closed."""
+        rig = MemoryRig(self)
+        client = rig.request()
+        backend = rig.accept()
+        client.lose()
+        backend.lose()
+        self.assertTrue(rig.finished)
+
+    def test_abandon_timeout(self):
+        """Or until abandon_timeout has passed, counted from the first time that it was abandoned."""
+        rig = MemoryRig(self, abandon_timeout=10.0)
+        client = rig.request()
+        backend = rig.accept()
+        client.lose()
+        rig.clock.advance(9)
+        rig.forwarding.abandon()
+        self.assertFalse(backend.aborted)
+        rig.clock.advance(1)
+        self.assertTrue(backend.aborted)
+        rig.clock.advance(0)
+        self.assertTrue(rig.finished)
+        self.assertIsInstance(rig.front.errors[0], BackendClosed)
+
+    def test_during_the_body(self):
+        """A client that leaves in the middle lets the rest be read and dropped."""
+        rig = MemoryRig(self, abandon_timeout=10.0)
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100)
+        client.lose()
+        self.successResultOf(rig.front.delivered[0])
+        for _ in range(9):
+            backend.receive(b"x" * 100_000)
+        self.assertEqual(len(rig.forwarding._download.spool), 0)
+        self.assertFalse(rig.finished)
+        backend.receive(b"x" * 99_900)
+        self.assertTrue(rig.finished)
+
+    def test_endless_body(self):
+        """A body that has no end is cut off after abandon_timeout."""
+        rig = MemoryRig(self, abandon_timeout=10.0)
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(b"HTTP/1.1 200 OK\r\n\r\nx")
+        client.lose()
+        rig.clock.advance(10)
+        rig.clock.advance(0)
+        self.assertTrue(backend.aborted)
+        self.assertTrue(rig.finished)
+
+    def test_upload_goes_on(self):
+        """The request is sent to its end although its client has left and its file was taken from it."""
+        rig = MemoryRig(self)
+        client = rig.request(post(300_000))
+        backend = rig.accept(congested=True)
+        client.lose()
+        while backend.producer is not None:
+            backend.producer.resumeProducing()
+        self.assertEqual(len(backend.value().partition(b"\r\n\r\n")[2]), 300_000)
+        backend.receive(OK)
+        self.assertTrue(rig.finished)
+
+    def test_head_without_delivery(self):
+        """A head that came for nobody: nothing is delivered, and nothing kept."""
+        rig = MemoryRig(self)
+        client = rig.request()
+        backend = rig.accept()
+        client.lose()
+        backend.receive(OK)
+        self.successResultOf(rig.forwarding.deliver(None))
+
+    def test_after_the_end(self):
+        """Abandoning a response that waits in the spool empties the spool."""
+        rig = MemoryRig(self)
+        exchange = Exchange(b"GET", b"/", Headers({b"Host": [b"h"]}), client="", backend="app")
+        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        body = bytes(2_000_000)
+        rig.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        self.successResultOf(forwarding.done)
+        self.assertEqual(len(forwarding._download.spool), len(body))
+        forwarding.abandon()
+        self.assertEqual(len(forwarding._download.spool), 0)
+        self.successResultOf(forwarding.deliver(None))
+
+    def test_cancelled_head(self):
+        """Cancelling the head abandons: before the connection nothing is sent, after it the answer is dropped."""
+        for connected in (False, True):
+            rig = MemoryRig(self)
+            exchange = Exchange(b"GET", b"/", Headers(), client="", backend="app")
+            forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+            if connected:
+                backend = rig.accept()
+            forwarding.head.cancel()
+            if connected:
+                self.failureResultOf(forwarding.head, CancelledError)
+                self.assertNoResult(forwarding.done)
+                backend.receive(OK)
+            else:
+                self.failureResultOf(forwarding.head, BackendClosed)
+            self.successResultOf(forwarding.done)
+
+    def test_failure_in_mid_body(self):
+        """A forwarding that fails after its head cuts the client's response and is done once."""
+        rig = MemoryRig(self)
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(OK[:-1])
+        rig.forwarding.fail(BackendProtocolError("by a test"))
+        self.assertTrue(client.aborted)
+        self.assertTrue(rig.finished)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+        self.assertEqual(len(rig.front.done), 1)
+
+    def test_slot_is_free_within_the_answer(self):
+        """What follows on the end of a forwarding may send the next exchange at once, on the same connection."""
+        rig = MemoryRig(self)
+        rig.request()
+        backend = rig.accept()
+        rig.forwarding.done.addCallback(lambda _: rig.request())
+        backend.receive(OK)
+        self.assertEqual(backend.value().count(b"GET"), 2)
+        backend.receive(OK)
+        self.assertEqual([client.value()[-2:] for client in rig.clients], [b"ok", b"ok"])
+
+
+class CloseTests(SynchronousTestCase):
+    """The end of a forwarder."""
+
+    def test_everything_at_once(self):
+        """Idle, working, connecting: all is broken off, and closing waits for the last connection."""
+        rig = MemoryRig(self)
+        rig.request()
+        idle = rig.accept()
+        rig.request()
+        idle_again = rig.request()
+        working = rig.accept()
+        idle.receive(OK)
+        connecting = rig.request(post(3))
+        del connecting
+        rig.request()
+        closed = rig.forwarder.close()
+        self.assertNoResult(closed)
+        rig.clock.advance(0)
+        self.successResultOf(closed)
+        self.assertTrue(idle.lost and working.lost)
+        self.assertTrue(idle_again.value().startswith(b"HTTP/1.1 502 "))
+        self.assertEqual(len(rig.front.done), len(rig.front.forwardings))
+        self.successResultOf(rig.forwarder.close())
+
+    def test_failing_client_protocol(self):
+        """An error in Twisted's client when it learns of a loss is logged; the shell goes on."""
+        rig = MemoryRig(self)
+        rig.request()
+        backend = rig.accept()
+        shell = rig.forwarding._connection
+
+        def fail(reason):
+            raise ZeroDivisionError
+
+        shell._protocol.connectionLost = fail
+        backend.lose(error.ConnectionLost())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(rig.finished)
+        shell.connectionLost(Failure(error.ConnectionDone()))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
