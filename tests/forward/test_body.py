@@ -1,0 +1,359 @@
+"""In memory: bodies, their back-pressure, and who is cut off when one side fails."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from types import SimpleNamespace
+
+from twisted.internet import error
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.forward.body import RequestBody
+from thrtwisted.forward.spool import MEMORY, PIECE
+
+from .support import MemoryRig
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+class Consumer:
+    """Keeps what is written; pauses its producer after each of the first writes."""
+
+    def __init__(self, producer: RequestBody, pauses: int = 0, *, asks_again: bool = False) -> None:
+        self.producer = producer
+        self.pauses = pauses
+        self.asks_again = asks_again
+        self.written = b""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        if self.pauses:
+            self.pauses -= 1
+            self.producer.pauseProducing()
+            if self.asks_again:
+                self.producer.resumeProducing()
+
+
+class RequestBodyTests(SynchronousTestCase):
+    """The request's body, from its file to the backend."""
+
+    def test_taken(self):
+        """The body is taken from a request, which may then close its content as it likes."""
+        content = BytesIO(b"body")
+        content.seek(2)
+        request = SimpleNamespace(content=content)
+        body = RequestBody.take(request)
+        request.content.close()
+        self.assertEqual(body.length, 4)
+        self.assertFalse(content.closed)
+        body.close()
+        body.close()
+        self.assertTrue(content.closed)
+
+    def test_no_content(self):
+        """A request that never had any content has an empty body."""
+        body = RequestBody.take(SimpleNamespace(content=None))
+        self.assertEqual(body.length, 0)
+        self.successResultOf(body.startProducing(Consumer(body)))
+
+    def test_all_at_once(self):
+        """A consumer that takes everything gets it at once; the file is closed, and each piece is progress."""
+        file = BytesIO(bytes(3 * PIECE + 1))
+        body = RequestBody(file)
+        progress = []
+        body.progress = lambda: progress.append(body.sending)
+        consumer = Consumer(body)
+        self.assertFalse(body.sending)
+        self.successResultOf(body.startProducing(consumer))
+        self.assertEqual(len(consumer.written), 3 * PIECE + 1)
+        self.assertEqual(progress, [True] * 4)
+        self.assertFalse(body.sending)
+        self.assertTrue(file.closed)
+
+    def test_back_pressure(self):
+        """A consumer that pauses gets nothing until it resumes, and may resume while it is written to."""
+        body = RequestBody(BytesIO(bytes(3 * PIECE)))
+        consumer = Consumer(body, 1)
+        sent = body.startProducing(consumer)
+        self.assertEqual(len(consumer.written), PIECE)
+        self.assertNoResult(sent)
+        self.assertTrue(body.sending)
+        consumer.pauses, consumer.asks_again = 2, True
+        body.resumeProducing()
+        self.assertEqual(len(consumer.written), 3 * PIECE)
+        self.successResultOf(sent)
+
+    def test_stopped(self):
+        """A stopped body closes its file and never says that it was sent."""
+        file = BytesIO(bytes(2 * PIECE))
+        body = RequestBody(file)
+        sent = body.startProducing(Consumer(body, 1))
+        body.stopProducing()
+        body.resumeProducing()
+        self.assertNoResult(sent)
+        self.assertTrue(file.closed)
+
+    def test_cancelled(self):
+        """So does a cancelled one, whose Deferred says so."""
+        file = BytesIO(bytes(2 * PIECE))
+        body = RequestBody(file)
+        sent = body.startProducing(Consumer(body, 1))
+        sent.cancel()
+        self.failureResultOf(sent)
+        self.assertTrue(file.closed)
+
+    def test_shorter_than_announced(self):
+        """A file that shrank is an error, not an endless request."""
+        file = BytesIO(bytes(2 * PIECE))
+        body = RequestBody(file)
+        file.truncate(PIECE)
+        self.failureResultOf(body.startProducing(Consumer(body)), OSError)
+        self.assertTrue(file.closed)
+
+
+class ResponseBodyTests(SynchronousTestCase):
+    """The response's body, from the backend to the client."""
+
+    def begin(self, length: int, *, congested: bool = False, **config):
+        """A request whose response's head is there."""
+        self.rig = MemoryRig(self, **config)
+        client = self.rig.request()
+        backend = self.rig.accept()
+        client.congested = congested
+        backend.receive(HEAD % length)
+        return client, backend
+
+    def feed(self, backend, length: int) -> None:
+        """The backend sends so many bytes, as a socket does."""
+        while length:
+            piece = min(length, PIECE)
+            backend.receive(bytes(piece))
+            length -= piece
+
+    @property
+    def spool(self):
+        return self.rig.forwarding._download.spool
+
+    def test_small_needs_nothing(self):
+        """A response smaller than a transport's buffer needs neither a producer nor a spool."""
+        client, backend = self.begin(1000)
+        backend.receive(bytes(999))
+        self.assertFalse(self.rig.forwarding._download._registered)
+        backend.receive(b"x")
+        self.assertFalse(self.spool.opened)
+        self.assertTrue(client.value().endswith(b"\0x"))
+
+    def test_head_at_once(self):
+        """The head goes to the client before there is a body."""
+        client, backend = self.begin(5)
+        self.assertTrue(client.value().endswith(b"\r\n\r\n"))
+        backend.receive(b"12345")
+
+    def test_fast_client(self):
+        """A client that takes everything gets it as it comes; a producer is registered, and gone at the end."""
+        client, backend = self.begin(4 * PIECE)
+        channel = client.producer
+        for _ in range(4):
+            self.assertTrue(self.rig.front.delivered)
+            backend.receive(bytes(PIECE))
+            self.assertEqual(len(self.spool), 0)
+        self.assertTrue(self.rig.forwarding._download._registered)
+        self.assertEqual(len(client.value().partition(b"\r\n\r\n")[2]), 4 * PIECE)
+        self.assertIsNone(channel._requestProducer)
+
+    def test_slow_client(self):
+        """The backend is done while a client that takes nothing has its bytes in the spool; it gets them all."""
+        body = bytes(range(256)) * 8192
+        client, backend = self.begin(len(body), congested=True)
+        for at in range(0, len(body), PIECE):
+            backend.receive(body[at : at + PIECE])
+        self.assertTrue(self.rig.finished)
+        self.assertTrue(self.spool.opened)
+        self.assertNoResult(self.rig.front.delivered[0])
+        client.relieve()
+        self.successResultOf(self.rig.front.delivered[0])
+        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], body)
+
+    def test_slow_client_bit_by_bit(self):
+        """A client that takes a piece now and then gets every byte, in order, while more arrives."""
+        body = bytes(range(256)) * 8192
+        client, backend = self.begin(len(body), congested=True)
+        for at in range(0, len(body), PIECE):
+            backend.receive(body[at : at + PIECE])
+            client.producer.resumeProducing()
+            backend.receive(b"")
+        while client.producer._requestProducer is not None:
+            client.producer.resumeProducing()
+        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], body)
+
+    def test_max_spool(self):
+        """Past max_spool the backend is paused; it goes on when the client has taken half; so max_spool bounds."""
+        for max_spool in (0, 4 * PIECE):
+            client, backend = self.begin(10**9, congested=True, max_spool=max_spool)
+            received = 0
+            while backend.producerState == "producing":
+                backend.receive(bytes(PIECE))
+                received += PIECE
+            self.assertLessEqual(len(self.spool), MEMORY + max_spool + PIECE)
+            self.assertGreaterEqual(received, MEMORY + max_spool)
+            while backend.producerState == "paused":
+                client.producer.resumeProducing()
+            self.assertLessEqual(len(self.spool), (MEMORY + max_spool) // 2)
+            self.assertGreater(len(self.spool), 0)
+            self.assertFalse(self.rig.finished)
+
+    def test_leaving_frees_a_paused_backend(self):
+        """A client that leaves while the backend is paused for it lets the backend go on."""
+        client, backend = self.begin(10**9, congested=True, max_spool=0)
+        while backend.producerState == "producing":
+            backend.receive(bytes(PIECE))
+        client.lose()
+        self.assertEqual(backend.producerState, "producing")
+        self.assertEqual(len(self.spool), 0)
+
+    def test_backend_dies_while_paused(self):
+        """A backend that dies while it is paused cuts the client's response."""
+        client, backend = self.begin(10**9, congested=True, max_spool=0)
+        while backend.producerState == "producing":
+            backend.receive(bytes(PIECE))
+        backend.lose(error.ConnectionLost())
+        self.assertTrue(client.aborted)
+        self.assertTrue(self.rig.finished)
+
+    def test_leaving_with_bytes_in_the_spool(self):
+        """A client that leaves after the backend is done leaves no file behind."""
+        client, backend = self.begin(2 * 10**6, congested=True)
+        self.feed(backend, 2 * 10**6)
+        self.assertTrue(self.spool.opened)
+        client.lose()
+        self.assertIsNone(self.spool._file)
+        self.successResultOf(self.rig.front.delivered[0])
+
+    def test_cut(self):
+        """A body that the backend cuts: the client's connection is aborted, and its request not finished."""
+        for sent, congested in [(b"part", False), (bytes(PIECE * 2), True)]:
+            client, backend = self.begin(10**6, congested=congested)
+            backend.receive(sent)
+            backend.lose()
+            self.assertTrue(client.aborted)
+            self.assertTrue(self.rig.finished)
+            self.successResultOf(self.rig.front.delivered[0])
+            self.rig.clock.advance(0)
+
+    def test_cut_before_delivery(self):
+        """A body that was cut before it could be delivered is cut for the client too."""
+        rig = self.rig = MemoryRig(self)
+        client = rig.request()
+        request = client.producer.requests[0]
+        backend = rig.accept()
+        forwarding = rig.forwarding
+        late = []
+        forwarding.deliver, deliver = late.append, forwarding.deliver
+        backend.receive(HEAD % 10 + b"part")
+        backend.lose()
+        self.assertEqual(late, [request])
+        self.successResultOf(deliver(request))
+        self.assertTrue(client.aborted)
+        self.assertEqual(client.value(), b"")
+        self.assertTrue(rig.finished)
+
+    def test_late_delivery(self):
+        """What came before it could be delivered waits."""
+        rig = self.rig = MemoryRig(self)
+        client = rig.request()
+        request = client.producer.requests[0]
+        backend = rig.accept()
+        forwarding = rig.forwarding
+        forwarding.deliver, deliver = lambda _: None, forwarding.deliver
+        backend.receive(HEAD % 4 + b"body")
+        self.assertTrue(rig.finished)
+        self.successResultOf(deliver(request))
+        self.assertTrue(client.value().endswith(b"body"))
+
+    def test_full_disk(self):
+        """A spool that cannot be written cuts the client; the backend is read to its end, and keeps its slot."""
+        client, backend = self.begin(MEMORY * 3, congested=True)
+        self.feed(backend, MEMORY * 2)
+
+        def fail(data):
+            raise OSError(28, "No space left on device")
+
+        self.spool._store = fail
+        backend.receive(bytes(10))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertTrue(client.aborted)
+        self.assertFalse(self.rig.finished)
+        backend.receive(bytes(MEMORY - 10))
+        self.assertTrue(self.rig.finished)
+
+    def test_broken_disk(self):
+        """So does a spool that cannot be read."""
+        client, backend = self.begin(MEMORY * 4, congested=True)
+        self.feed(backend, MEMORY * 3)
+
+        def fail():
+            raise OSError(5, "Input/output error")
+
+        self.spool._load = fail
+        client.relieve()
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertTrue(client.aborted)
+        self.successResultOf(self.rig.front.delivered[0])
+        self.assertFalse(self.rig.finished)
+
+    def test_failing_client(self):
+        """A client's transport that fails is a client that is cut, not a backend that is."""
+        client, backend = self.begin(10)
+
+        def fail(data):
+            raise ZeroDivisionError
+
+        client.write = fail
+        backend.receive(b"12345")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(client.aborted)
+        backend.receive(b"67890")
+        self.assertTrue(self.rig.finished)
+
+    def test_eager_transport(self):
+        """A client's transport that asks for more while it is written to gets each byte once."""
+        client, backend = self.begin(3 * PIECE, congested=True)
+        backend.receive(bytes(range(256)) * (3 * PIECE // 256))
+        congest = client._congest
+
+        def eager():
+            congest()
+            if client.producer is not None:
+                client.producer.resumeProducing()
+
+        client._congest = eager
+        client.producer.resumeProducing()
+        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(range(256)) * (3 * PIECE // 256))
+
+    def test_answer_during_upload(self):
+        """An answer that comes while the request is sent is read, within bounds, and ends the sending."""
+        rig = self.rig = MemoryRig(self)
+        client = rig.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + bytes(300000))
+        backend = rig.accept(congested=True)
+        backend.receive(HEAD % 8)
+        self.assertEqual(backend.producerState, "producing")
+        backend.receive(b"too much")
+        self.assertTrue(client.value().endswith(b"too much"))
+        self.assertTrue(rig.finished)
+        self.assertTrue(backend.aborted)
+
+    def test_endless_answer_during_upload(self):
+        """Only so much of it is read as long as the request is being sent; then the rest follows."""
+        rig = self.rig = MemoryRig(self)
+        client = rig.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + bytes(300000))
+        backend = rig.accept(congested=True)
+        backend.receive(HEAD % (10 * MEMORY))
+        while backend.producerState == "producing":
+            backend.receive(bytes(PIECE))
+            backend.pauseProducing() if rig.forwarding._connection._early > 2 * MEMORY else None
+        self.assertEqual(client.value(), b"")
+        backend.congested = False
+        backend.producer.resumeProducing()
+        self.assertEqual(backend.producerState, "producing")
+        backend.receive(bytes(10 * MEMORY))
+        self.assertEqual(len(client.value().partition(b"\r\n\r\n")[2]), 10 * MEMORY)
