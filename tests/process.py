@@ -66,3 +66,11 @@ def spawn(*command: str, directory: str | None = None) -> tuple[Child, Any]:
 def python(*arguments: str, directory: str | None = None) -> tuple[Child, Any]:
     """Run Python, as L{spawn} does."""
     return spawn(sys.executable, *arguments, directory=directory)
+
+
+def end(child: Child, process: Any) -> Deferred[int] | None:
+    """Kill a child that a test has left."""
+    if child.ended.called:
+        return None
+    process.signalProcess("KILL")
+    return child.ended

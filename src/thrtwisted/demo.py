@@ -1,0 +1,137 @@
+"""
+The demonstration: everything in one process, nothing to write first.
+
+It is the example of this proxy's ancestor: an application that takes a second for each request, can serve ten at
+once, and wants at most two at once with the header C{Foo: bar}.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import IListeningPort
+from twisted.python.threadpool import ThreadPool
+from twisted.web.server import Site
+from twisted.web.wsgi import WSGIResource
+
+from .config import Backend, Config, Limit, Redis
+from .listen import Listener
+
+#: Threads of the sample application: how many requests it can serve at once.
+THREADS = 10
+
+#: Seconds that the sample application takes for a request.
+WORK = 1.0
+
+CONFIG = Config(
+    listen="tcp:8888:interface=127.0.0.1",
+    redis=Redis(url="embedded:"),
+    backend={"app": Backend(url="http://127.0.0.1:9999", max_concurrent=THREADS)},
+    limit=[Limit(name="foo", key="header:Foo", match="bar", max_concurrent=2)],
+    shutdown_timeout=0.5,
+)
+
+TEXT = """
+  thrtwisted's demonstration runs:
+
+    proxy        {proxy}   at most {limit} at once with the header "Foo: bar", {threads} in all
+    application  {application}   a sample WSGI application: {threads} threads, {work:g} s a request
+    Redis        {redis}
+
+  Try in another terminal:
+
+    curl -i {proxy}/
+    ab -n 10 -c 10 -H "Foo: bar" {proxy}/   # two at once: about 5 s
+    ab -n 10 -c 10 {proxy}/                 # ten at once: about 1 s
+
+  Ctrl-C stops all of it.
+
+"""
+
+#: What a WSGI application is.
+WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def sample_application(stopping: threading.Event) -> WSGIApplication:
+    """A WSGI application that takes its time, unless it is stopping."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        stopping.wait(WORK)
+        start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']} took {WORK:g} s of work\n".encode()]
+
+    return application
+
+
+class Demonstration(MultiService):
+    """
+    The sample application, at the place that the configuration names, and the word on the terminal when all listens.
+
+    @param listeners: of the proxy.
+    @param give_up: called with one line when the application's port cannot be had.
+    @param write: shows text to the user. twistd's log has taken over C{sys.stdout}, and would stamp each line.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        listeners: list[Listener],
+        give_up: Callable[[str], None],
+        write: Callable[[str], object] = lambda text: print(text, file=sys.__stdout__, flush=True),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._write = write
+        self._config = config
+        self._stopping = threading.Event()
+        self._threads = ThreadPool(THREADS, THREADS, "sample application")
+        url = urlsplit(str(next(iter(config.backend.values())).url))
+        application = Listener(
+            TCP4ServerEndpoint(reactor, url.port or 80, interface=url.hostname or ""),
+            Site(WSGIResource(reactor, self._threads, sample_application(self._stopping))),
+            f"{url.netloc} for the sample application (name another place with --backend)",
+            give_up,
+        )
+        application.setServiceParent(self)  # type: ignore[no-untyped-call]
+        ports = [listener.listening for listener in (application, *listeners)]
+        gatherResults(ports).addCallback(self._announce)
+
+    def startService(self) -> None:
+        """Start the application's threads, and the application."""
+        self._threads.start()
+        super().startService()  # type: ignore[no-untyped-call]
+
+    def stopService(self) -> Deferred[None]:
+        """Let the requests that are in the application end at once, and stop it."""
+        stopped: Deferred[None] = super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping.set()
+        return stopped.addCallback(lambda _: self._threads.stop())
+
+    def _announce(self, ports: list[IListeningPort]) -> None:
+        """Say what runs where, and what to try."""
+        application, proxy = (_url(port) for port in ports[:2])
+        assert self._config.redis is not None
+        self._write(
+            TEXT.format(
+                proxy=proxy,
+                application=application,
+                threads=THREADS,
+                work=WORK,
+                limit=self._config.limit[0].max_concurrent,
+                redis=self._config.redis.url,
+            )
+        )
+
+
+def _url(port: IListeningPort) -> str:
+    """The URL of what listens at a port."""
+    address: Any = port.getHost()
+    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
+    return f"http://{host}:{address.port}"

@@ -1,0 +1,169 @@
+"""
+The command C{twistd thrproxy}: its options, and the service that they make.
+
+Everything that can be wrong with the configuration is said while the options are read, before anything starts:
+one line for each mistake on stderr, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar
+
+import msgspec
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.web.server import Site
+
+from . import check, toml
+from .config import Backend, Config, ConfigError, Redis, default_backend
+from .listen import Listener, endpoint
+from .redis.embedded import EmbeddedServerError, installed_server
+
+#: Seconds without a byte after which a client's connection is closed, while no request of its is under way.
+IDLE_CLIENT = 60
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """
+    The options of the command.
+
+    @ivar config: what the file and the flags say together; there once the options are read.
+    @ivar demo: whether to run the demonstration.
+    """
+
+    synopsis = "[--config FILE | --backend URL | --demo] [options]"
+    longdesc = (
+        "A reverse proxy that keeps requests to a slow application in a priority queue, and lets through "
+        "as many at once as the limits allow, over all its processes together."
+    )
+    optParameters: ClassVar = [
+        ["config", "c", None, "The configuration, a TOML file. The options below override it."],
+        ["redis", None, None, "Where slots and queues live: embedded:, redis://HOST or unix:///PATH."],
+        ["backend", None, None, "The application to forward to: http://HOST[:PORT] or unix:///PATH."],
+    ]
+    optFlags: ClassVar = [
+        ["check", None, "Only check the configuration and print it as it will be used."],
+        ["demo", None, "Run an embedded Redis, a sample application and the proxy before it."],
+    ]
+
+    config: Config
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.listen: list[str] = []
+
+    def opt_listen(self, text: str) -> None:
+        """Where to listen, a Twisted server endpoint string such as tcp:8888; may be given several times."""
+        self.listen.append(text)
+
+    opt_l = opt_listen
+
+    def postOptions(self) -> None:
+        """Put the configuration together, or say all that is wrong with it and exit with status 2."""
+        if self["demo"] and self["config"]:
+            raise usage.UsageError("--demo brings its own configuration: leave out --config")
+        if not (self["demo"] or self["config"] or self["backend"]):
+            raise usage.UsageError(
+                "name a file with --config or an application with --backend, or try --demo"
+            )
+        try:
+            self.config = self._configuration()
+        except ConfigError as error:
+            for problem in error.problems:
+                print(problem, file=sys.stderr)
+            raise SystemExit(2) from None
+        if self["check"]:
+            print(check.effective(self.config), end="")
+            raise SystemExit(0)
+
+    def _configuration(self) -> Config:
+        """What the file and the flags say together."""
+        if self["config"]:
+            # A function that a limit names may be in a module beside the file.
+            sys.path.append(os.path.dirname(os.path.abspath(self["config"])))
+            config = toml.load(self["config"], self._overridden)
+        else:
+            config = check.validated(self._overridden(self._unwritten()))
+        if config.redis is not None and config.redis.url == "embedded:":
+            try:
+                installed_server()
+            except EmbeddedServerError as error:
+                raise ConfigError([f"redis.url: {error}"]) from None
+        return config
+
+    def _unwritten(self) -> Config:
+        """The configuration where there is no file."""
+        if not self["demo"]:
+            return Config()
+        from .demo import CONFIG
+
+        return CONFIG
+
+    def _overridden(self, config: Config) -> Config:
+        """The configuration with what the flags change in it."""
+        if self.listen:
+            config = msgspec.structs.replace(config, listen=self.listen)
+        if self["redis"]:
+            redis = msgspec.structs.replace(config.redis or Redis(), url=self["redis"])
+            config = msgspec.structs.replace(config, redis=redis)
+        if self["backend"]:
+            if config.backend:
+                name = default_backend(config)
+                backend = msgspec.structs.replace(config.backend[name], url=self["backend"])
+            else:
+                name, backend = "app", Backend(url=self["backend"])
+            config = msgspec.structs.replace(config, backend={**config.backend, name: backend})
+        return config
+
+
+def makeService(options: Options) -> IService:
+    """The proxy and the places where it listens; with the application before which it stands, in the demonstration."""
+    from twisted.internet import reactor
+
+    from .service import Proxy
+
+    services = MultiService()
+    twistd: dict[str, Any] = options.parent or {}
+    stop = partial(give_up, reactor, twistd.get("pidfile"))
+    proxy = Proxy(reactor, options.config)
+    proxy.setServiceParent(services)  # type: ignore[no-untyped-call]
+    site = Site(proxy.resource, parsePOSTFormSubmission=False, timeout=IDLE_CLIENT)
+    listeners = [Listener(endpoint(reactor, text), site, text, stop) for text in places(options.config)]
+    for listener in listeners:
+        listener.setServiceParent(services)  # type: ignore[no-untyped-call]
+    if options["demo"]:
+        from .demo import Demonstration
+
+        demonstration = Demonstration(reactor, options.config, listeners, stop)
+        demonstration.setServiceParent(services)  # type: ignore[no-untyped-call]
+    return services
+
+
+def places(config: Config) -> list[str]:
+    """The endpoint strings of a configuration."""
+    return [config.listen] if isinstance(config.listen, str) else config.listen
+
+
+def give_up(reactor: Any, pidfile: str | None, problem: str) -> None:
+    """
+    End the process with one line and a status other than 0, for the proxy cannot do its work.
+
+    @param pidfile: what twistd would remove, had it the time: a stale one stops the next start in a container, where
+        the process has the same id again.
+    """
+    _log.critical("{problem}", problem=problem)
+    if reactor.running:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    if pidfile:
+        with suppress(OSError):
+            os.unlink(pidfile)
+    raise SystemExit(1)

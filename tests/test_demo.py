@@ -1,0 +1,106 @@
+"""Tests for L{thrtwisted.demo}."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, HTTPConnectionPool, readBody
+from twisted.web.http_headers import Headers
+
+from tests.process import Child, end, python
+from thrtwisted import demo
+
+RUN = """
+import sys
+from twisted.scripts.twistd import run
+sys.argv[0] = "twistd"
+run()
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class SampleApplicationTests(SynchronousTestCase):
+    """Tests for L{demo.sample_application}."""
+
+    def test_answers(self) -> None:
+        """The application is a plain WSGI function, which does not work any more when it is to stop."""
+        stopping = threading.Event()
+        stopping.set()
+        started: list[Any] = []
+        application = demo.sample_application(stopping)
+        body = b"".join(
+            application({"REQUEST_METHOD": "GET", "PATH_INFO": "/x"}, lambda *said: started.append(said))
+        )
+        self.assertEqual(started[0][0], "200 OK")
+        self.assertIn(b"GET /x", body)
+
+
+class DemonstrationTests(TestCase):
+    """The demonstration, in a process of its own."""
+
+    timeout = 60
+
+    def demonstration(self, port: int) -> tuple[Child, Any]:
+        """Run it, its application at a port."""
+        self.directory = self.mktemp()
+        os.makedirs(self.directory)
+        child, process = python(
+            *("-c", RUN, "-n", "thrproxy", "--demo", "--listen", "tcp:0:interface=127.0.0.1"),
+            *("--backend", f"http://127.0.0.1:{port}"),
+            directory=self.directory,
+        )
+        self.addCleanup(end, child, process)
+        return child, process
+
+    async def test_runs(self) -> None:
+        """It says what to try; that works; Ctrl-C stops all of it, though requests wait and work."""
+        child, process = self.demonstration(free_port())
+        await child.said(b"Ctrl-C stops all of it.")
+        lines = child.output.decode().splitlines()
+        [command] = [line.strip() for line in lines if line.strip().startswith("curl -i ")]
+        self.assertEqual(sum(line.strip().startswith("ab -n 10 -c 10 ") for line in lines), 2)
+        url = command.split()[-1].encode()
+        pool = HTTPConnectionPool(reactor)
+        self.addCleanup(pool.closeCachedConnections)
+        agent = Agent(reactor, pool=pool)
+        response = await agent.request(b"GET", url)
+        self.assertIn(b"took 1 s of work", await readBody(response))
+        # Four for two slots: two of them wait.
+        limited = [agent.request(b"GET", url, Headers({b"Foo": [b"bar"]})) for _ in range(4)]
+        answers = gatherResults(limited, consumeErrors=True)
+        await limited[0]
+        process.signalProcess("INT")
+        self.assertEqual(await child.ended, -signal.SIGINT)
+        self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertEqual(os.listdir(self.directory), [])
+        answers.addErrback(lambda _: None)
+        for answer in limited:
+            answer.cancel()
+        await answers
+
+    async def test_port_taken(self) -> None:
+        """A port that is taken is said in one line, with a way out."""
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Factory())
+        self.addCleanup(port.stopListening)
+        child, _ = self.demonstration(port.getHost().port)
+        self.assertEqual(await child.ended, 1)
+        problems = re.findall(r"cannot listen on .*", child.output.decode())
+        self.assertEqual(len(problems), 1)
+        self.assertIn("--backend", problems[0])
+        self.assertNotIn(b"Traceback", child.output + child.errors)

