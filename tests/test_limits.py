@@ -1,0 +1,198 @@
+"""Tests of thrtwisted.limits."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.config import Backend, Config, Limit
+from thrtwisted.errors import RuleFailed
+from thrtwisted.exchange import Exchange
+from thrtwisted.gate import Counter
+from thrtwisted.limits import Limits, compile_key
+
+from .test_exchange import exchange
+
+FULL = exchange(
+    b"/a%20b?q=s+t",
+    {"Foo": ["bar"], "Cookie": ["session=abc"], "Host": ["Example.org:80"]},
+    method=b"PUT",
+    client="2001:db8::1",
+)
+BARE = exchange(client="")
+
+
+def by_name(found: Exchange) -> object:
+    """A key function of a user's: what it returns, or raises, is in a header."""
+    what = found.header(b"return")
+    return {
+        None: None,
+        b"text": "é",
+        b"bytes": b"\xff",
+        b"number": 3,
+        b"surrogate": "\ud800",
+    }[what]
+
+
+async def later(found: Exchange) -> str:
+    """What a key function must not be."""
+    return "x"
+
+
+class Holder:
+    """A place for a function other than a module."""
+
+    by_name = staticmethod(by_name)
+
+
+def keys(limit: Limit, found: Exchange) -> list[str]:
+    """The counters that one limit gives."""
+    return [counter.key for counter in Limits(Config(limit=[limit])).counters(found)]
+
+
+class LimitsTests(SynchronousTestCase):
+    """From an exchange to its counters."""
+
+    def test_kinds(self) -> None:
+        """Each kind of key finds its value; each value has a counter of its own."""
+        for key, counter in [
+            ("header:foo", "l=bar"),
+            ("cookie:session", "l=abc"),
+            ("query:q", "l=s%20t"),
+            ("path", "l=/a%2520b"),
+            ("method", "l=PUT"),
+            ("host", "l=example.org"),
+            ("client", "l=2001:db8::1"),
+        ]:
+            self.assertEqual(keys(Limit(name="l", max_concurrent=1, key=key), FULL), [counter])
+
+    def test_absent(self) -> None:
+        """A limit does not apply where its key is absent, unless it has a default; not even with C{not:}."""
+        for key in ("header:Foo", "cookie:session", "query:q", "host", "client"):
+            self.assertEqual(keys(Limit(name="l", max_concurrent=1, key=key), BARE), [])
+            self.assertEqual(keys(Limit(name="l", max_concurrent=1, key=key, match="not:x"), BARE), [])
+            limit = Limit(name="l", max_concurrent=1, key=key, default="none")
+            self.assertEqual(keys(limit, BARE), ["l=none"])
+
+    def test_empty_value(self) -> None:
+        """A header without a value is there, and has a counter."""
+        found = exchange(headers={"Foo": [""]})
+        self.assertEqual(keys(Limit(name="l", max_concurrent=1, key="header:Foo", default="d"), found), ["l="])
+
+    def test_match(self) -> None:
+        """All requests that match share one counter; the others have none; the default is matched too."""
+        limit = Limit(name="l", max_concurrent=1, key="header:Foo", match=["bar", "glob:z*"], default="zero")
+        self.assertEqual(keys(limit, FULL), ["l"])
+        self.assertEqual(keys(limit, exchange(headers={"Foo": ["zz"]})), ["l"])
+        self.assertEqual(keys(limit, exchange(headers={"Foo": ["x"]})), [])
+        self.assertEqual(keys(limit, BARE), ["l"])
+
+    def test_match_host(self) -> None:
+        """A host is matched without regard to case."""
+        self.assertEqual(keys(Limit(name="l", max_concurrent=1, key="host", match="Example.Org"), FULL), ["l"])
+
+    def test_no_key(self) -> None:
+        """A limit without a key applies to every request."""
+        self.assertEqual(keys(Limit(name="all", max_concurrent=1), BARE), ["all"])
+
+    def test_order_and_backend(self) -> None:
+        """The counters come in the configuration's order, then the backend's, which rules may have changed."""
+        limits = Limits(
+            Config(
+                limit=[
+                    Limit(name="b", max_concurrent=1, key="header:Foo"),
+                    Limit(name="a", max_concurrent=2, key="client"),
+                ],
+                backend={
+                    "app": Backend(url="http://a", max_concurrent=10),
+                    "other": Backend(url="http://b"),
+                },
+            )
+        )
+        found = exchange(headers={"Foo": ["x"]})
+        expected = (Counter("b=x", 1), Counter("a=192.0.2.1", 2))
+        self.assertEqual(limits.counters(found), (*expected, Counter("backend:app", 10)))
+        found.backend = "other"
+        self.assertEqual(limits.counters(found), expected)
+
+    def test_same_name(self) -> None:
+        """Two limits of one name would be one counter twice."""
+        limit = Limit(name="l", max_concurrent=1)
+        self.assertRaises(ValueError, Limits, Config(limit=[limit, limit]))
+
+    @given(st.binary())
+    def test_any_value(self, value: bytes) -> None:
+        """Whatever a client sends, counters differ and have printable names of bounded length."""
+        found = exchange()
+        found.headers.setRawHeaders(b"Foo", [value.replace(b"\r", b"").replace(b"\n", b"")])
+        limits = Limits(
+            Config(limit=[Limit(name=name, max_concurrent=1, key="header:Foo") for name in "ab"])
+        )
+        names = [counter.key for counter in limits.counters(found)]
+        self.assertEqual(len(set(names)), 2)
+        for name in names:
+            self.assertLess(len(name), 200)
+            self.assertTrue(name.isascii() and name.isprintable() and " " not in name, name)
+
+
+class FunctionTests(SynchronousTestCase):
+    """Key functions of the user's."""
+
+    def limit(self, function: str = f"{__name__}:by_name", default: str | None = None) -> Limit:
+        """A limit whose key a function finds."""
+        return Limit(name="l", max_concurrent=1, key=f"python:{function}", default=default)
+
+    def test_returns(self) -> None:
+        """A text or bytes are the key; None is the default, else no limit."""
+        self.assertEqual(keys(self.limit(), exchange(headers={"return": ["text"]})), ["l=%C3%A9"])
+        self.assertEqual(keys(self.limit(), exchange(headers={"return": ["bytes"]})), ["l=%FF"])
+        self.assertEqual(keys(self.limit(), exchange()), [])
+        self.assertEqual(keys(self.limit(default="d"), exchange()), ["l=d"])
+        found = exchange(headers={"return": ["text"]})
+        self.assertEqual(keys(self.limit(f"{__name__}:Holder.by_name"), found), ["l=%C3%A9"])
+
+    def test_fails(self) -> None:
+        """What it raises, or returns wrongly, is logged with the limit's name, and hidden from the client."""
+        for what, kind in [("secret", KeyError), ("number", TypeError), ("surrogate", UnicodeEncodeError)]:
+            found = exchange(headers={"return": [what]})
+            error = self.assertRaises(RuleFailed, keys, self.limit(), found)
+            self.assertNotIn(what, str(error))
+            self.assertEqual(error.status, 500)
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+
+
+class KeyTests(SynchronousTestCase):
+    """Keys that cannot be read."""
+
+    def test_mistakes(self) -> None:
+        """Each is refused, with the mend, on one line."""
+        broken = ModuleType("thrtwisted_test_value")
+        broken.__dict__["value"] = 3
+        sys.modules[broken.__name__] = broken
+        self.addCleanup(sys.modules.pop, broken.__name__)
+        for key, message in [
+            ("", "write one of"),
+            ("headr:Foo", 'did you mean "header:NAME"?'),
+            ("Method", 'did you mean "method"?'),
+            ("header", 'write "header:NAME"'),
+            ("header:", 'write "header:NAME"'),
+            ("header:a b", "the name of a header"),
+            ("header: Foo", "the name of a header"),
+            ("cookie:é", "the name of a cookie"),
+            ("path:/x", 'write "path"'),
+            ("client:", 'write "client"'),
+            ("python:nosuchmodule", "lacks the function"),
+            ("python:nosuchmodule:f", "cannot be imported (ModuleNotFoundError"),
+            ("python::f", "cannot be imported (ValueError"),
+            ("python:.x:f", "cannot be imported (TypeError"),
+            ("python:os:nosuch", 'has no "nosuch"'),
+            ("python:thrtwisted_test_value:value", "is not a plain function"),
+            (f"python:{__name__}:later", "is not a plain function"),
+        ]:
+            error = self.assertRaises(ValueError, compile_key, key)
+            self.assertIn(message, str(error))
+            self.assertNotIn("\n", str(error))

@@ -1,0 +1,85 @@
+"""Tests of thrtwisted.match."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.match import compile_match
+
+#: A match, values that it accepts, values that it does not.
+CASES: list[tuple[str | list[str], list[bytes | None], list[bytes | None]]] = [
+    ("bar", [b"bar"], [b"Bar", b"bar ", b"", None]),
+    ("", [b""], [b"x", None]),
+    ("foo:bar", [b"foo:bar"], [b"bar"]),
+    ("http://a/", [b"http://a/"], [b"http"]),
+    ("é", ["é".encode()], [b"\xe9"]),
+    ("\udce9", [b"\xe9"], ["é".encode()]),
+    ("glob:a*", [b"a", b"abc", b"a/b\n"], [b"ba", b"", None]),
+    ("glob:/batch/*", [b"/batch/", b"/batch/x/y"], [b"/batch"]),
+    ("glob:?[bc]", [b"xb", b"\xffc"], [b"b", b"xd"]),
+    ("glob:a.c", [b"a.c"], [b"abc"]),
+    ("regexp:[a-z]+", [b"abc"], [b"abc1", b"1abc", b"abc\n", b"", None]),
+    ("regexp:a|b", [b"a", b"b"], [b"ab"]),
+    ("regexp:re:.*", [b"re:x"], [b"x"]),
+    ("not:text", [b"other", b"", None], [b"text"]),
+    ("not:glob:/static/*", [b"/app", None], [b"/static/x"]),
+    ("not:regexp:[0-9]+", [b"a1"], [b"11"]),
+    (["GET", "HEAD"], [b"GET", b"HEAD"], [b"POST", None]),
+    (["x", "glob:a*"], [b"x", b"ab"], [b"b"]),
+    (["not:a", "not:b"], [b"c", None], [b"a", b"b"]),
+    (["glob:a*", "not:abc"], [b"a", b"abcd"], [b"abc", b"b", None]),
+]
+
+#: A match that cannot be read, and what the message must say.
+MISTAKES: list[tuple[str | list[str], str]] = [
+    ([], "an empty list"),
+    ("regexp:[", "not a regular expression"),
+    ("not:regexp:(", "not a regular expression"),
+    ("regex:a", 'write "regexp:"'),
+    ("re:a", 'write "regexp:"'),
+    ("Glob:a", 'write "glob:"'),
+    ("NOT:a", 'write "not:"'),
+    ("not:Regexp:a", 'write "regexp:"'),
+    ("not:not:a", "undoes itself"),
+    ("\ud800", "no Unicode"),
+]
+
+
+class MatchTests(SynchronousTestCase):
+    """What a match accepts."""
+
+    def test_cases(self) -> None:
+        """Each kind of match accepts what it says, and nothing else."""
+        for match, accepted, refused in CASES:
+            compiled = compile_match(match)
+            for value in accepted:
+                self.assertTrue(compiled.matches(value), (match, value))
+            for value in refused:
+                self.assertFalse(compiled.matches(value), (match, value))
+
+    def test_ignore_case(self) -> None:
+        """Where case does not matter, no kind of match looks at it."""
+        for match in ("Example.org", "glob:Ex*.org", "regexp:Example\\.org"):
+            compiled = compile_match(match, ignore_case=True)
+            self.assertTrue(compiled.matches(b"example.org"), match)
+            self.assertFalse(compiled.matches(b"examplexorg"), match)
+        self.assertFalse(compile_match("not:Example.org", ignore_case=True).matches(b"example.org"))
+
+    def test_mistakes(self) -> None:
+        """What cannot be read is refused, with the mend, on one line."""
+        for match, message in MISTAKES:
+            error = self.assertRaises(ValueError, compile_match, match)
+            self.assertIn(message, str(error))
+            self.assertNotIn("\n", str(error))
+
+    @given(st.binary())
+    def test_any_bytes(self, value: bytes) -> None:
+        """Any bytes can be asked about, and a text made of them equals them."""
+        text = value.decode("utf-8", "surrogateescape")
+        self.assertTrue(compile_match("glob:*").matches(value))
+        self.assertTrue(compile_match("regexp:" + re.escape(text)).matches(value))
+        self.assertFalse(compile_match(["not:regexp:" + re.escape(text)]).matches(value))
