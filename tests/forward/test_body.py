@@ -93,6 +93,13 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertNoResult(sent)
         self.assertTrue(file.closed)
 
+    def test_stopped_by_the_last_write(self):
+        """A consumer may stop it while it is written to."""
+        body = RequestBody(BytesIO(b"body"))
+        consumer = Consumer(body)
+        consumer.write = lambda data: body.stopProducing()
+        self.assertNoResult(body.startProducing(consumer))
+
     def test_cancelled(self):
         """So does a cancelled one, whose Deferred says so."""
         file = BytesIO(bytes(2 * PIECE))
@@ -318,7 +325,8 @@ class ResponseBodyTests(SynchronousTestCase):
     def test_eager_transport(self):
         """A client's transport that asks for more while it is written to gets each byte once."""
         client, backend = self.begin(3 * PIECE, congested=True)
-        backend.receive(bytes(range(256)) * (3 * PIECE // 256))
+        for _ in range(3):
+            backend.receive(bytes(range(256)) * (PIECE // 256))
         congest = client._congest
 
         def eager():

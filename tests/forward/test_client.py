@@ -71,6 +71,23 @@ class OutcomeTests(SynchronousTestCase):
         rig.clock.advance(0)
         self.assertTrue(backend.lost and second.lost)
 
+    def test_announced_end(self):
+        """A connection whose end the backend announces, in whatever letters, is not used again."""
+        for fields in [b"Connection: Close\r\n", b"X: y\r\nconnection: keep-alive, close\r\n"]:
+            for pieces in (1, 3):
+                rig = self.rig()
+                rig.request()
+                backend = rig.accept()
+                answer = OK.replace(b"Content-Length", fields + b"Content-Length")
+                step = -(-len(answer) // pieces)
+                for at in range(0, len(answer), step):
+                    backend.receive(answer[at : at + step])
+                self.assertTrue(rig.finished)
+                rig.request()
+                self.assertEqual(len(rig.clock.tcpClients), 2)
+                rig.clock.advance(0)
+                self.assertTrue(backend.lost)
+
     def test_round_robin(self):
         """Of several URLs each takes its turn."""
         rig = self.rig(url=["http://127.0.0.1:1", "http://127.0.0.2", "http://[::1]:3"])
@@ -302,6 +319,19 @@ class TimeoutTests(SynchronousTestCase):
         rig.clock.advance(5)
         self.assertTrue(backend.aborted)
         rig.clock.advance(0)
+        self.assertTrue(rig.finished)
+
+    def test_upload_goes_on_after_the_timeout(self):
+        """After a 504 the request is sent on: the backend may be at work on its beginning."""
+        rig = MemoryRig(self, response_timeout=30.0)
+        rig.request(post(300_000))
+        backend = rig.accept(congested=True)
+        rig.clock.advance(30)
+        while backend.producer is not None:
+            backend.producer.resumeProducing()
+        self.assertEqual(len(backend.value().partition(b"\r\n\r\n")[2]), 300_000)
+        self.assertFalse(rig.finished)
+        backend.receive(OK)
         self.assertTrue(rig.finished)
 
     def test_connecting_has_its_own_time(self):

@@ -34,8 +34,8 @@ from .connection import Connection, HTTPClientConnection, Route
 from .failures import exchange_error
 from .headers import announces_body, check_request_line, request_headers, response_head
 
-#: treq wants a URL; nothing of it is sent.
-_URL = EncodedURL.from_text("http://backend/")
+#: treq wants a URL. Nothing of it is sent; without a host there is none to encode for each request.
+_URL = EncodedURL.from_text("http:///")
 
 
 class _DeafJar(CookieJar):
@@ -45,9 +45,6 @@ class _DeafJar(CookieJar):
         pass
 
     def add_cookie_header(self, request: Any) -> None:
-        pass
-
-    def set_cookie(self, cookie: Any) -> None:
         pass
 
 
@@ -321,7 +318,8 @@ class Forwarding:
         connection = self._connection
         assert connection is not None
         self._stop_response_timer()
-        self._reusable = response.version[1:] >= (1, 1)  # an HTTP/1.0 server is about to close it
+        # An HTTP/1.0 server is about to close it: the next request would be lost.
+        self._reusable = response.version[1:] >= (1, 1) and not connection.announced_its_end()
         download = self._download = ResponseBody(
             self._config.max_spool,
             on_end=self._ended,
@@ -372,8 +370,10 @@ class Forwarding:
         connection = self._connection
         if connection is not None:
             connection.occupant = None
-            if self._upload.sending or not self._reusable:
+            if self._upload.sending:
                 connection.discard()  # a server that answered early may never read the rest of the request
+            elif not self._reusable:
+                connection.retire()
         self._upload.progress = lambda: None
         self._upload.close()
         self.done.callback(None)

@@ -1,15 +1,17 @@
 """
 Connections to a backend: opened through endpoints, kept in a pool, and watched from below Twisted's client.
 
-Twisted's HTTP client alone leaves four things unsaid that a proxy must know, so each connection has a thin
+Twisted's HTTP client alone leaves five things unsaid that a proxy must know, so each connection has a thin
 shell between the socket and the client: how the connection was lost (a reset, too, ends a body that has no
 length, but that body was cut); that it was lost at all (garbage during an upload makes the client forget its
-request); bytes that nobody asked for, after which nothing on that connection can be trusted; and an answer
-that comes while the request is still being sent, which the client would leave unread.
+request); bytes that nobody asked for, after which nothing on that connection can be trusted; an answer that
+comes while the request is still being sent, which the client would leave unread; and C{Connection: Close},
+which the client heeds in small letters only.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from typing import Protocol as Shape
 from urllib.parse import urlsplit
@@ -34,6 +36,9 @@ from thrtwisted.config import Backend
 
 #: Bytes of an answer that are read while its request is still being sent: enough for any refusal (413, 401).
 EARLY = 1024 * 1024
+#: Bytes of a response's head that are searched for the end of its connection.
+HEAD = 64 * 1024
+_END = re.compile(rb"^connection:[^\r\n]*\bclose\b", re.IGNORECASE | re.MULTILINE)
 #: Idle connections kept for one URL. Against endless growth only: keep_alive closes them long before.
 MAX_IDLE = 10_000
 
@@ -71,6 +76,7 @@ class Connection(Protocol):
         self.client: HTTPClientConnection = client
         self._protocol: IProtocol = client
         self._early = 0
+        self._head: bytearray | None = None
 
     def connectionMade(self) -> None:
         self._watched.opened(self)
@@ -81,6 +87,8 @@ class Connection(Protocol):
         if self.client.state == "QUIESCENT":
             self.discard()  # an unasked answer must not be taken for that of the next request
             return
+        if self._head is not None:
+            self._head += data[: HEAD - len(self._head)]
         self._protocol.dataReceived(data)
         if self.client.state == "TRANSMITTING":
             # The client stopped reading at the head, until the request is sent: both could wait for ever.
@@ -104,6 +112,19 @@ class Connection(Protocol):
         """An exchange begins on this connection."""
         self.occupant = occupant
         self._early = 0
+        self._head = bytearray()
+
+    def announced_its_end(self) -> bool:
+        """Whether the response's head, which has just come, says that the connection will be closed."""
+        head, self._head = self._head, None
+        return head is not None and _END.search(head) is not None
+
+    def retire(self) -> None:
+        """Let no other exchange have this connection, and close it in order if its exchange ended in order."""
+        if self.client.state == "QUIESCENT":
+            self.client.abort()
+        else:
+            self.discard()
 
     def discard(self) -> None:
         """Let no other exchange have this connection, and close it at once, unsent bytes included."""

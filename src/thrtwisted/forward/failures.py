@@ -9,7 +9,7 @@ from twisted.internet import error
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import RequestGenerationFailed, RequestTransmissionFailed, ResponseFailed
+from twisted.web.client import RequestTransmissionFailed, ResponseFailed
 
 from thrtwisted.errors import (
     BackendClosed,
@@ -78,9 +78,9 @@ def _connected(cause: BaseException) -> ExchangeError | None:
     return None
 
 
-def _reasons(cause: ResponseFailed | RequestGenerationFailed) -> Iterator[BaseException]:
+def _reasons(cause: ResponseFailed) -> Iterator[BaseException]:
     for reason in cause.reasons:
-        if isinstance(reason.value, (ResponseFailed, RequestGenerationFailed)):
+        if isinstance(reason.value, ResponseFailed):
             yield from _reasons(reason.value)
         else:
             yield reason.value
