@@ -168,7 +168,9 @@ class ScriptEngine:
     def keys(self) -> set[str]:
         """What of this namespace is in the server, without its common prefix."""
         prefix = "{" + self.namespace + "}"
-        return {key.decode().removeprefix(prefix) for key in self.client.keys(prefix.replace("{", "[{]") + "*")}
+        return {
+            key.decode().removeprefix(prefix) for key in self.client.keys(prefix.replace("{", "[{]") + "*")
+        }
 
     def idle(self) -> bool:
         return self.keys() <= {":owners", ":gate"}

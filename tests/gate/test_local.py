@@ -1,0 +1,249 @@
+"""The gate of one process."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
+from thrtwisted.gate import Counter, IAdmission, IGate, Ticket, run
+from thrtwisted.gate.local import LocalGate
+
+ONE = (Counter("one", 1),)
+TWO = (Counter("two", 2),)
+
+
+class LocalGateTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.gate = LocalGate(self.clock, max_waiting=1000)
+        self.admitted: list[str] = []
+
+    def tearDown(self) -> None:
+        self.assertTrue(self.gate.idle, self.gate)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def acquire(
+        self,
+        counters: tuple[Counter, ...] = ONE,
+        priority: int = 50,
+        timeout: float | None = None,
+        name: str = "",
+    ) -> Deferred[IAdmission]:
+        waiting = self.gate.acquire(Ticket(counters, priority, timeout))
+
+        def note(admission: IAdmission) -> IAdmission:
+            self.admitted.append(name)
+            return admission
+
+        return waiting.addCallback(note)
+
+    def test_interface(self) -> None:
+        """It provides IGate."""
+        self.assertTrue(IGate.providedBy(self.gate))
+
+    def test_limit(self) -> None:
+        """As many as the counter has slots are admitted at once; a release admits the next."""
+        first, second = self.successResultOf(self.acquire(TWO)), self.successResultOf(self.acquire(TWO))
+        waiting = self.acquire(TWO)
+        self.assertNoResult(waiting)
+        first.release()
+        self.successResultOf(waiting).release()
+        second.release()
+
+    def test_no_counters(self) -> None:
+        """A ticket without counters is admitted."""
+        self.successResultOf(self.acquire(())).release()
+
+    def test_slots_of_all_counters_or_none(self) -> None:
+        """A ticket that waits for one counter takes no slot of the other."""
+        held = self.successResultOf(self.acquire(ONE))
+        both = self.acquire(ONE + TWO)
+        others = [self.successResultOf(self.acquire(TWO)) for _ in range(2)]
+        held.release()
+        self.assertNoResult(both)
+        for other in others:
+            other.release()
+        self.successResultOf(both).release()
+
+    def test_priority_then_arrival(self) -> None:
+        """The best priority goes first, then the earliest arrival."""
+        held = self.successResultOf(self.acquire())
+        arrivals = [("c", 50), ("d", 50), ("a", 1), ("e", 99), ("b", 2)]
+        waiting = [self.acquire(priority=priority, name=name) for name, priority in arrivals]
+        self.admitted.clear()
+        for deferred in waiting:
+            deferred.addCallback(_release)
+        held.release()
+        self.assertEqual("".join(self.admitted), "abcde")
+
+    def test_aging(self) -> None:
+        """With aging, so many seconds of waiting make up for one step of priority."""
+        self.gate = LocalGate(self.clock, aging=10.0)
+        held = self.successResultOf(self.acquire())
+        early = self.acquire(priority=51, name="early")
+        self.clock.advance(9)
+        late = self.acquire(priority=50, name="late")
+        self.clock.advance(2)
+        later = self.acquire(priority=50, name="later")
+        self.admitted.clear()
+        held.release()
+        self.successResultOf(late).release()
+        self.successResultOf(early).release()
+        self.successResultOf(later).release()
+        self.assertEqual(self.admitted, ["late", "early", "later"])
+
+    def test_waited(self) -> None:
+        """The admission says how long the ticket has waited."""
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        self.clock.advance(3)
+        held.release()
+        admission = self.successResultOf(waiting)
+        self.assertEqual((held.waited, admission.waited), (0, 3))
+        admission.release()
+
+    def test_cancel(self) -> None:
+        """Cancelling leaves the queue; the next takes the place."""
+        held = self.successResultOf(self.acquire())
+        leaving, staying = self.acquire(), self.acquire()
+        leaving.cancel()
+        self.failureResultOf(leaving)
+        held.release()
+        self.successResultOf(staying).release()
+
+    def test_timeout(self) -> None:
+        """A ticket that waits for too long gets QueueTimeout, with a time to come back after, and leaves."""
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire(timeout=5)
+        self.clock.advance(4.9)
+        self.assertNoResult(waiting)
+        self.clock.advance(0.1)
+        problem = self.failureResultOf(waiting, QueueTimeout).value
+        self.assertGreaterEqual(problem.retry_after, 1)
+        held.release()
+
+    def test_full(self) -> None:
+        """When as many wait as may, one more gets QueueFull; one that need not wait is admitted."""
+        self.gate = LocalGate(self.clock, max_waiting=1)
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        self.assertGreaterEqual(self.failureResultOf(self.acquire(), QueueFull).value.retry_after, 1)
+        self.successResultOf(self.acquire(TWO)).release()
+        held.release()
+        self.successResultOf(waiting).release()
+
+    def test_release_twice(self) -> None:
+        """A second release is logged as a mistake, and frees nothing."""
+        first = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        first.release()
+        first.release()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        second = self.successResultOf(waiting)
+        self.assertNoResult(third := self.acquire())
+        second.release()
+        self.successResultOf(third).release()
+
+    def test_thousand_at_once(self) -> None:
+        """A queue in which each releases as soon as it is admitted empties in one go, and not in depth."""
+        held = self.successResultOf(self.acquire())
+        waiting = [self.acquire().addCallback(_release) for _ in range(999)]
+        held.release()
+        for deferred in waiting:
+            self.successResultOf(deferred)
+
+    def test_leaves_while_being_told(self) -> None:
+        """A ticket that is admitted together with another, and cancelled by that one, gives its slot back."""
+        held = self.successResultOf(self.acquire())
+        first, second = self.acquire(), self.acquire()
+
+        def cancel_second(admission: IAdmission) -> IAdmission:
+            second.cancel()
+            return admission
+
+        first.addCallback(cancel_second)
+        newcomer = self.acquire((Counter("one", 3),))  # lets both through
+        self.failureResultOf(second)
+        for admission in (held, self.successResultOf(first), self.successResultOf(newcomer)):
+            admission.release()
+
+    def test_raised_limit(self) -> None:
+        """A ticket that brings a higher limit lets those through who wait."""
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        newcomer = self.acquire((Counter("one", 3),))
+        for deferred in (waiting, newcomer):
+            self.successResultOf(deferred).release()
+        held.release()
+
+    def test_limit_of_none(self) -> None:
+        """A limit of 0 lets nobody through until it is raised."""
+        waiting = self.acquire((Counter("one", 0),))
+        self.assertNoResult(waiting)
+        newcomer = self.acquire()
+        self.successResultOf(waiting).release()
+        self.successResultOf(newcomer).release()
+
+    def test_close(self) -> None:
+        """After close, those who wait and those who come get GateUnavailable; slots are still released."""
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        self.successResultOf(self.gate.stop())
+        self.failureResultOf(waiting, GateUnavailable)
+        self.failureResultOf(self.acquire(TWO), GateUnavailable)
+        held.release()
+
+
+def _release(admission: IAdmission) -> None:
+    admission.release()
+
+
+class RunTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.gate = LocalGate(Clock())
+
+    def test_result(self) -> None:
+        """The function is called once admitted; its result is passed on, and the slot released."""
+        calls: dict[str, Deferred[str]] = {}
+
+        def function(argument: str) -> Deferred[str]:
+            calls[argument] = Deferred()
+            return calls[argument]
+
+        running = run(self.gate, Ticket(ONE), function, "x")
+        waiting = run(self.gate, Ticket(ONE), function, "y")
+        self.assertEqual(list(calls), ["x"])
+        calls["x"].callback("result")
+        self.assertEqual(self.successResultOf(running), "result")
+        self.assertNoResult(waiting)
+        calls["y"].callback("another")
+        self.assertEqual(self.successResultOf(waiting), "another")
+        self.assertTrue(self.gate.idle)
+
+    def test_failure(self) -> None:
+        """A function that raises releases the slot too."""
+
+        def function() -> Deferred[str]:
+            raise ZeroDivisionError
+
+        self.failureResultOf(run(self.gate, Ticket(ONE), function), ZeroDivisionError)
+        self.assertTrue(self.gate.idle)
+
+
+class CounterTests(SynchronousTestCase):
+    def test_keys(self) -> None:
+        """A counter's key is printable ASCII without spaces; a long value is replaced by its digest."""
+        cases: list[tuple[bytes | None, str]] = [
+            (None, "user"),
+            (b"", "user="),
+            (b"alice", "user=alice"),
+            (b"a b\n\xe9%", "user=a%20b%0A%E9%25"),
+            (b"x" * 64, "user=" + "x" * 64),
+        ]
+        for value, key in cases:
+            self.assertEqual(Counter.of("user", 1, value).key, key)
+        long = [Counter.of("user", 1, b"x" * 65 + end).key for end in (b"", b"y")]
+        self.assertEqual(len(set(long)), 2)
+        self.assertTrue(all(len(key) == len("user=sha256:") + 64 for key in long))

@@ -1,0 +1,253 @@
+"""C{gate.lua}, batch by batch, on a real server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import valkey
+from tests.gate.model import ScriptOwner, acquire_operation
+from thrtwisted.gate import Counter
+
+ONE = [Counter("one", 1)]
+TWO = [Counter("two", 2)]
+
+# Where the parts of a reply are.
+ADMITTED, FULL, QUEUED, HELD, WAITING, RELEASED, OWNERS = range(2, 9)
+
+
+class ScriptTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.client = valkey.client()
+        self.addCleanup(self.client.close)
+        self.namespace = valkey.namespace()
+        self.owners: list[ScriptOwner] = []
+
+    def tearDown(self) -> None:
+        """When all owners have said goodbye, nothing is left."""
+        for owner in self.owners:
+            owner.batch(["quit"], announced=[])
+            owner.close()
+        self.assertEqual(self.keys(), [])
+
+    def keys(self) -> list[bytes]:
+        keys: list[bytes] = self.client.keys("[{]" + self.namespace + "}*")
+        return keys
+
+    def owner(self, name: str, **options: Any) -> ScriptOwner:
+        owner = ScriptOwner(self.client, self.namespace, name, **options)
+        self.owners.append(owner)
+        self.assertEqual(owner.batch(announced=[])[0], "ok")
+        return owner
+
+    def expire(self, owner: ScriptOwner) -> None:
+        """Let an owner's lease end."""
+        self.client.zadd(f"{owner.key}:owners", {owner.name: 1})
+
+
+class BatchTests(ScriptTestCase):
+    def test_reply(self) -> None:
+        """The reply says who was admitted and who waits, and the counts."""
+        owner = self.owner("a")
+        reply = owner.batch(*(acquire_operation(serial, TWO) for serial in (1, 2, 3)))
+        self.assertEqual((reply[ADMITTED], reply[FULL], reply[QUEUED][0]), ([1, 2], [], 3))
+        self.assertEqual((reply[HELD], reply[WAITING], reply[RELEASED], reply[OWNERS]), (2, 1, 0, 1))
+        reply = owner.batch(["release", 1])
+        self.assertEqual((reply[ADMITTED], reply[HELD], reply[WAITING], reply[RELEASED]), ([3], 2, 0, 1))
+
+    def test_operations_in_order(self) -> None:
+        """Operations of one batch are done one after the other."""
+        owner = self.owner("a")
+        reply = owner.batch(
+            acquire_operation(1, ONE),
+            acquire_operation(2, ONE),
+            ["release", 1],
+            acquire_operation(3, ONE, priority=1),
+        )
+        self.assertEqual((reply[ADMITTED], reply[QUEUED][0]), ([1, 2], 2))
+        self.assertEqual(owner.batch(["release", 2])[ADMITTED], [3])
+
+    def test_acquire_again(self) -> None:
+        """A ticket that is here, waiting or admitted, is not acquired twice."""
+        owner = self.owner("a")
+        owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        reply = owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        self.assertEqual((reply[HELD], reply[WAITING]), (1, 1))
+
+    def test_release_again(self) -> None:
+        """A slot is freed once."""
+        owner = self.owner("a")
+        owner.batch(*(acquire_operation(serial, TWO) for serial in (1, 2, 3, 4)))
+        reply = owner.batch(["release", 1], ["release", 1], ["release", 99])
+        self.assertEqual((reply[ADMITTED], reply[WAITING]), ([3], 1))
+
+    def test_full(self) -> None:
+        """When as many wait as may, one more is refused, and leaves nothing; one with room everywhere is admitted."""
+        owner = self.owner("a")
+        owner.max_waiting = 1
+        reply = owner.batch(*(acquire_operation(serial, ONE) for serial in (1, 2, 3)))
+        self.assertEqual((reply[ADMITTED], reply[FULL], reply[WAITING]), ([1], [3], 1))
+        reply = owner.batch(acquire_operation(4, TWO), acquire_operation(5, [*ONE, Counter("other", 1)]))
+        self.assertEqual((reply[ADMITTED], reply[FULL]), ([4], [5]))
+        self.assertFalse(self.client.hexists(f"{owner.key}:slots", "other"))
+
+    def test_published(self) -> None:
+        """What one owner's release admits of another is published to that one, and only to it."""
+        a, b, c = self.owner("a"), self.owner("b"), self.owner("c")
+        a.batch(acquire_operation(1, ONE))
+        b.batch(acquire_operation(7, ONE))
+        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual((a.published(), b.published(), c.published()), ([], [7], []))
+        self.assertEqual(b.batch()[HELD], 1)
+
+    def test_priority_across_owners(self) -> None:
+        """The best priority goes first, whoever's it is."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(*(acquire_operation(serial, ONE) for serial in range(1, 6)))
+        b.batch(acquire_operation(1, ONE, priority=1))
+        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(b.published(), [1])
+        self.assertEqual(b.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(a.published(), [2])
+
+    def test_aging(self) -> None:
+        """With aging, an earlier arrival overtakes a better priority once it has waited for long enough."""
+        for aging, first in ((0.0, 3), (1000.0, 3), (1e-6, 2)):
+            owner = self.owner(f"aging{first}{aging:g}".replace(".", "").replace("-", ""), aging=aging)
+            owner.batch(acquire_operation(1, ONE))
+            owner.batch(acquire_operation(2, ONE, priority=99))
+            owner.batch(acquire_operation(3, ONE, priority=1))
+            self.assertEqual(owner.batch(["release", 1])[ADMITTED], [first], aging)
+            owner.batch(["release", 2], ["release", 3])
+
+    def test_large_arrival_numbers(self) -> None:
+        """The order is exact for as many arrivals as fit."""
+        owner = self.owner("a")
+        self.client.hset(f"{owner.key}:gate", "arrival", 2**45 - 10)
+        owner.batch(acquire_operation(1, ONE))
+        reply = owner.batch(
+            acquire_operation(2, ONE, 99), acquire_operation(3, ONE, 99), acquire_operation(4, ONE, 98)
+        )
+        self.assertEqual(reply[QUEUED][3] - reply[QUEUED][1], 1)
+        order = [owner.batch(["release", serial])[ADMITTED][0] for serial in (1, 4, 2)]
+        self.assertEqual(order, [4, 2, 3])
+
+    def test_raised_and_lowered(self) -> None:
+        """The last limit given counts: a raised one lets waiters through at once, a lowered one waits for releases."""
+        owner = self.owner("a")
+        owner.batch(*(acquire_operation(serial, ONE) for serial in (1, 2, 3)))
+        self.assertEqual(owner.batch(acquire_operation(4, [Counter("one", 3)]))[ADMITTED], [2, 3])
+        self.assertEqual(owner.batch(acquire_operation(5, ONE), ["release", 1])[ADMITTED], [])
+        self.assertEqual(owner.batch(["release", 2])[ADMITTED], [])
+        self.assertEqual(owner.batch(["release", 3])[ADMITTED], [4])
+
+
+class OwnerTests(ScriptTestCase):
+    def test_unknown(self) -> None:
+        """An owner that has not announced itself is told so, and nothing is done."""
+        stranger = ScriptOwner(self.client, self.namespace, "x")
+        self.addCleanup(stranger.close)
+        self.assertEqual(stranger.batch(acquire_operation(1, ONE)), ["unknown"])
+        self.assertEqual(self.keys(), [])
+
+    def test_stale(self) -> None:
+        """A batch that was overtaken by a later one of its owner is not done."""
+        owner = self.owner("a")
+        owner.batch()
+        self.assertEqual(owner.batch(acquire_operation(1, ONE), sequence=1), ["stale"])
+        self.assertEqual(owner.batch()[HELD], 0)
+
+    def test_reaped(self) -> None:
+        """Whoever comes after a lease has run out frees the dead owner's slots and places, and admits who waits."""
+        dead, living = self.owner("dead"), self.owner("living")
+        dead.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        living.batch(acquire_operation(3, ONE))
+        self.expire(dead)
+        reply = living.batch()
+        self.assertEqual((reply[ADMITTED], reply[WAITING], reply[OWNERS]), ([3], 0, 1))
+        self.assertEqual(dead.published(), [])
+
+    def test_nothing_for_the_dead(self) -> None:
+        """Slots that one dead owner frees are not given to another dead one, but to the living."""
+        a, b, living = self.owner("a"), self.owner("b"), self.owner("living")
+        a.batch(acquire_operation(1, ONE))
+        b.batch(acquire_operation(1, ONE, priority=1))
+        living.batch(acquire_operation(1, ONE))
+        self.expire(a)
+        self.expire(b)
+        self.assertEqual(living.batch()[ADMITTED], [1])
+        self.assertEqual((a.published(), b.published()), ([], []))
+
+    def test_reaped_by_a_stranger(self) -> None:
+        """What is freed by a batch that is refused itself is published all the same."""
+        dead, living = self.owner("dead"), self.owner("living")
+        dead.batch(acquire_operation(1, ONE))
+        living.batch(acquire_operation(2, ONE))
+        self.expire(dead)
+        self.assertEqual(dead.batch(), ["unknown"])
+        self.assertEqual(living.published(), [2])
+
+    def test_quit(self) -> None:
+        """An owner that says goodbye releases all that it has."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        b.batch(acquire_operation(3, ONE))
+        a.batch(["quit"])
+        self.assertEqual(b.published(), [3])
+        self.assertEqual(b.batch()[OWNERS], 1)
+
+
+class AnnounceTests(ScriptTestCase):
+    def announced(
+        self, serial: int, admitted: bool, order: int = 0, counters: list[Counter] = ONE
+    ) -> list[Any]:
+        _, _, priority, *pairs = acquire_operation(serial, counters)
+        return [serial, int(admitted), order, priority, *pairs]
+
+    def test_after_a_loss_of_memory(self) -> None:
+        """What holds a slot holds it again, though that be too many; who waits has the place it had."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, ONE))
+        orders = dict(
+            [b.batch(acquire_operation(2, ONE))[QUEUED], a.batch(acquire_operation(3, ONE))[QUEUED]]
+        )
+        self.client.delete(*self.keys())
+        reply = a.batch(announced=[self.announced(1, True), self.announced(3, False, orders[3])])
+        self.assertEqual((reply[ADMITTED], reply[HELD], reply[WAITING]), ([], 1, 1))
+        b.batch(announced=[self.announced(2, False, orders[2]), self.announced(9, True)])
+        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(b.batch(["release", 9])[ADMITTED], [2])
+        self.assertEqual(a.published(), [])
+
+    def test_not_announced(self) -> None:
+        """What an owner no longer has is released."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        b.batch(acquire_operation(3, ONE))
+        reply = a.batch(announced=[])
+        self.assertEqual((reply[HELD], reply[WAITING]), (0, 0))
+        self.assertEqual(b.published(), [3])
+
+    def test_lost_reply(self) -> None:
+        """A ticket that is announced as waiting, and was admitted meanwhile, is told so."""
+        owner = self.owner("a")
+        owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        reply = owner.batch(announced=[self.announced(1, False), self.announced(2, False)])
+        self.assertEqual((reply[ADMITTED], reply[QUEUED][0], reply[HELD]), ([1], 2, 1))
+
+    def test_admitted_and_waiting(self) -> None:
+        """A ticket that is announced as admitted, and that Redis believes to wait, is admitted."""
+        owner = self.owner("a")
+        owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        reply = owner.batch(announced=[self.announced(1, True), self.announced(2, True)])
+        self.assertEqual((reply[HELD], reply[WAITING]), (2, 0))
+        self.assertEqual(owner.batch(["release", 1], acquire_operation(3, ONE))[ADMITTED], [])
+
+    def test_again(self) -> None:
+        """Announcing what is there changes nothing."""
+        owner = self.owner("a")
+        order = owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))[QUEUED][1]
+        for _ in range(2):
+            reply = owner.batch(announced=[self.announced(1, True), self.announced(2, False, order)])
+            self.assertEqual((reply[ADMITTED], reply[QUEUED], reply[HELD]), ([], [2, order], 1))
