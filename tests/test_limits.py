@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -81,7 +81,9 @@ class LimitsTests(SynchronousTestCase):
     def test_empty_value(self) -> None:
         """A header without a value is there, and has a counter."""
         found = exchange(headers={"Foo": [""]})
-        self.assertEqual(keys(Limit(name="l", max_concurrent=1, key="header:Foo", default="d"), found), ["l="])
+        self.assertEqual(
+            keys(Limit(name="l", max_concurrent=1, key="header:Foo", default="d"), found), ["l="]
+        )
 
     def test_match(self) -> None:
         """All requests that match share one counter; the others have none; the default is matched too."""
@@ -93,7 +95,9 @@ class LimitsTests(SynchronousTestCase):
 
     def test_match_host(self) -> None:
         """A host is matched without regard to case."""
-        self.assertEqual(keys(Limit(name="l", max_concurrent=1, key="host", match="Example.Org"), FULL), ["l"])
+        self.assertEqual(
+            keys(Limit(name="l", max_concurrent=1, key="host", match="Example.Org"), FULL), ["l"]
+        )
 
     def test_no_key(self) -> None:
         """A limit without a key applies to every request."""
@@ -124,14 +128,13 @@ class LimitsTests(SynchronousTestCase):
         limit = Limit(name="l", max_concurrent=1)
         self.assertRaises(ValueError, Limits, Config(limit=[limit, limit]))
 
+    @settings(deadline=None)
     @given(st.binary())
     def test_any_value(self, value: bytes) -> None:
         """Whatever a client sends, counters differ and have printable names of bounded length."""
         found = exchange()
         found.headers.setRawHeaders(b"Foo", [value.replace(b"\r", b"").replace(b"\n", b"")])
-        limits = Limits(
-            Config(limit=[Limit(name=name, max_concurrent=1, key="header:Foo") for name in "ab"])
-        )
+        limits = Limits(Config(limit=[Limit(name=name, max_concurrent=1, key="header:Foo") for name in "ab"]))
         names = [counter.key for counter in limits.counters(found)]
         self.assertEqual(len(set(names)), 2)
         for name in names:

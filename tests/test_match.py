@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -76,6 +76,7 @@ class MatchTests(SynchronousTestCase):
             self.assertIn(message, str(error))
             self.assertNotIn("\n", str(error))
 
+    @settings(deadline=None)
     @given(st.binary())
     def test_any_bytes(self, value: bytes) -> None:
         """Any bytes can be asked about, and a text made of them equals them."""

@@ -113,7 +113,13 @@ class HeaderTests(SynchronousTestCase):
 
     def test_good(self) -> None:
         """Any header of the application's, the host too, with any text or none."""
-        for name, value in [("X-Via", "thr"), ("Host", "inner:80"), ("A", ""), ("A", "a\tb c"), ("a", "x" * 9)]:
+        for name, value in [
+            ("X-Via", "thr"),
+            ("Host", "inner:80"),
+            ("A", ""),
+            ("A", "a\tb c"),
+            ("a", "x" * 9),
+        ]:
             self.assertEqual(compile_header(name, value), (name.encode(), value.encode()))
 
     def test_mistakes(self) -> None:

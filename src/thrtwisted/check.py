@@ -18,7 +18,7 @@ from msgspec.structs import asdict
 from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
 from .limits import compile_key, compile_limit
 from .listen import endpoint
-from .match import compile_match
+from .match import compile_match, encoded
 from .redis.url import parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
@@ -111,6 +111,7 @@ def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
     problems = [
         *(_refused((*place, "key"), compile_key, limit.key) if limit.key is not None else ()),
         *_senseless_match((*place, "match"), limit.match),
+        *(_refused((*place, "default"), encoded, limit.default) if limit.default is not None else ()),
     ]
     # The parts first, which have a place of their own; then the whole.
     yield from problems or _refused((*place, "key"), compile_limit, limit)

@@ -19,7 +19,7 @@ from .config import Config, Limit
 from .errors import RuleFailed
 from .exchange import Exchange
 from .gate import Counter
-from .match import CompiledMatch, compile_match
+from .match import CompiledMatch, compile_match, encoded
 
 Key = Callable[[Exchange], bytes | None]
 
@@ -109,7 +109,7 @@ def compile_limit(limit: Limit) -> CompiledLimit:
         max_concurrent=limit.max_concurrent,
         key=None if limit.key is None else compile_key(limit.key),
         match=None if limit.match is None else compile_match(limit.match, ignore_case=limit.key == "host"),
-        default=None if limit.default is None else limit.default.encode("utf-8", "surrogateescape"),
+        default=None if limit.default is None else encoded(limit.default),
         shared=Counter.of(limit.name, limit.max_concurrent),
     )
 
@@ -136,18 +136,18 @@ def compile_key(key: str) -> Key:
 
 
 def _header(name: str) -> Key:
-    encoded = _token(name, "header")
-    return lambda exchange: exchange.header(encoded)
+    field = _token(name, "header")
+    return lambda exchange: exchange.header(field)
 
 
 def _cookie(name: str) -> Key:
-    encoded = _token(name, "cookie")
-    return lambda exchange: exchange.cookie(encoded)
+    cookie = _token(name, "cookie")
+    return lambda exchange: exchange.cookie(cookie)
 
 
 def _query(name: str) -> Key:
-    encoded = name.encode("utf-8", "surrogateescape")
-    return lambda exchange: exchange.query_argument(encoded)
+    argument = encoded(name)
+    return lambda exchange: exchange.query_argument(argument)
 
 
 def _token(name: str, kind: str) -> bytes:

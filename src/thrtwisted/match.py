@@ -91,7 +91,7 @@ def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
     for entry in entries:
         expression = _expression(entry)
         if expression is None and not ignore_case:
-            texts.add(_encoded(entry))
+            texts.add(encoded(entry))
         else:
             patterns.append(_pattern(re.escape(entry) if expression is None else expression, ignore_case))
     return _Alternatives(frozenset(texts), tuple(patterns))
@@ -120,7 +120,12 @@ def _pattern(expression: str, ignore_case: bool) -> re.Pattern[str]:
         raise ValueError(f"not a regular expression of Python: {error}; correct it") from None
 
 
-def _encoded(text: str) -> bytes:
+def encoded(text: str) -> bytes:
+    """
+    A text of the configuration as the bytes of a request.
+
+    @raise ValueError: it is not Unicode, but for bytes smuggled in by C{surrogateescape}.
+    """
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

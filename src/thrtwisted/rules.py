@@ -14,7 +14,7 @@ import attrs
 from .config import Config, Match, Rule, When
 from .exchange import Exchange
 from .limits import TOKEN, Key, compile_key
-from .match import CompiledMatch, compile_match
+from .match import CompiledMatch, compile_match, encoded
 
 #: What finds a value in an exchange, and what the value must be.
 Criterion = tuple[Key, CompiledMatch]
@@ -137,4 +137,4 @@ def compile_header(name: str, value: str) -> tuple[bytes, bytes]:
         raise ValueError(
             "no header's value starts or ends with a blank or has control characters; remove them"
         )
-    return name.encode("ascii"), value.encode("utf-8", "surrogateescape")
+    return name.encode("ascii"), encoded(value)

@@ -1,0 +1,242 @@
+"""Tests of thrtwisted.check."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted import toml
+from thrtwisted.check import check, check_backend_url, effective, validated
+from thrtwisted.config import Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When, schema
+
+GOOD = Config(backend={"app": Backend(url="http://127.0.0.1:9999")})
+
+
+def rule(when: dict[str, Any] | None = None, **then: Any) -> Config:
+    """A configuration with one rule."""
+    return replace(GOOD, rule=[Rule(when=When(**(when or {})), then=Then(**then))])
+
+
+def limit(**fields: Any) -> Config:
+    """A configuration with one limit."""
+    return replace(GOOD, limit=[Limit(name="l", max_concurrent=1, **fields)])
+
+
+class CheckTests(SynchronousTestCase):
+    """What is wrong with a configuration."""
+
+    def test_good(self) -> None:
+        """With nothing wrong, the configuration itself comes back."""
+        self.assertEqual(check(GOOD), [])
+        self.assertEqual(validated(GOOD), GOOD)
+
+    def test_mistakes(self) -> None:
+        """Each mistake is one line that begins with its place and has the mend."""
+        cases: list[tuple[Config, str, str]] = [
+            (Config(), "backend: there is none", "[backend.app]"),
+            (replace(GOOD, listen=[]), "listen: an empty list", "tcp:8888"),
+            (replace(GOOD, listen="8888"), "listen: ", "write tcp:PORT"),
+            (replace(GOOD, listen=["tcp:80", "tcp:x"]), "listen: ", "write tcp:PORT"),
+            (
+                replace(GOOD, redis=Redis(url="rediss://h")),
+                "redis.url: rediss:// is not in this version",
+                "redis://",
+            ),
+            (replace(GOOD, redis=Redis(url="http://h")), "redis.url: ", "redis://"),
+            (replace(GOOD, redis=Redis(timeout=5, lease=5)), "redis.timeout: must be less than", "lower it"),
+            (replace(GOOD, backend={"a": Backend(url=[])}), "backend.a.url: an empty list", "http://"),
+            (
+                replace(GOOD, backend={"a": Backend(url=["http://h", "x"])}),
+                "backend.a.url: not the URL",
+                "http://",
+            ),
+            (limit(key="headr:Foo"), 'limit 1 ("l"), key: unknown key', "did you mean"),
+            (limit(key="python:nosuch:f"), 'limit 1 ("l"), key: the module', "PYTHONPATH"),
+            (limit(key="path", match="re:x"), 'limit 1 ("l"), match: "re:"', 'write "regexp:"'),
+            (limit(key="path", match=[]), 'limit 1 ("l"), match: an empty list', "leave it out"),
+            (limit(key="path", default="\ud800"), 'limit 1 ("l"), default: ', "correct it"),
+            (limit(match="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
+            (limit(default="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
+            (rule({"path": "regexp:("}), "rule 1, when.path: not a regular", "correct it"),
+            (rule({"header": {"A b": "x"}}), 'rule 1, when.header."A b": the name', "correct it"),
+            (rule(backend="ap"), 'rule 1, then.backend: there is no backend "ap"', 'did you mean "app"?'),
+            (rule(set_input_header={"TE": "x"}), "rule 1, then.set_input_header.TE: ", "leave it out"),
+            (
+                rule(set_input_header={"A": "1", "a": "2"}),
+                "rule 1, then.set_input_header.a: the same",
+                "leave one",
+            ),
+        ]
+        for config, start, mend in cases:
+            (line,) = check(config)
+            self.assertTrue(line.startswith(start), line)
+            self.assertIn(mend, line)
+            self.assertNotIn("\n", line)
+
+    def test_all_at_once(self) -> None:
+        """All mistakes are told at once, those of types and those of sense, and each value once."""
+        wrong: Any = "two"
+        config = Config(
+            backend={"app": Backend(url=wrong, max_concurrent=wrong)},
+            limit=[
+                Limit(name="a", max_concurrent=wrong, key="x", match=["regexp:(", "re:y"]),
+                Limit(name="a", max_concurrent=1),
+            ],
+            rule=[Rule(when=When(path=3, header={"A b": "re:x"}), then=Then(backend="b"))],  # type: ignore[arg-type]
+        )
+        error = self.assertRaises(ConfigError, validated, config)
+        self.assertEqual(str(error), "\n".join(error.problems))
+        self.assertEqual(error.problems, check(config))
+        self.assertEqual(
+            sorted(line.split(": ")[0] for line in error.problems),
+            [
+                "backend.app.max_concurrent",
+                "backend.app.url",
+                'limit 1 ("a"), key',
+                'limit 1 ("a"), match',
+                'limit 1 ("a"), match',
+                'limit 1 ("a"), max_concurrent',
+                'limit 2 ("a"), name',
+                "rule 1, then.backend",
+                'rule 1, when.header."A b"',
+                'rule 1, when.header."A b"',
+                "rule 1, when.path",
+            ],
+        )
+
+    def test_no_backend_for_rule(self) -> None:
+        """Where there is no backend, a rule cannot mean another one."""
+        config = Config(rule=[Rule(then=Then(backend="b"))])
+        self.assertEqual(check(config)[1], 'rule 1, then.backend: there is no backend "b"; add it')
+
+    def test_passwords(self) -> None:
+        """No message shows a password."""
+        for config in (
+            replace(GOOD, redis=Redis(url="redis://user:secret@h:x")),
+            replace(GOOD, redis=Redis(url="rediss://user:secret@h")),
+            replace(GOOD, backend={"app": Backend(url="http://user:secret@h")}),
+            replace(GOOD, backend={"app": Backend(url="https://user:secret@h")}),
+        ):
+            (line,) = check(config)
+            self.assertNotIn("secret", line)
+
+
+class BackendUrlTests(SynchronousTestCase):
+    """Where a backend may be."""
+
+    def test_good(self) -> None:
+        """A host with or without a port, or a socket."""
+        for url in (
+            "http://127.0.0.1",
+            "http://app:9999",
+            "http://app:9999/",
+            "HTTP://app",
+            "http://[::1]:80",
+            "http://münchen.example",
+            "unix:///run/app.sock",
+        ):
+            check_backend_url(url)
+
+    def test_mistakes(self) -> None:
+        """Everything else is refused, with the mend."""
+        for url, message in [
+            ("", "not the URL"),
+            ("127.0.0.1:9999", "not the URL"),
+            ("app", "not the URL"),
+            ("ftp://app", "not the URL"),
+            ("http:app", "not the URL"),
+            ("https://app", "not in this version"),
+            ("http://", "no valid host"),
+            ("http://:80", "no valid host"),
+            ("http://app:0", "no valid host"),
+            ("http://app:99999", "no valid host"),
+            ("http://app:x", "no valid host"),
+            ("http://[::1", "no valid host"),
+            ("http://a..é", "no valid host"),
+            ("http://app/path", "ends after the port"),
+            ("http://app?x", "no query"),
+            ("http://app?", "no query"),
+            ("http://app#x", "no query"),
+            ("http://user@app", "no user"),
+            ("http://a b", "blanks"),
+            ("http://a\nb", "blanks"),
+            ("unix://run/app", "three slashes"),
+            ("unix:///", "three slashes"),
+            ("unix:/run/app", "not the URL"),
+        ]:
+            self.assertIn(message, str(self.assertRaises(ValueError, check_backend_url, url)), url)
+
+
+class EffectiveTests(SynchronousTestCase):
+    """The configuration as it will be used, printed."""
+
+    def test_round_trip(self) -> None:
+        """Read again, it is the same."""
+        config = Config(
+            listen=["tcp:1", "unix:/tmp/\x7f\"\\é\t'"],
+            redis=Redis(url="redis://h:6379/2"),
+            backend={
+                "app": Backend(url=["http://a", "http://b"], max_concurrent=0),
+                "a.b": Backend(url="unix:///x", connect_timeout=1e-7),
+            },
+            queue=Queue(aging=0.5),
+            limit=[
+                Limit(name="a", max_concurrent=1),
+                Limit(name="b", max_concurrent=2, key="path", match=["x"]),
+            ],
+            rule=[
+                Rule(),
+                Rule(
+                    when=When(path="glob:*", header={"X-A": "a", "b.c": ["d", "not:e"]}),
+                    then=Then(priority=3, set_input_header={"A": "b"}),
+                    stop=True,
+                ),
+            ],
+            server_timing=False,
+        )
+        self.assertEqual(check(config), [])
+        self.assertEqual(toml.loads(effective(config)), config)
+
+    def test_defaults(self) -> None:
+        """Every name stands in it, what is not set as a comment, what is a table without entries empty."""
+        text = effective(replace(GOOD, rule=[Rule()]))
+        self.assertIn("# redis is not set\n", text)
+        self.assertIn("# max_concurrent is not set\n", text)
+        self.assertIn("connect_timeout = 5.0\n", text)
+        self.assertIn("limit = []\n", text)
+        self.assertIn("then = {}\n", text)
+
+    def test_password(self) -> None:
+        """The password of Redis is not shown, and what is shown can be read again."""
+        config = replace(GOOD, redis=Redis(url="redis://user:se%2Fcret@h/1"))
+        text = effective(config)
+        self.assertNotIn("cret", text)
+        redis = toml.loads(text).redis
+        assert redis is not None
+        self.assertEqual(redis.url, "redis://user:***@h:6379/1")
+
+    @settings(deadline=None)
+    @given(st.text(st.characters(exclude_categories=["Cs"])))
+    def test_any_text(self, text: str) -> None:
+        """Any text comes back as it was."""
+        config = limit(key="path", default=text)
+        self.assertEqual(toml.loads(effective(config)), config)
+
+
+class SchemaTests(SynchronousTestCase):
+    """The JSON Schema."""
+
+    def test_schema(self) -> None:
+        """It names every table and refuses unknown names."""
+        described = json.loads(schema())
+        self.assertEqual(
+            sorted(described["$defs"]),
+            ["Backend", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
+        )
+        self.assertIs(described["$defs"]["Backend"]["additionalProperties"], False)
+        self.assertIn("description", described["$defs"]["Backend"]["properties"]["url"])
