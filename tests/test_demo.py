@@ -9,8 +9,10 @@ import socket
 import threading
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -19,6 +21,8 @@ from twisted.web.http_headers import Headers
 
 from tests.process import Child, end, python
 from thrtwisted import demo
+from thrtwisted.config import Backend
+from thrtwisted.listen import Listener, endpoint
 
 RUN = """
 import sys
@@ -49,6 +53,59 @@ class SampleApplicationTests(SynchronousTestCase):
         )
         self.assertEqual(started[0][0], "200 OK")
         self.assertIn(b"GET /x", body)
+
+
+class UrlOfTests(SynchronousTestCase):
+    """Tests for L{demo.url_of}."""
+
+    def test_addresses(self) -> None:
+        """A port that listens everywhere is shown as this host's; a socket as itself."""
+
+        class Port:
+            def __init__(self, host: Any) -> None:
+                self.getHost = lambda: host
+
+        for address, url in (
+            (IPv4Address("TCP", "0.0.0.0", 8), "http://127.0.0.1:8"),
+            (IPv4Address("TCP", "10.0.0.1", 8), "http://10.0.0.1:8"),
+            (IPv6Address("TCP", "::", 8), "http://[::1]:8"),
+        ):
+            self.assertEqual(demo.url_of(Port(address)), url)
+        self.assertIn("/run/door", demo.url_of(Port(UNIXAddress(b"/run/door"))))
+
+
+class StopTests(TestCase):
+    """Tests for the end of L{demo.Demonstration}."""
+
+    async def test_stops_at_work(self) -> None:
+        """The application stops while it works on a request, which is answered."""
+        at_work: Deferred[None] = Deferred()
+
+        def make_application(stopping: threading.Event) -> demo.WSGIApplication:
+            def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+                reactor.callFromThread(at_work.callback, None)
+                stopping.wait()
+                start_response("200 OK", [])
+                return [b"after all"]
+
+            return application
+
+        url = f"http://127.0.0.1:{free_port()}"
+        config = msgspec.structs.replace(demo.CONFIG, backend={"app": Backend(url=url)})
+        said: list[str] = []
+        listener = Listener(endpoint(reactor, "tcp:0"), Factory(), "the proxy", self.fail)
+        listener.startService()
+        self.addCleanup(listener.stopService)
+        demonstration = demo.Demonstration(
+            reactor, config, [listener], self.fail, said.append, make_application
+        )
+        demonstration.startService()
+        self.assertEqual(len(said), 1)
+        self.assertRegex(said[0], r"curl -i http://127.0.0.1:\d+/\n")
+        requesting = Agent(reactor).request(b"GET", url.encode())
+        await at_work
+        await demonstration.stopService()
+        self.assertEqual(await readBody(await requesting), b"after all")
 
 
 class DemonstrationTests(TestCase):

@@ -186,6 +186,17 @@ class GiveUpTests(SynchronousTestCase):
             self.assertEqual(error.code, 1)
         self.assertFalse(os.path.exists(pidfile))
 
+    def test_while_the_reactor_runs(self) -> None:
+        """Once the reactor runs, the process stops as if it were told to, with the status of that."""
+        killed: list[Any] = []
+        self.patch(os, "kill", lambda *arguments: killed.append(arguments))
+
+        class Running:
+            running = True
+
+        tap.give_up(Running, None, "no port")
+        self.assertEqual(killed, [(os.getpid(), signal.SIGTERM)])
+
 
 class TwistdTests(TestCase):
     """The command, in a process of its own."""

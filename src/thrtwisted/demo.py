@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.server import Site
 from twisted.web.wsgi import WSGIResource
@@ -51,6 +53,7 @@ TEXT = """
     ab -n 10 -c 10 -H "Foo: bar" {proxy}/   # two at once: about 5 s
     ab -n 10 -c 10 {proxy}/                 # ten at once: about 1 s
 
+  A recent ab sends its first request alone, and so takes a second more.
   Ctrl-C stops all of it.
 
 """
@@ -86,8 +89,10 @@ class Demonstration(MultiService):
         listeners: list[Listener],
         give_up: Callable[[str], None],
         write: Callable[[str], object] = lambda text: print(text, file=sys.__stdout__, flush=True),
+        make_application: Callable[[threading.Event], WSGIApplication] = sample_application,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
         self._write = write
         self._config = config
         self._stopping = threading.Event()
@@ -95,7 +100,7 @@ class Demonstration(MultiService):
         url = urlsplit(str(next(iter(config.backend.values())).url))
         application = Listener(
             TCP4ServerEndpoint(reactor, url.port or 80, interface=url.hostname or ""),
-            Site(WSGIResource(reactor, self._threads, sample_application(self._stopping))),
+            Site(WSGIResource(reactor, self._threads, make_application(self._stopping))),
             f"{url.netloc} for the sample application (name another place with --backend)",
             give_up,
         )
@@ -112,11 +117,14 @@ class Demonstration(MultiService):
         """Let the requests that are in the application end at once, and stop it."""
         stopped: Deferred[None] = super().stopService()  # type: ignore[no-untyped-call]
         self._stopping.set()
-        return stopped.addCallback(lambda _: self._threads.stop())
+        # Not in the reactor's thread: the application's threads wait for that one to write what they answer.
+        return stopped.addCallback(
+            lambda _: deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._threads.stop)
+        )
 
     def _announce(self, ports: list[IListeningPort]) -> None:
         """Say what runs where, and what to try."""
-        application, proxy = (_url(port) for port in ports[:2])
+        application, proxy = (url_of(port) for port in ports[:2])
         assert self._config.redis is not None
         self._write(
             TEXT.format(
@@ -130,8 +138,10 @@ class Demonstration(MultiService):
         )
 
 
-def _url(port: IListeningPort) -> str:
+def url_of(port: IListeningPort) -> str:
     """The URL of what listens at a port."""
-    address: Any = port.getHost()
-    host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
-    return f"http://{host}:{address.port}"
+    address = port.getHost()
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return str(address)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
