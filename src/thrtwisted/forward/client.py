@@ -1,113 +1,25 @@
-"""
-Forwarding: an exchange's way to its backend and back, through treq.
-
-treq is made for programs that are clients themselves; each thing that it does for those and a proxy must not
-do is undone here, by public means: its cookie jar is deaf and dumb; an agent below it sends the exchange's
-own method, target and headers, whatever treq made of them; and it is shown a response without headers, so
-that it decodes nothing. The response's real head is taken below it.
-"""
+"""Forwarding: an exchange's way to its backend and back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.cookiejar import CookieJar
 from itertools import cycle
 from typing import Any
 
-from hyperlink import EncodedURL
-from treq.client import HTTPClient
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.python.components import proxyForInterface
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
-from twisted.web.client import ProxyAgent
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import UNKNOWN_LENGTH, IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import UNKNOWN_LENGTH
 
 from thrtwisted.config import Backend
 from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BadRequest, ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
 
 from .body import RequestBody, ResponseBody
-from .connection import Connection, HTTPClientConnection, Route
+from .connection import Connection, Route
 from .failures import exchange_error
 from .headers import announces_body, check_request_line, request_headers, response_head
-
-#: treq wants a URL. Nothing of it is sent; without a host there is none to encode for each request.
-_URL = EncodedURL.from_text("http:///")
-
-
-class _DeafJar(CookieJar):
-    """Keeps no cookie and sends none: the clients' cookies are their own."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        pass
-
-    def add_cookie_header(self, request: Any) -> None:
-        pass
-
-
-_DEAF = _DeafJar()
-
-
-class _BareResponse(proxyForInterface(IResponse, "whole")):  # type: ignore[misc]
-    """A response without its headers, for treq: where there is no Content-Encoding, nothing is decoded."""
-
-    headers: Headers = Headers()
-
-    def __init__(self, whole: IResponse) -> None:
-        super().__init__(whole)
-        self.headers = Headers()
-
-
-@implementer(IAgent)
-class _VerbatimAgent:
-    """
-    Sends one exchange as it is, whatever method, URL and headers treq asks for.
-
-    @ivar response: the response as the backend sent it, once it is there.
-    """
-
-    def __init__(self, agent: IAgent, exchange: Exchange, headers: Headers) -> None:
-        self._agent = agent
-        self._exchange = exchange
-        self._headers = headers
-        self.response: IResponse | None = None
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,
-    ) -> Deferred[IResponse]:
-        asked = self._agent.request(self._exchange.method, self._exchange.target, self._headers, bodyProducer)
-        return asked.addCallback(self._bare)
-
-    def _bare(self, response: IResponse) -> IResponse:
-        self.response = response
-        return _BareResponse(response)
-
-
-class _Lease:
-    """A route's pool, as one request's agent sees it: it tells the forwarding which connection it has."""
-
-    def __init__(self, route: Route, forwarding: Forwarding) -> None:
-        self.persistent = route.pool.persistent
-        self._route = route
-        self._forwarding = forwarding
-
-    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        taken: Deferred[Any] = self._route.pool.getConnection(key, endpoint)
-        return taken.addCallback(self._take)
-
-    def _take(self, client: Any) -> HTTPClientConnection:
-        connection = self._route.endpoint.of(client)
-        if connection is None or client.state != "QUIESCENT":
-            raise BackendClosed("The backend closed the connection before the request was sent.")
-        self._forwarding.connected(connection)
-        return connection.client
+from .verbatim import Answer, ask
 
 
 class Forwarder:
@@ -244,18 +156,9 @@ class Forwarding:
         try:
             check_request_line(exchange.method, exchange.target)
             headers = request_headers(exchange.headers, route.authority)
-            agent: Any = ProxyAgent(route.endpoint, self._clock, _Lease(route, self))
-            verbatim = _VerbatimAgent(agent, exchange, headers)
             with_body = self._upload.length > 0 or announces_body(exchange.headers)
-            asked = HTTPClient(verbatim, _DEAF).request(  # type: ignore[arg-type]
-                exchange.method.decode("ascii"),
-                _URL,
-                data=self._upload if with_body else None,
-                cookies=_DEAF,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._clock,
-            )
+            body = self._upload if with_body else None
+            asked = ask(self._clock, route, exchange, headers, body, self.connected)
         except ExchangeError as error:
             self.fail(error)
         except ValueError as error:
@@ -266,7 +169,7 @@ class Forwarding:
             self.fail(exchange_error(Failure()))
         else:
             self._asked = asked
-            asked.addCallback(lambda response: self._received(response, verbatim.response))
+            asked.addCallback(self._received)
             asked.addErrback(lambda failure: self.fail(exchange_error(failure)))
 
     def connected(self, connection: Connection) -> None:
@@ -312,10 +215,9 @@ class Forwarding:
         self._abandon_timer = None
         self.break_off()
 
-    def _received(self, treqs: Any, response: IResponse | None) -> None:
+    def _received(self, answer: Answer) -> None:
         """The head is there. The body is read from now on, whatever becomes of the client."""
-        assert response is not None
-        connection = self._connection
+        connection, response = self._connection, answer.whole
         assert connection is not None
         self._stop_response_timer()
         # An HTTP/1.0 server is about to close it: the next request would be lost.
@@ -328,7 +230,7 @@ class Forwarding:
         )
         if self._abandoned:
             download.drop()
-        treqs.deliverBody(download)
+        answer.bare.deliverBody(download)
         try:
             length = None if response.length is UNKNOWN_LENGTH else response.length
             head = response_head(self._method, response.code, response.phrase, response.headers, length)
