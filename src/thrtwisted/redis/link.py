@@ -122,11 +122,13 @@ class Link:
         self._commands: Any = None
         self._connections: list[Any] = []
         self._running: Deferred[None] | None = None
+        self._stopping = False
         self._pause = backoffPolicy(initialDelay=FIRST_PAUSE, maxDelay=LONGEST_PAUSE)
         self._reported = ""
 
     def start(self) -> None:
         """Begin to connect; it goes on until L{stop}."""
+        self._stopping = False
         self._running = self._run()
 
     def stop(self) -> Deferred[None]:
@@ -135,6 +137,7 @@ class Link:
 
         @return: fires when nothing is left.
         """
+        self._stopping = True  # an endpoint says in an error of its own that it was cancelled
         running, self._running = self._running, None
         if running is None:
             return succeed(None)
@@ -161,7 +164,7 @@ class Link:
             return fail(RedisGone("Redis is not connected"))
         commands = self._commands
         digest = hashlib.sha1(script).hexdigest()
-        reply: Deferred[bytes] = commands.evalsha(digest, [key], [argument])
+        reply: Deferred[bytes] = maybeDeferred(commands.evalsha, digest, [key], [argument])
 
         def load(failure: Any) -> Any:
             failure.trap(txredisapi.ScriptDoesNotExist)
@@ -177,13 +180,13 @@ class Link:
     def _run(self) -> Generator[Deferred[Any], Any, None]:
         attempt = 0
         try:
-            while True:
+            while not self._stopping:
                 since = self._reactor.seconds()
                 try:
                     yield self._connect().addTimeout(HANDSHAKE, self._reactor)
-                except CancelledError:
-                    raise
                 except Exception as problem:
+                    if self._stopping:
+                        return
                     self._report(f"Redis at {self._address} is not usable: {_reason(problem)}")
                 else:
                     lost = self._any_lost()
