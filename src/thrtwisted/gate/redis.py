@@ -296,7 +296,7 @@ class RedisGate:
             self._announcing = True
             return
         _, now, admitted, full, queued, held, self._waiting, released, _ = reply
-        self._stop_doubting()
+        self._sure()
         self._throughput.observe(now / 1000, released)
         for serial, order in zip(queued[::2], queued[1::2], strict=True):
             if serial in self._places:
@@ -336,22 +336,25 @@ class RedisGate:
         if not self._gone and self._doubting is None and not self._stopping:
             self._doubting = self._clock.callLater(self._timeout, self._lost)
 
-    def _stop_doubting(self) -> None:
+    def _sure(self) -> None:
         """Redis answers."""
-        doubting, self._doubting = self._doubting, None
-        if doubting is not None and doubting.active():
-            doubting.cancel()
+        self._stop_doubting()
         if self._gone:
             self._gone = False
             self._log.info("Redis answers again")
 
     def _lost(self) -> None:
         """Redis counts as gone: whom it has not given a place is sent away, and who comes now too."""
-        self._doubting = None
+        self._stop_doubting()
         if not self._gone:
             self._gone = True
             self._log.warn("Redis does not answer: requests that fall under a limit get 503 until it does")
             self._refuse(GateUnavailable(_GONE, retry_after=self._lease), everybody=False)
+
+    def _stop_doubting(self) -> None:
+        doubting, self._doubting = self._doubting, None
+        if doubting is not None and doubting.active():
+            doubting.cancel()
 
 
 def _nothing() -> None:

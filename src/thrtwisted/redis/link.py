@@ -20,6 +20,7 @@ from twisted.internet.defer import (
     TimeoutError,
     fail,
     inlineCallbacks,
+    maybeDeferred,
     succeed,
 )
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
@@ -51,7 +52,7 @@ class ILinkUser(Interface):
         """Both connections stand, and messages arrive."""
 
     def down() -> None:
-        """A connection was lost, and the link with it. What was under way has failed."""
+        """A connection was lost, and the link with it. What was under way fails."""
 
     def message(payload: bytes) -> None:
         """A message has arrived on the channel."""
@@ -122,31 +123,27 @@ class Link:
         self._commands: Any = None
         self._connections: list[Any] = []
         self._running: Deferred[None] | None = None
+        self._wait: Deferred[Any] = succeed(None)
         self._stopping = False
         self._pause = backoffPolicy(initialDelay=FIRST_PAUSE, maxDelay=LONGEST_PAUSE)
         self._reported = ""
 
     def start(self) -> None:
         """Begin to connect; it goes on until L{stop}."""
-        self._stopping = False
         self._running = self._run()
 
     def stop(self) -> Deferred[None]:
         """
-        Close the connections and try no more.
+        Close the connections and try no more; the user is told nothing any more. There is no second start.
 
         @return: fires when nothing is left.
         """
-        self._stopping = True  # an endpoint says in an error of its own that it was cancelled
+        self._stopping = True
         running, self._running = self._running, None
         if running is None:
             return succeed(None)
-        running.cancel()
-
-        def stopped(failure: Failure) -> None:
-            failure.trap(CancelledError)
-
-        return running.addErrback(stopped)
+        self._wait.cancel()
+        return running
 
     def reset(self) -> None:
         """Give up the connections that stand, at once, and connect anew: Redis does not answer on them."""
@@ -179,30 +176,38 @@ class Link:
     @inlineCallbacks
     def _run(self) -> Generator[Deferred[Any], Any, None]:
         attempt = 0
-        try:
-            while not self._stopping:
-                since = self._reactor.seconds()
-                try:
-                    yield self._connect().addTimeout(HANDSHAKE, self._reactor)
-                except Exception as problem:
-                    if self._stopping:
-                        return
+        while not self._stopping:
+            since = self._reactor.seconds()
+            try:
+                yield self._until_stop(self._connect().addTimeout(HANDSHAKE, self._reactor))
+            except Exception as problem:
+                if not self._stopping:
                     self._report(f"Redis at {self._address} is not usable: {_reason(problem)}")
-                else:
-                    lost = self._any_lost()
-                    self._report(f"Redis at {self._address} is connected")
-                    self._user.up()
-                    yield lost
-                    self._commands = None
-                    self._report(f"The connection to Redis at {self._address} was lost")
-                    self._user.down()
-                yield self._disconnect()
-                # A server that accepts and then refuses is no reason to connect ten times a second.
-                attempt = attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE else 0
-                yield deferLater(self._reactor, self._pause(attempt))
-        finally:
-            self._commands = None
+            else:
+                yield self._stand()
             yield self._disconnect()
+            # A server that accepts and then refuses is no reason to connect ten times a second.
+            attempt = attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE else 0
+            yield self._until_stop(deferLater(self._reactor, self._pause(attempt))).addErrback(_stopped)
+
+    @inlineCallbacks
+    def _stand(self) -> Generator[Deferred[Any], Any, None]:
+        """Let the user work until a connection is lost."""
+        lost = _any(*(connection.whenDisconnected() for connection in self._connections))
+        self._report(f"Redis at {self._address} is connected")
+        self._user.up()
+        yield self._until_stop(lost).addErrback(_stopped)
+        self._commands = None
+        if not self._stopping:
+            self._report(f"The connection to Redis at {self._address} was lost")
+            self._user.down()
+
+    def _until_stop(self, wait: Deferred[Any]) -> Deferred[Any]:
+        """What is waited for from now on: L{stop} cancels it."""
+        self._wait = wait
+        if self._stopping:
+            wait.cancel()
+        return wait
 
     @inlineCallbacks
     def _connect(self) -> Generator[Deferred[Any], Any, None]:
@@ -210,6 +215,8 @@ class Link:
         messages = yield self._open(_Messages)
         messages.received = self._user.message
         yield messages.subscribe(self._channel)
+        if not commands.connected:
+            raise RedisGone("the connection was closed")
         self._commands = commands
 
     @inlineCallbacks
@@ -218,6 +225,9 @@ class Link:
         factory = _LinkFactory(protocol, self._address)
         connection = yield self._endpoint().connect(factory)
         self._connections.append(connection)
+        if self._address.kind == "tcp":
+            # Else the end of a batch of more than one packet waits until Redis has acknowledged its beginning.
+            connection.transport.setTcpNoDelay(True)
         yield _any(connection.whenConnected(), connection.whenDisconnected())
         if not connection.connected:
             raise RedisGone(factory.failure)
@@ -227,12 +237,6 @@ class Link:
         if self._address.kind == "unix":
             return UNIXClientEndpoint(self._reactor, self._address.path, timeout=HANDSHAKE)
         return HostnameEndpoint(self._reactor, self._address.host, self._address.port, timeout=HANDSHAKE)
-
-    def _any_lost(self) -> Deferred[Any]:
-        """Fires when one of the connections is lost, or has been."""
-        if not all(connection.connected for connection in self._connections):
-            return succeed(None)
-        return _any(*(connection.whenDisconnected() for connection in self._connections))
 
     def _disconnect(self) -> Deferred[Any]:
         """Close what stands. Fires when all of it is closed."""
@@ -262,6 +266,11 @@ def _any(*events: Deferred[Any]) -> Deferred[None]:
     for event in events:
         event.addCallback(fire)
     return first
+
+
+def _stopped(failure: Failure) -> None:
+    """A wait that L{Link.stop} has ended."""
+    failure.trap(CancelledError)
 
 
 def _reason(problem: Exception) -> str:
