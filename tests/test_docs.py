@@ -1,0 +1,37 @@
+"""What the documents say is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted import toml
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class PagesTests(SynchronousTestCase):
+    """Tests for README.md and the pages in docs/."""
+
+    def test_configurations(self) -> None:
+        """A configuration that the README or the architecture shows can be used as it stands."""
+        for page in PAGES:
+            for text in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+                toml.loads(text, page.name)
+
+    def test_links(self) -> None:
+        """A link to a file of the repository leads to one."""
+        for page in PAGES:
+            for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+                self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
+
+    def test_modules(self) -> None:
+        """The architecture names every module of the package, and none that is not there."""
+        package = ROOT / "src" / "thrtwisted"
+        names = {path.name for path in package.rglob("*.[pl]*") if path.suffix in (".py", ".lua")}
+        page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+        named = set(re.findall(r"\b[a-z]+\.(?:py|lua)\b", page))
+        self.assertEqual(named, names - {"__init__.py"})
