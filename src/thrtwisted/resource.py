@@ -24,9 +24,7 @@ from .answer import answer, error_answer
 from .config import Config, default_backend
 from .errors import ExchangeError
 from .exchange import Exchange, ResponseHead
-from .forward.body import RequestBody
-from .forward.client import Forwarder
-from .forward.headers import origin_form
+from .forward import Forwarder, RequestBody, end_to_end, origin_form
 from .gate import IGate, Ticket
 from .limits import Limits
 from .rules import Rules
@@ -75,9 +73,9 @@ class ProxyResource(Resource):
     @inlineCallbacks
     def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:
         client = _Client(request, self._clock if self._server_timing else None)
-        with ExitStack() as unsent:
+        with ExitStack() as at_end:
             body = RequestBody.take(request)
-            unsent.callback(body.close)
+            at_end.callback(body.close)
             try:
                 exchange = self._exchange(request)
                 self._rules.apply(exchange)
@@ -91,7 +89,8 @@ class ProxyResource(Resource):
                 admission = yield waiting
                 client.admitted()
                 forwarding = forwarder.send(exchange, body)
-                unsent.pop_all()  # the body is the forwarding's now
+                at_end.pop_all()  # the body is the forwarding's now
+                at_end.callback(forwarding.abandon)
                 forwarding.done.addCallback(lambda _: admission.release())
                 client.when_leaving(forwarding.abandon)
                 head = yield forwarding.head
@@ -109,7 +108,8 @@ class ProxyResource(Resource):
 
     def _exchange(self, request: Any) -> Exchange:
         target, host = origin_form(request.uri, request.method)
-        headers: Headers = request.requestHeaders
+        # Before the rules: a client's "Connection: X-Via" must not take away what a rule sets.
+        headers: Headers = end_to_end(request.requestHeaders)
         if host is not None:
             headers.setRawHeaders(b"host", [host])
         address = request.getClientAddress()
@@ -172,7 +172,8 @@ class _Client:
         if self.left:
             return
         if self._request.startedWriting:
-            self._request.loseConnection()  # too late for an answer: let the client see that its response is cut
+            # Too late for an answer. An orderly close would look like the end of the response.
+            self._request.transport.abortConnection()
             return
         self.begin(head)
         self._request.write(body)
