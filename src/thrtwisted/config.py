@@ -103,7 +103,7 @@ class Backend(_Table, frozen=True):
         ),
     ] = 1.0
     max_spool: Annotated[
-        Count,
+        Annotated[int, Meta(ge=0, le=10**12)],
         Meta(
             description="Bytes of one response kept on disk for a client that reads slower than the backend "
             "writes; past that the backend is slowed down."
@@ -201,7 +201,7 @@ class Config(_Table, frozen=True):
         Redis | None,
         Meta(description="Absent: limits and queue are this process's own, in memory."),
     ] = None
-    backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name.")] = {}
+    backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name; at least one.")] = {}
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     limit: Annotated[list[Limit], Meta(description="The limits; each applies where its key is present.")] = []
     rule: Annotated[list[Rule], Meta(description="The rules, in order.")] = []

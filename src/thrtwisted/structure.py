@@ -104,7 +104,9 @@ def _value(
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError:
-        problems.append(Problem(path, f"must be {_wanted(type_info(kind), data)}, not {_found(data)}"))
+        problems.append(
+            Problem(path, f"must be {wanted(type_info(kind), ranged=_is_number(data))}, not {_found(data)}")
+        )
         return _empty(type_info(kind)) if default is NODEFAULT else default
 
 
@@ -128,7 +130,7 @@ def _structure(data: object, kind: type[Struct], path: Path, problems: list[Prob
             values[field.name] = _value(data[field.name], hint, place, problems, default)
         elif field.required:
             values[field.name] = _empty(type_info(hint))
-            text = f"lacks {quoted(field.name)}; add it, {_wanted(type_info(hint))}"
+            text = f"lacks {quoted(field.name)}; add it, {wanted(type_info(hint))}"
             problems.append(Problem(place, text, at_parent=True))
         else:
             values[field.name] = default
@@ -144,7 +146,7 @@ def _dictionary(
         try:
             msgspec.convert(name, key_kind)
         except msgspec.ValidationError:
-            text = f"{_found(name)} must be {_wanted(type_info(key_kind))}"
+            text = f"{_found(name)} must be {wanted(type_info(key_kind))}"
             problems.append(Problem((*path, str(name)), text, at_parent=True))
         built[str(name)] = _value(value, kind, (*path, str(name)), problems)
     return built
@@ -160,19 +162,19 @@ def _optional_structure(kind: Any) -> type[Struct] | None:
     return None
 
 
-def _wanted(kind: inspect.Type, data: object = None) -> str:
-    """What a value of a type is, in the words of somebody who writes TOML; with its range if it is a number now."""
+def wanted(kind: inspect.Type, *, ranged: bool = False) -> str:
+    """What a value of a type is, in the words of somebody who writes TOML; with the range of numbers if asked for."""
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=extra):
-            return str((extra or {}).get("title") or _wanted(inner, data))
+            return str((extra or {}).get("title") or wanted(inner, ranged=ranged))
         case inspect.UnionType(types=kinds):
             return " or ".join(
-                _wanted(each, data) for each in kinds if not isinstance(each, inspect.NoneType)
+                wanted(each, ranged=ranged) for each in kinds if not isinstance(each, inspect.NoneType)
             )
         case inspect.IntType():
-            return "a whole number" + _range(kind, data)
+            return "a whole number" + (_range(kind) if ranged else "")
         case inspect.FloatType():
-            return "a number" + _range(kind, data)
+            return "a number" + (_range(kind) if ranged else "")
         case inspect.BoolType():
             return "true or false"
         case inspect.LiteralType(values=values):
@@ -190,12 +192,14 @@ def _wanted(kind: inspect.Type, data: object = None) -> str:
             return "a text"
 
 
-def _range(kind: inspect.IntType | inspect.FloatType, data: object) -> str:
-    if isinstance(data, bool) or not isinstance(data, int | float):
-        return ""
+def _range(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.gt is not None:
-        return f" above {kind.gt:g} and up to {kind.le:.12g}"
-    return f" from {kind.ge:g} to {kind.le:.12g}"
+        return f" above {kind.gt:g} and up to {kind.le:.15g}"
+    return f" from {kind.ge:g} to {kind.le:.15g}"
+
+
+def _is_number(data: object) -> bool:
+    return isinstance(data, int | float) and not isinstance(data, bool)
 
 
 def _found(data: object) -> str:
