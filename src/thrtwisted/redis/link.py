@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
+from random import uniform
 from typing import Any
 
 import txredisapi
 from twisted.application.internet import backoffPolicy
+from twisted.internet import error
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
@@ -125,7 +127,8 @@ class Link:
         self._running: Deferred[None] | None = None
         self._wait: Deferred[Any] = succeed(None)
         self._stopping = False
-        self._pause = backoffPolicy(initialDelay=FIRST_PAUSE, maxDelay=LONGEST_PAUSE)
+        # The policy's own jitter, up to a second, would make each short loss of a connection an outage.
+        self._pause = backoffPolicy(FIRST_PAUSE, LONGEST_PAUSE, jitter=lambda: uniform(0, FIRST_PAUSE / 2))
         self._reported = ""
 
     def start(self) -> None:
@@ -274,6 +277,7 @@ def _stopped(failure: Failure) -> None:
 
 
 def _reason(problem: Exception) -> str:
-    if isinstance(problem, TimeoutError):
+    # An attempt to connect that is cut short has an error of its own.
+    if isinstance(problem, (TimeoutError, error.TimeoutError, error.ConnectingCancelledError)):
         return f"no answer in {HANDSHAKE:g} s"
     return str(problem) or type(problem).__name__

@@ -1,0 +1,843 @@
+"""Tests for L{thrtwisted.redis.link}: in memory, where each phase can be stopped, and with a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import txredisapi
+from twisted.internet import reactor
+from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectError, ConnectionRefusedError
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from tests import valkey
+from tests.forward.support import Wire, until
+from thrtwisted.redis import link as module
+from thrtwisted.redis.link import HANDSHAKE, ILinkUser, Link, RedisGone
+from thrtwisted.redis.url import RedisAddress, parse
+
+CHANNEL = "{test}:owner:me"
+SCRIPT = b"return {KEYS[1], ARGV[1]}"
+SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$15\r\n{test}:owner:me\r\n:1\r\n"
+
+
+@implementer(ILinkUser)
+class User:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.when_up: Callable[[], object] = lambda: None
+        self.when_down: Callable[[], object] = lambda: None
+
+    def up(self) -> None:
+        self.told.append("up")
+        self.when_up()
+
+    def down(self) -> None:
+        self.told.append("down")
+        self.when_down()
+
+    def message(self, payload: bytes) -> None:
+        self.told.append(payload)
+
+
+class MemoryLinkTestCase(SynchronousTestCase):
+    """A link in memory, whose server is the test."""
+
+    address = RedisAddress("unix", path="/run/redis.sock")
+
+    def setUp(self) -> None:
+        self.clock = MemoryReactorClock()
+        # txredisapi takes the global reactor's, which does not run here.
+        self.patch(txredisapi.LineReceiver, "callLater", self.clock.callLater)
+        self.user = User()
+        self.link = Link(self.clock, self.address, CHANNEL, self.user)
+        self.wires: list[Wire] = []
+        self.answered = 0
+
+    def stop(self) -> None:
+        """Stop the link: nothing is left, and nothing is told."""
+        told = list(self.user.told)
+        stopped = self.link.stop()
+        self.clock.advance(0)
+        self.successResultOf(stopped)
+        self.check_nothing_left()
+        self.assertEqual(self.user.told, told)
+
+    def check_nothing_left(self) -> None:
+        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+        self.assertTrue(all(wire.lost for wire in self.wires))
+        for connector in self.clock.connectors[self.answered :]:
+            self.assertTrue(connector.stoppedConnecting)
+
+    @property
+    def attempts(self) -> int:
+        """How many connections were asked for."""
+        return len(self.clock.unixClients)
+
+    def accept(self) -> Wire:
+        """The server accepts the connection that was asked for last."""
+        self.assertEqual(self.answered, self.attempts - 1)
+        self.answered += 1
+        factory = self.clock.unixClients[-1][1]
+        wire = Wire(self.clock, factory.buildProtocol(UNIXAddress(None)))
+        self.wires.append(wire)
+        return wire
+
+    def refuse(self, error: Exception | None = None) -> None:
+        """It refuses it."""
+        self.answered += 1
+        factory = self.clock.unixClients[-1][1]
+        factory.clientConnectionFailed(self.clock.connectors[-1], Failure(error or ConnectionRefusedError()))
+
+    def receive(self, wire: Wire, data: bytes) -> None:
+        wire.receive(data)
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
+
+    def connect(self) -> tuple[Wire, Wire]:
+        """Let both connections stand."""
+        commands, messages = self.accept(), self.accept()
+        self.receive(messages, SUBSCRIBED)
+        return commands, messages
+
+    def await_attempt(self, number: int, within: float) -> None:
+        """Let time pass until the link has asked for so many connections."""
+        end = self.clock.seconds() + within
+        while self.attempts < number and self.clock.seconds() < end:
+            self.clock.advance(0.01)
+        self.assertEqual(self.attempts, number)
+
+
+class LinkTests(MemoryLinkTestCase):
+    """A link in use."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.link.start()
+        self.addCleanup(self.stop)
+
+    def test_interface(self) -> None:
+        """Its user provides an interface, and the connections go where the address says."""
+        self.assertTrue(ILinkUser.providedBy(self.user))
+        self.assertEqual(self.clock.unixClients[0][0], "/run/redis.sock")
+
+    def test_up(self) -> None:
+        """The user is told once both connections stand and the channel is subscribed to."""
+        commands = self.accept()
+        messages = self.accept()
+        self.assertEqual(commands.value(), b"")
+        self.assertEqual(messages.value(), b"*2\r\n$9\r\nSUBSCRIBE\r\n$15\r\n{test}:owner:me\r\n")
+        self.assertEqual(self.user.told, [])
+        self.receive(messages, SUBSCRIBED)
+        self.assertEqual(self.user.told, ["up"])
+        self.assertEqual(self.attempts, 2)
+
+    def test_message(self) -> None:
+        """What arrives on the channel is told as it is, be it in pieces, be it a number in letters."""
+        _, messages = self.connect()
+        head = b"*3\r\n$7\r\nmessage\r\n$15\r\n{test}:owner:me\r\n"
+        for byte in head + b"$5\r\n\xff\x00\r\n1\r\n":
+            self.receive(messages, bytes([byte]))
+        self.receive(messages, head + b"$3\r\n007\r\n" + head + b"$0\r\n\r\n")
+        self.assertEqual(self.user.told, ["up", b"\xff\x00\r\n1", b"007", b""])
+
+    def test_script(self) -> None:
+        """A script is run by its digest, with its key and its argument."""
+        commands, _ = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"\x00argument")
+        self.assertEqual(
+            commands.value(),
+            b"*5\r\n$7\r\nEVALSHA\r\n$40\r\nd006f1a90249474274c76f5be725b8f5804a346b\r\n"
+            b"$1\r\n1\r\n$5\r\n{key}\r\n$9\r\n\x00argument\r\n",
+        )
+        self.assertNoResult(reply)
+        self.receive(commands, b"$4\r\n\xffyes\r\n")
+        self.assertEqual(self.successResultOf(reply), b"\xffyes")
+
+    def test_script_not_known(self) -> None:
+        """A server that does not know the script is given its text."""
+        commands, _ = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"argument")
+        commands.clear()
+        self.receive(commands, b"-NOSCRIPT No matching script.\r\n")
+        self.assertEqual(
+            commands.value(),
+            b"*5\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n$5\r\n{key}\r\n$8\r\nargument\r\n"
+            % (len(SCRIPT), SCRIPT),
+        )
+        self.receive(commands, b"$3\r\nyes\r\n")
+        self.assertEqual(self.successResultOf(reply), b"yes")
+
+    def test_script_refused(self) -> None:
+        """An error of the script's is told as it is."""
+        commands, _ = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"argument")
+        self.receive(commands, b"-ERR no memory\r\n")
+        self.assertEqual(
+            self.failureResultOf(reply, txredisapi.ResponseError).getErrorMessage(), "ERR no memory"
+        )
+
+    def test_script_without_redis(self) -> None:
+        """Nobody waits for a connection."""
+        self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
+        self.accept()
+        self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
+        self.accept()
+        self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
+
+    def check_lost(self, wires: tuple[Wire, Wire], lost: int) -> None:
+        """One of the connections is lost."""
+        reply = self.link.script(SCRIPT, "{key}", b"")
+        wires[lost].lose()
+        self.assertEqual(self.user.told, ["up", "down"])
+        self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
+        self.clock.advance(0)
+        self.failureResultOf(reply, RedisGone)
+        self.assertTrue(wires[1 - lost].lost)
+        self.await_attempt(3, within=1)
+        wires = self.connect()
+        self.assertEqual(self.user.told, ["up", "down", "up"])
+        answer = self.link.script(SCRIPT, "{key}", b"")
+        self.receive(wires[0], b"$3\r\nyes\r\n")
+        self.assertEqual(self.successResultOf(answer), b"yes")
+
+    def test_commands_lost(self) -> None:
+        """The connection for scripts is lost: the other is closed, and both are made anew."""
+        self.check_lost(self.connect(), 0)
+
+    def test_messages_lost(self) -> None:
+        """The connection for messages is lost: the other is closed, and both are made anew."""
+        self.check_lost(self.connect(), 1)
+
+    def test_lost_between_digest_and_text(self) -> None:
+        """The connection is lost when the server has said that it does not know the script."""
+        commands, _ = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"")
+        self.receive(commands, b"-NOSCRIPT\r\n")
+        commands.lose()
+        self.failureResultOf(reply, RedisGone)
+
+    def test_reset(self) -> None:
+        """Connections that do not answer are given up, and made anew."""
+        wires = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"")
+        self.link.reset()
+        self.link.reset()
+        self.clock.advance(0)
+        self.failureResultOf(reply, RedisGone)
+        self.assertTrue(all(wire.aborted for wire in wires))
+        self.assertEqual(self.user.told, ["up", "down"])
+        self.await_attempt(3, within=1)
+
+    def test_reset_by_user(self) -> None:
+        """A user may give up the connections as soon as they stand."""
+        self.user.when_up = self.link.reset
+        self.connect()
+        self.assertEqual(self.user.told, ["up", "down"])
+        self.await_attempt(3, within=1)
+
+    def test_refused(self) -> None:
+        """A server that is not there is tried again, less and less often, but at least every few seconds."""
+        pauses = []
+        for number in range(1, 30):
+            since = self.clock.seconds()
+            self.refuse()
+            self.await_attempt(number + 1, within=10)
+            pauses.append(self.clock.seconds() - since)
+        self.assertLess(pauses[0], 0.25)  # as long as Redis may be silent by default
+        self.assertLess(pauses[0], pauses[5])
+        self.assertLess(max(pauses), 6.0)
+        self.connect()
+        self.assertEqual(self.user.told, ["up"])
+
+    def test_refused_second(self) -> None:
+        """The second connection is refused: the first is not kept."""
+        first = self.accept()
+        self.refuse()
+        self.clock.advance(0)
+        self.assertTrue(first.lost)
+        self.assertEqual(self.user.told, [])
+        self.await_attempt(3, within=1)
+
+    def test_flapping(self) -> None:
+        """A server that accepts and closes at once is no reason to connect ten times a second."""
+        for _ in range(20):
+            for wire in self.connect():
+                wire.lose()
+            self.await_attempt(self.attempts + 1, within=10)
+        self.assertGreater(self.clock.seconds(), 20)
+
+    def test_back_quickly(self) -> None:
+        """A server that was there for long and restarts is found quickly."""
+        for _ in range(10):
+            self.refuse()
+            self.await_attempt(self.attempts + 1, within=10)
+        wires = self.connect()
+        self.clock.advance(60)
+        wires[0].lose()
+        self.await_attempt(self.attempts + 1, within=0.25)
+
+    def test_silent_server(self) -> None:
+        """A server that accepts and says nothing is given up."""
+        wires = self.accept(), self.accept()
+        self.clock.advance(HANDSHAKE - 0.01)
+        self.assertFalse(wires[0].lost or wires[1].lost)
+        self.clock.advance(0.01)
+        self.clock.advance(0)
+        self.assertTrue(wires[0].aborted and wires[1].aborted)
+        self.assertEqual(self.user.told, [])
+        self.await_attempt(3, within=1)
+
+    def test_silent_network(self) -> None:
+        """A server that does not even accept is given up."""
+        self.clock.advance(HANDSHAKE)
+        self.clock.advance(0)
+        self.assertTrue(self.clock.connectors[0].stoppedConnecting)
+        self.answered = 1
+        self.await_attempt(2, within=1)
+
+    def test_late_subscription(self) -> None:
+        """An answer that comes after the link gave up is not taken for a link that stands."""
+        _, messages = self.accept(), self.accept()
+        self.clock.advance(HANDSHAKE)
+        messages.receive(SUBSCRIBED)
+        self.clock.advance(0)
+        self.assertEqual(self.user.told, [])
+
+    def test_lost_while_subscribing(self) -> None:
+        """The connection for scripts is lost while the other one subscribes: the link does not stand."""
+        commands, messages = self.accept(), self.accept()
+        commands.lose()
+        self.receive(messages, SUBSCRIBED)
+        self.assertEqual(self.user.told, [])
+        self.assertTrue(messages.lost)
+        self.await_attempt(3, within=1)
+
+    def test_subscription_refused(self) -> None:
+        """A server that wants a password, and gets none, is not usable."""
+        with capturedLogs() as log:
+            self.accept()
+            self.receive(self.accept(), b"-NOAUTH Authentication required.\r\n")
+        self.assertIn("NOAUTH", log[-1]["line"])
+        self.assertEqual(self.user.told, [])
+        self.await_attempt(3, within=1)
+
+    def test_report(self) -> None:
+        """The log tells each change once: where Redis is, and what the trouble is."""
+        with capturedLogs() as log:
+            for _ in range(3):
+                self.refuse()
+                self.await_attempt(self.attempts + 1, within=10)
+            self.refuse(ConnectError(string="no way"))
+            self.await_attempt(self.attempts + 1, within=10)
+            self.connect()[0].lose()
+            self.await_attempt(self.attempts + 1, within=10)
+            self.clock.advance(HANDSHAKE)
+            self.answered += 1
+        lines = [event["line"].replace("unix:///run/redis.sock", "X") for event in log if "line" in event]
+        self.assertEqual(
+            [line.partition(": An error")[0] for line in lines],
+            [
+                "Redis at X is not usable: Connection was refused by other side.",
+                "Redis at X is not usable",
+                "Redis at X is connected",
+                "The connection to Redis at X was lost",
+                "Redis at X is not usable: no answer in 5 s",
+            ],
+        )
+
+
+class HandshakeTests(MemoryLinkTestCase):
+    """A link that has to give a name, a password and a database."""
+
+    address = RedisAddress("unix", path="/r", username="we", password="s3cret", database=7)
+    AUTH = b"*3\r\n$4\r\nAUTH\r\n$2\r\nwe\r\n$6\r\ns3cret\r\n"
+    SELECT = b"*2\r\n$6\r\nSELECT\r\n$1\r\n7\r\n"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.link.start()
+        self.addCleanup(self.stop)
+
+    def said(self, wire: Wire) -> bytes:
+        """What the server has got since the last time."""
+        data: bytes = wire.value()
+        wire.clear()
+        return data
+
+    def handshake(self, wire: Wire) -> None:
+        self.assertEqual(self.said(wire), self.AUTH)
+        self.receive(wire, b"+OK\r\n")
+        self.assertEqual(self.said(wire), self.SELECT)
+        self.receive(wire, b"+OK\r\n")
+
+    def test_handshake(self) -> None:
+        """Each connection says who it is, then chooses its database."""
+        self.handshake(self.accept())
+        messages = self.accept()
+        self.handshake(messages)
+        self.assertIn(b"SUBSCRIBE", self.said(messages))
+        self.receive(messages, SUBSCRIBED)
+        self.assertEqual(self.user.told, ["up"])
+
+    def check_refused(self, reason: str) -> None:
+        """The server has refused: the log says why, without the password; it is tried again."""
+        [line] = [event["line"] for event in self.log if "line" in event]
+        self.assertEqual(line, f"Redis at unix://we:***@/r?db=7 is not usable: {reason}")
+        self.assertEqual(self.user.told, [])
+        self.assertTrue(self.wires[0].lost)
+        self.await_attempt(2, within=1)
+        self.handshake(self.accept())
+        messages = self.accept()
+        self.handshake(messages)
+        self.receive(messages, SUBSCRIBED)
+        self.assertEqual(self.user.told, ["up"])
+
+    def test_wrong_password(self) -> None:
+        """A password that the server does not take."""
+        with capturedLogs() as self.log:
+            wire = self.accept()
+            self.assertEqual(self.said(wire), self.AUTH)
+            self.receive(wire, b"-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+        self.check_refused("could not auth: WRONGPASS invalid username-password pair or user is disabled.")
+
+    def test_wrong_database(self) -> None:
+        """A database that the server does not have."""
+        with capturedLogs() as self.log:
+            wire = self.accept()
+            self.receive(wire, b"+OK\r\n")
+            self.receive(wire, b"-ERR DB index is out of range\r\n")
+        self.check_refused("could not set dbid=7: ERR DB index is out of range")
+
+    def test_lost_during_auth(self) -> None:
+        """The server closes instead of an answer, which txredisapi's own factories never get over."""
+        with capturedLogs() as self.log:
+            self.accept().lose()
+        self.check_refused("the connection was closed")
+
+    def test_lost_during_select(self) -> None:
+        """The server closes after the password."""
+        with capturedLogs() as self.log:
+            wire = self.accept()
+            self.receive(wire, b"+OK\r\n")
+            wire.lose()
+        self.check_refused("the connection was closed")
+
+    def test_silent_during_auth(self) -> None:
+        """The server does not answer."""
+        with capturedLogs() as self.log:
+            self.accept()
+            self.clock.advance(HANDSHAKE)
+            self.clock.advance(0)
+        self.check_refused("no answer in 5 s")
+
+    def test_stop_during_auth(self) -> None:
+        """The end comes before the server's answer."""
+        self.accept()
+        self.stop()
+
+    def test_stop_during_second_auth(self) -> None:
+        """The end comes when one connection stands."""
+        self.handshake(self.accept())
+        self.accept()
+        self.stop()
+
+
+class StopTests(MemoryLinkTestCase):
+    """The end leaves nothing, in whichever phase it comes: no connection, no timer, and no word to the user."""
+
+    def test_before_start(self) -> None:
+        """A link that was never started."""
+        self.stop()
+        self.assertEqual(self.attempts, 0)
+
+    def test_connecting(self) -> None:
+        """The server has not accepted yet."""
+        self.link.start()
+        self.stop()
+
+    def test_second_connecting(self) -> None:
+        """It has accepted one connection."""
+        self.link.start()
+        self.accept()
+        self.stop()
+
+    def test_subscribing(self) -> None:
+        """It has accepted both, and not answered."""
+        self.link.start()
+        self.accept(), self.accept()
+        self.stop()
+
+    def test_up(self) -> None:
+        """The link stands; who waits for a reply is told that there is none."""
+        self.link.start()
+        self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"")
+        self.stop()
+        self.failureResultOf(reply, RedisGone)
+        self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
+
+    def test_disconnecting(self) -> None:
+        """One connection was lost, and the other is being closed: the end waits for it."""
+        self.link.start()
+        self.connect()[0].lose()
+        stopped = self.link.stop()
+        self.assertNoResult(stopped)
+        self.clock.advance(0)
+        self.successResultOf(stopped)
+        self.check_nothing_left()
+
+    def test_pausing(self) -> None:
+        """The server has refused, and is to be asked again later."""
+        self.link.start()
+        self.refuse()
+        self.stop()
+
+    def test_from_up(self) -> None:
+        """The user ends it when it hears that the link stands."""
+        stopped: list[Deferred[None]] = []
+        self.user.when_up = lambda: stopped.append(self.link.stop())
+        self.link.start()
+        self.connect()
+        self.clock.advance(0)
+        self.successResultOf(stopped[0])
+        self.check_nothing_left()
+        self.assertEqual(self.user.told, ["up"])
+
+    def test_from_down(self) -> None:
+        """The user ends it when it hears that the link is lost."""
+        stopped: list[Deferred[None]] = []
+        self.user.when_down = lambda: stopped.append(self.link.stop())
+        self.link.start()
+        self.connect()[0].lose()
+        self.clock.advance(0)
+        self.successResultOf(stopped[0])
+        self.check_nothing_left()
+        self.assertEqual(self.user.told, ["up", "down"])
+
+    def test_twice(self) -> None:
+        """A second end changes nothing."""
+        self.link.start()
+        self.connect()
+        self.stop()
+        self.stop()
+
+
+class Commands:
+    """How a scripted server reads: commands as lists of bytes."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def feed(self, data: bytes) -> list[list[bytes]]:
+        self._data += data
+        commands = []
+        while (command := self._take()) is not None:
+            commands.append(command)
+        return commands
+
+    def _take(self) -> list[bytes] | None:
+        lines = self._data.split(b"\r\n")
+        if len(lines) < 2 or not lines[0].startswith(b"*"):
+            return None
+        count = 2 * int(lines[0][1:])
+        if len(lines) < count + 2:
+            return None
+        self._data = b"\r\n".join(lines[count + 1 :])
+        return lines[2 : count + 1 : 2]
+
+
+class ScriptedServer(Factory):
+    """
+    A server that says what the test wants.
+
+    @ivar answer: from a command to the reply; None to say nothing, C{Exception} to close.
+    """
+
+    noisy = False
+
+    def __init__(self, answer: Callable[[list[bytes]], bytes | None]) -> None:
+        self.answer = answer
+        self.commands: list[list[bytes]] = []
+        self.connections: list[ScriptedConnection] = []
+        self.accepted = 0
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        self.accepted += 1
+        return ScriptedConnection(self)
+
+
+class ScriptedConnection(Protocol):
+    """One connection to it."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.reader = Commands()
+
+    def connectionMade(self) -> None:
+        self.server.connections.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        for command in self.reader.feed(data):
+            self.server.commands.append(command)
+            try:
+                reply = self.server.answer(command)
+            except Exception:
+                self.transport.abortConnection()
+                return
+            if reply is not None:
+                self.transport.write(reply)
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.server.connections.remove(self)
+
+
+class SocketLinkTests(TestCase):
+    """A link on TCP, to a server that the test plays."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.patch(module, "FIRST_PAUSE", 0.01)
+        self.patch(module, "LONGEST_PAUSE", 0.05)
+
+    async def serve(self, answer: Callable[[list[bytes]], bytes | None], port: int = 0) -> int:
+        """Listen; the port."""
+        self.server = ScriptedServer(answer)
+        listening = await TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(self.server)
+        self.addCleanup(listening.stopListening)
+        return int(listening.getHost().port)
+
+    def link(self, url: str) -> tuple[Link, User]:
+        """Start a link; at the end of the test it leaves no connection."""
+        user = User()
+        link = Link(reactor, parse(url), CHANNEL, user)
+
+        async def stop() -> None:
+            await link.stop()
+            if hasattr(self, "server"):
+                await until(lambda: not self.server.connections)
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        link.start()
+        return link, user
+
+    @staticmethod
+    def good(command: list[bytes]) -> bytes | None:
+        """What a server in order says."""
+        if command[0] == b"SUBSCRIBE":
+            return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(command[1]), command[1])
+        if command[0] == b"EVALSHA":
+            return b"$2\r\nhi\r\n"
+        return b"+OK\r\n"
+
+    async def test_refused_then_accepted(self) -> None:
+        """A server that starts after the proxy is found."""
+        port = await self.serve(self.good)
+        await self.server_gone()
+        link, user = self.link(f"redis://127.0.0.1:{port}")
+        with capturedLogs() as log:
+            await until(lambda: any("not usable" in event.get("line", "") for event in log))
+        await self.serve(self.good, port)
+        await until(lambda: user.told == ["up"])
+        self.assertEqual(await link.script(SCRIPT, "k", b"a"), b"hi")
+
+    async def server_gone(self) -> None:
+        """Listen no more."""
+        cleanup, arguments, _ = self._cleanups.pop()
+        await cleanup(*arguments)
+
+    async def test_no_delay(self) -> None:
+        """The end of a batch that fills more than a packet does not wait for an acknowledgement."""
+        port = await self.serve(self.good)
+        link, user = self.link(f"redis://127.0.0.1:{port}")
+        await until(lambda: user.told == ["up"])
+        self.assertTrue(all(c.transport.getTcpNoDelay() for c in link._connections))
+
+    async def test_auth_refused(self) -> None:
+        """A wrong password is tried again, until it is right."""
+        right = False
+
+        def answer(command: list[bytes]) -> bytes | None:
+            if command[0] == b"AUTH" and not right:
+                return b"-WRONGPASS no\r\n"
+            return self.good(command)
+
+        port = await self.serve(answer)
+        _, user = self.link(f"redis://:pw@localhost:{port}/3")
+        await until(lambda: self.server.accepted > 2)
+        self.assertEqual(user.told, [])
+        right = True
+        await until(lambda: user.told == ["up"])
+        self.assertEqual(
+            self.server.commands[-5:],
+            [
+                *([b"AUTH", b"pw"], [b"SELECT", b"3"]),
+                *([b"AUTH", b"pw"], [b"SELECT", b"3"], [b"SUBSCRIBE", CHANNEL.encode()]),
+            ],
+        )
+
+    async def test_lost_during_auth(self) -> None:
+        """Connections that are reset while they log in are made again, which txredisapi alone would not do."""
+        lost = 0
+
+        def answer(command: list[bytes]) -> bytes | None:
+            nonlocal lost
+            if command[0] in (b"AUTH", b"SELECT") and lost < 4:
+                lost += command[0] == b"AUTH" or lost % 2
+                if lost % 2:
+                    raise OSError
+            return self.good(command)
+
+        port = await self.serve(answer)
+        _, user = self.link(f"redis://we:pw@127.0.0.1:{port}/3")
+        await until(lambda: user.told == ["up"])
+        self.assertEqual(lost, 4)
+
+    async def test_silent(self) -> None:
+        """A server that accepts and never answers is given up after a time."""
+        self.patch(module, "HANDSHAKE", 0.05)
+        port = await self.serve(lambda command: None)
+        _, user = self.link(f"redis://127.0.0.1:{port}")
+        await until(lambda: self.server.accepted >= 4)
+        self.server.answer = self.good
+        await until(lambda: user.told == ["up"])
+
+    async def test_reply_lost(self) -> None:
+        """The server dies while it works: who waits for its reply hears of it, and the link comes back."""
+        port = await self.serve(self.good)
+        link, user = self.link(f"redis://127.0.0.1:{port}")
+        await until(lambda: user.told == ["up"])
+
+        def die(command: list[bytes]) -> bytes | None:
+            self.server.answer = self.good
+            raise OSError
+
+        self.server.answer = die
+        reply = link.script(SCRIPT, "k", b"a")
+        with self.assertRaises(RedisGone):
+            await reply
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertEqual(await link.script(SCRIPT, "k", b"a"), b"hi")
+
+    async def test_name_unknown(self) -> None:
+        """A host that cannot be resolved is trouble like any other; the end may come while it is looked up."""
+        with capturedLogs() as log:
+            self.link("redis://nowhere.invalid")
+            await until(lambda: any("not usable" in event.get("line", "") for event in log))
+        link, _ = self.link("redis://nowhere.invalid")
+        await link.stop()
+
+
+class ValkeyLinkTests(TestCase):
+    """A link to a real server."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        self.patch(module, "FIRST_PAUSE", 0.01)
+        self.client = valkey.client()
+        self.addCleanup(self.client.close)
+        self.channel = valkey.namespace()
+        self.addCleanup(self.check_nothing_left)
+        self.before = self.ids()
+
+    def ids(self) -> dict[int, str]:
+        """The server's connections, each with its last command."""
+        return {int(client["id"]): client["cmd"] for client in self.client.client_list()}
+
+    def check_nothing_left(self) -> Any:
+        """Fires when the server has no connection more than before."""
+        return until(lambda: self.ids().keys() <= self.before.keys())
+
+    async def link(self, address: RedisAddress | None = None) -> tuple[Link, User]:
+        user = User()
+        link = Link(reactor, address or valkey.address(), self.channel, user)
+        self.addCleanup(link.stop)
+        link.start()
+        await until(lambda: user.told == ["up"])
+        return link, user
+
+    async def test_script(self) -> None:
+        """A script runs, by its digest or by its text, with bytes that are no text."""
+        link, _ = await self.link()
+        script = b"return ARGV[1] .. KEYS[1] .. '%s'" % self.channel.encode()
+        for _ in range(3):
+            answer = await link.script(script, "{k}", b"\x00\xff\r\n")
+            self.assertEqual(answer, b"\x00\xff\r\n{k}" + self.channel.encode())
+        self.client.script_flush()
+        answers = [link.script(script, "{k}", b"%d" % number) for number in range(3)]
+        for number, answer in enumerate(answers):
+            self.assertEqual(await answer, b"%d{k}" % number + self.channel.encode())
+
+    async def test_large(self) -> None:
+        """A reply of megabytes arrives whole."""
+        link, _ = await self.link()
+        data = bytes(range(256)) * 4 * 4096
+        self.assertEqual(await link.script(b"return ARGV[1]", "k", data), data)
+
+    async def test_messages(self) -> None:
+        """Messages arrive in their order, many at once."""
+        _, user = await self.link()
+        payloads = [b"\x93%d\r\n" % number for number in range(500)]
+        with self.client.pipeline() as pipeline:
+            for payload in payloads:
+                pipeline.publish(self.channel, payload)
+            pipeline.execute()
+        await until(lambda: len(user.told) == 501)
+        self.assertEqual(user.told, ["up", *payloads])
+
+    async def check_killed(self, kind: str) -> None:
+        """The server closes one of the link's connections."""
+        link, user = await self.link()
+        ours = {number: cmd for number, cmd in self.ids().items() if number not in self.before}
+        self.assertEqual(len(ours), 2)
+        [victim] = [number for number, cmd in ours.items() if (cmd == "subscribe") == (kind == "messages")]
+        self.client.client_kill_filter(_id=victim)
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertFalse(ours.keys() & self.ids().keys())
+        self.assertEqual(await link.script(b"return ARGV[1]", "k", b"a"), b"a")
+        self.client.publish(self.channel, b"hello")
+        await until(lambda: user.told[3:] == [b"hello"])
+
+    async def test_commands_killed(self) -> None:
+        """The connection for scripts is lost: both are made anew."""
+        await self.check_killed("commands")
+
+    async def test_messages_killed(self) -> None:
+        """The connection for messages is lost: both are made anew."""
+        await self.check_killed("messages")
+
+    async def test_user(self) -> None:
+        """A user with a password, and a database of its own."""
+        self.client.acl_setuser(
+            "we", enabled=True, passwords=["+p:w/d@"], keys=["*"], channels=["*"], commands=["+@all"]
+        )
+        self.addCleanup(self.client.acl_deluser, "we")
+        address = RedisAddress(
+            "unix", path=valkey.address().path, username="we", password="p:w/d@", database=3
+        )
+        link, _ = await self.link(address)
+        script = b"return server.acl_check_cmd and 'x' or 'y'"
+        self.assertEqual(await link.script(script, "k", b""), b"x")
+        ours = [c for c in self.client.client_list() if int(c["id"]) not in self.before]
+        self.assertEqual({(c["user"], c["db"]) for c in ours}, {("we", "3")})
+
+    async def test_error(self) -> None:
+        """A script that fails says so, and the link stands."""
+        link, user = await self.link()
+        with self.assertRaises(txredisapi.ResponseError):
+            await link.script(b"return redis.call('nonsense')", "k", b"")
+        with self.assertRaises(txredisapi.ResponseError):
+            await link.script(b"not lua", "k", b"")
+        self.assertEqual(user.told, ["up"])
