@@ -127,6 +127,15 @@ class BuildTests(SynchronousTestCase):
         self.assertEqual(config.backend["app"].max_concurrent, 3)
         self.assertEqual(config.limit[2].key, "path")
 
+    def test_control_characters(self) -> None:
+        """No control character of the data breaks the line or reaches a terminal."""
+        for letter, escape in [("\n", "\\n"), ("\x1b", "\\u001b"), ("\x85", "\\x85"), ("\u2028", "\\u2028")]:
+            self.assertEqual(
+                lines({"queue": f"a{letter}b"}), [f'queue: must be a table, not the text "a{escape}b"']
+            )
+            (line,) = lines({f"a{letter}b": 1})
+            self.assertTrue(line.startswith(f'unknown name "a{escape}b"'), line)
+
     def test_not_a_table(self) -> None:
         """Not even a table is one line."""
         self.assertEqual(lines([]), ["must be a table, not a list"])

@@ -43,9 +43,15 @@ class Problem:
     at_parent: bool = False
 
     def line(self, config: Config) -> str:
-        """The problem as it is shown: C{limit 2 ("foo"), max_concurrent: must be…}."""
+        """
+        The problem as it is shown: C{limit 2 ("foo"), max_concurrent: must be…}. Control characters of the
+        configuration are escaped, so that they neither break the line nor reach a terminal.
+        """
         place = place_name(self.path[:-1] if self.at_parent else self.path, config)
-        return f"{place}: {self.text}" if place else self.text
+        line = f"{place}: {self.text}" if place else self.text
+        return "".join(
+            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
+        )
 
 
 def place_name(path: Path, config: Config) -> str:
