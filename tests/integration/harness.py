@@ -1,0 +1,409 @@
+"""
+What the tests of this directory share: processes, clients, and the wait for a condition.
+
+Every process of a test carries a mark in its environment, which what it starts itself inherits: so the end of a test
+sees whether anything is left of a proxy.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import Any
+
+import attrs
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests import valkey
+from tests.process import Child, python
+
+MARK = "THRTWISTED_TEST"
+
+#: How often a figure is measured until it is good: something else may have had the processor.
+ATTEMPTS = 3
+
+_numbers = count(1)
+
+
+async def until(condition: Callable[[], object], limit: float = 20.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not come about in {limit:g} s")
+        await deferLater(reactor, 0.01)
+
+
+def unused_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# Clients --------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Answer:
+    """
+    What a client got.
+
+    @ivar status: 0 if the connection ended before there was a head.
+    @ivar complete: whether the body came to its end.
+    @ivar at: when (C{time.monotonic}).
+    """
+
+    status: int
+    headers: Any
+    body: bytes
+    complete: bool
+    at: float
+
+    @classmethod
+    def read(cls, received: bytes) -> Answer:
+        """The answer in what a connection brought until it ended."""
+        now = time.monotonic()
+        response = http.client.HTTPResponse(_Received(received))  # type: ignore[arg-type]
+        try:
+            response.begin()
+        except (http.client.HTTPException, ConnectionError):
+            return cls(0, {}, b"", False, now)
+        try:
+            return cls(response.status, response.headers, response.read(), True, now)
+        except http.client.IncompleteRead as cut:
+            return cls(response.status, response.headers, cut.partial, False, now)
+
+
+class _Received:
+    """A socket that was read to its end."""
+
+    def __init__(self, received: bytes) -> None:
+        self._received = received
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._received)
+
+
+class Client(Protocol):
+    """
+    One request, on a connection of its own.
+
+    @ivar answer: fires with the L{Answer} when the connection ends.
+    @ivar received: the bytes so far, the head's among them.
+    """
+
+    transport: Any
+
+    def __init__(self, request: bytes) -> None:
+        self.answer: Deferred[Answer] = Deferred()
+        self.received = bytearray()
+        self._request = request
+
+    def connectionMade(self) -> None:
+        self.transport.write(self._request)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: object = None) -> None:
+        self.answer.callback(Answer.read(bytes(self.received)))
+
+    def leave(self) -> None:
+        """Close the connection at once."""
+        if not self.answer.called:
+            self.transport.abortConnection()
+
+    def pause(self) -> None:
+        """Read no more."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read again."""
+        self.transport.resumeProducing()
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Running:
+    """
+    A process that listens.
+
+    @ivar child: its output and its end.
+    @ivar port: where it listens on 127.0.0.1.
+    """
+
+    child: Child
+    process: Any
+    port: int = 0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid  # type: ignore[no-any-return]
+
+    def signal(self, name: str) -> Deferred[int]:
+        """Send a signal; fires with the exit status, as C{child.ended}."""
+        self.process.signalProcess(name)
+        return self.child.ended
+
+    def memory(self, field: str) -> int:
+        """C{VmRSS} or C{VmHWM}, in bytes (proc(5))."""
+        with open(f"/proc/{self.pid}/status") as status:
+            [size] = re.findall(rf"^{field}:\s+(\d+) kB$", status.read(), re.MULTILINE)
+        return int(size) * 1024
+
+
+@attrs.frozen
+class Work:
+    """One request as the application saw it; its end is infinite as long as it is at work."""
+
+    name: str
+    begin: float
+    end: float
+
+
+class Backend(Running):
+    """An application's process, which tells what it does."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def begun(self, name: str) -> Deferred[None]:
+        """Fires when the request of this name is in the application."""
+        return self.child.said(f" begin {name}\n".encode())
+
+    def ended(self, name: str) -> Deferred[None]:
+        """Fires when the application has finished with the request of this name."""
+        return self.child.said(f" end {name}\n".encode())
+
+    def work(self, prefix: str = "") -> list[Work]:
+        """What was done, in the order in which it began; or what was done under names that begin so."""
+        done: dict[str, Work] = {}
+        for seconds, what, name in re.findall(
+            r"^(\S+) (begin|end) (\S+)\n", self.child.output.decode(), re.M
+        ):
+            if what == "begin":
+                assert name not in done, f"{name} was forwarded twice"
+                done[name] = Work(name, float(seconds), float("inf"))
+            else:
+                done[name] = attrs.evolve(done[name], end=float(seconds))
+        return sorted(
+            (work for work in done.values() if work.name.startswith(prefix)), key=lambda work: work.begin
+        )
+
+    def names(self) -> list[str]:
+        """Whose work it was, in order."""
+        return [work.name for work in self.work()]
+
+
+def most_at_once(work: list[Work]) -> int:
+    """How many were in the application together, at the worst moment."""
+    changes = sorted([(each.begin, 1) for each in work] + [(each.end, -1) for each in work])
+    most = now = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def busy(work: list[Work], slots: int) -> float:
+    """The share of the time, from the first begin to the last end, in which the slots were in use."""
+    span = max(each.end for each in work) - min(each.begin for each in work)
+    return sum(each.end - each.begin for each in work) / (slots * span)
+
+
+def left_over(mark: str) -> list[int]:
+    """The processes that carry a mark."""
+    entry = f"{MARK}={mark}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError), open(f"/proc/{name}/environ", "rb") as environment:
+                if entry in environment.read().split(b"\0"):
+                    found.append(int(name))
+    return found
+
+
+# The case -------------------------------------------------------------------------------------------------------------
+
+
+class IntegrationCase(TestCase):
+    """
+    A test with processes, none of which it leaves behind.
+
+    @ivar namespace: of this test alone, in the Redis of all tests.
+    """
+
+    timeout = 60
+
+    if not os.path.isdir("/proc/self"):
+        skip = "processes are looked at through /proc"
+
+    def setUp(self) -> None:
+        self.namespace = valkey.namespace()
+        self._mark = f"{os.getpid()}-{next(_numbers)}"
+        self._proxies: list[Running] = []
+        self._others: list[Child] = []
+        self._clients: list[Client] = []
+        self.addCleanup(self._tear_down)
+
+    async def _tear_down(self) -> None:
+        """Stop everything: the proxies as a user would."""
+        for client in self._clients:
+            client.leave()
+        await gatherResults([client.answer for client in self._clients], consumeErrors=True)
+        proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
+        stopped = [await proxy.signal("TERM") for proxy in proxies]
+        orphans = left_over(f"proxy-{self._mark}")
+        for pid in [*orphans, *left_over(f"other-{self._mark}")]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await gatherResults([child.ended for child in self._others])
+        await until(lambda: not left_over(f"other-{self._mark}"))
+        self.assertEqual(orphans, [], "processes of a proxy that has ended")
+        self.assertEqual(stopped, [-signal.SIGTERM] * len(stopped))
+        for proxy in self._proxies:
+            self.assertNotIn("Traceback", (proxy.child.output + proxy.child.errors).decode())
+
+    # Proxies
+
+    async def proxy(self, config: str, *, redis: str = "", measured: bool = True) -> Running:
+        """
+        A proxy process that listens.
+
+        @param config: what follows the top of a configuration: its tables.
+        @param redis: the URL; without it, the Redis of all tests.
+        @param measured: whether coverage may slow it down.
+        """
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(
+                f'listen = "tcp:0:interface=127.0.0.1"\nshutdown_timeout = 0.5\n{config}\n'
+                f'[redis]\nurl = "{redis or valkey.url()}"\nnamespace = "{self.namespace}"\nlease = 1.0\n'
+            )
+        with self._marked("proxy", measured=measured):
+            command = ("-m", "tests.integration.twistd", "-n", "--pidfile=", "thrproxy", "--config", path)
+            proxy = Running(*python(*command))
+        self._proxies.append(proxy)
+        proxy.port = await self._listening(proxy.child, rb"Site starting on (\d+)\n")
+        await until(lambda: rb"connected" in proxy.child.output or not redis)
+        return proxy
+
+    # Backends
+
+    async def lean(self) -> Backend:
+        """The application on a server with little overhead."""
+        return await self._backend(rb"listens on \S+:(\d+)\n", "tests.integration.lean")
+
+    async def waitress(self, threads: int) -> Backend:
+        """The application on waitress."""
+        return await self._backend(
+            rb"Serving on \S+:(\d+)\n",
+            *("waitress", "--listen=127.0.0.1:0", f"--threads={threads}"),
+            "tests.integration.application:application",
+        )
+
+    async def gunicorn(self, threads: int) -> Backend:
+        """The application on gunicorn."""
+        return await self._backend(
+            rb"Listening at: \S+:(\d+) ",
+            *("gunicorn", "--bind=127.0.0.1:0", "--worker-class=gthread", f"--threads={threads}"),
+            "tests.integration.application",
+        )
+
+    async def _backend(self, listening: bytes, *command: str) -> Backend:
+        backend = Backend(*self.other("-m", *command))
+        backend.port = await self._listening(backend.child, listening)
+        return backend
+
+    def other(self, *command: str) -> tuple[Child, Any]:
+        """Any other process of the test's, which is killed in the end."""
+        with self._marked("other", measured=False):
+            child, process = python(*command)
+        self._others.append(child)
+        return child, process
+
+    @contextmanager
+    def _marked(self, part: str, *, measured: bool) -> Iterator[None]:
+        kept = dict(os.environ)
+        os.environ[MARK] = f"{part}-{self._mark}"
+        if not measured:
+            for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+                del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+    async def _listening(self, child: Child, line: bytes) -> int:
+        """The port that a process says in a line."""
+        pattern = re.compile(line)
+
+        def ports() -> list[bytes]:
+            if child.ended.called:
+                raise AssertionError((child.output + child.errors).decode())
+            return pattern.findall(child.output + child.errors)
+
+        await until(ports)
+        return int(ports()[0])
+
+    # Clients
+
+    def ask(
+        self,
+        server: Running,
+        target: str,
+        headers: dict[str, str] | None = None,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> Client:
+        """Send a request."""
+        fields = {"Host": "localhost", "Connection": "close", **(headers or {})}
+        if body:
+            fields["Content-Length"] = str(len(body))
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        client = Client("\r\n".join([*lines, "", ""]).encode() + body)
+        self._clients.append(client)
+        connecting = connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", server.port), client)
+        connecting.addErrback(lambda failure: client.answer.errback(failure))
+        return client
+
+    async def let(self, backend: Backend, name: str) -> None:
+        """Let a request of C{/hold/NAME} end."""
+        answer = await self.ask(backend, f"/let/{name}").answer
+        self.assertEqual(answer.status, 200)
+
+    # Redis
+
+    def waiting(self) -> int:
+        """How many tickets wait, as Redis has it."""
+        with valkey.client() as redis:
+            return int(redis.hget(f"{{{self.namespace}}}:gate", "waiting") or 0)
+
+    def admitted(self) -> int:
+        """How many slots are taken, as Redis has it."""
+        with valkey.client() as redis:
+            return sum(map(int, redis.hvals(f"{{{self.namespace}}}:used")))
+
+    def keys(self) -> list[bytes]:
+        """What this test has in Redis."""
+        with valkey.client() as redis:
+            return list(redis.scan_iter(match=f"{{{self.namespace}}}*"))

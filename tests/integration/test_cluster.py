@@ -1,0 +1,103 @@
+"""Two proxy processes on one Redis: one set of slots, one queue."""
+
+from __future__ import annotations
+
+import time
+
+from twisted.internet.defer import gatherResults
+
+from tests.integration.harness import (
+    ATTEMPTS,
+    Backend,
+    Client,
+    IntegrationCase,
+    Running,
+    busy,
+    most_at_once,
+    until,
+)
+
+CONFIG = """
+[backend.app]
+url = "{url}"
+
+[[limit]]
+name = "all"
+max_concurrent = {slots}
+
+[[rule]]
+when = {{ header = {{ X-Urgent = "yes" }} }}
+then = {{ priority = 1 }}
+"""
+
+
+class ClusterTests(IntegrationCase):
+    """Both processes together."""
+
+    async def cluster(self, slots: int, *, measured: bool = True) -> tuple[Backend, Running, Running]:
+        """A backend and the two proxies before it."""
+        backend = await self.lean()
+        config = CONFIG.format(url=backend.url, slots=slots)
+        first = await self.proxy(config, measured=measured)
+        return backend, first, await self.proxy(config, measured=measured)
+
+    async def test_slots(self) -> None:
+        """With four slots, 200 requests of 50 ms through both at once never meet a fifth, and waste no slot."""
+        backend, *proxies = await self.cluster(4, measured=False)
+        shares = []
+        for attempt in range(ATTEMPTS):
+            clients = [
+                self.ask(proxies[number % 2], f"/work/{attempt}-{number}?seconds=0.05")
+                for number in range(200)
+            ]
+            answers = await gatherResults([client.answer for client in clients])
+            self.assertEqual([answer.status for answer in answers], [200] * 200)
+            work = backend.work(f"{attempt}-")
+            self.assertEqual(len(work), 200)
+            self.assertEqual(most_at_once(work), 4)
+            shares.append(busy(work, 4))
+            if shares[-1] > 0.9:
+                return
+        self.fail(f"the slots were in use for {shares} of the time")
+
+    async def test_order(self) -> None:
+        """Those who wait go in the order of their arrival, wherever they wait; an urgent one goes first."""
+        backend, *proxies = await self.cluster(1)
+        clients = [self.ask(proxies[0], "/hold/working")]
+        await backend.begun("working")
+        for number in range(12):
+            clients.append(self.ask(proxies[number % 2], f"/work/waiting-{number}?seconds=0"))
+            await until(lambda number=number: self.waiting() == number + 1)
+        clients.append(self.ask(proxies[1], "/work/urgent?seconds=0", {"X-Urgent": "yes"}))
+        await until(lambda: self.waiting() == 13)
+        await self.let(backend, "working")
+        await gatherResults([client.answer for client in clients])
+        patient = [f"waiting-{number}" for number in range(12)]
+        self.assertEqual(backend.names(), ["working", "urgent", *patient])
+        self.assertEqual(most_at_once(backend.work()), 1)
+
+    async def test_killed(self) -> None:
+        """What a killed process held and waited for is free for the other within its lease and a second."""
+        backend, doomed, other = await self.cluster(2)
+        lost = await self.filled(backend, doomed, ["lost-1", "lost-2"], ["lost-3", "lost-4"])
+        kept = [self.ask(other, f"/work/kept-{number}?seconds=0") for number in range(2)]
+        await until(lambda: self.waiting() == 4)
+        killed = time.monotonic()
+        await doomed.signal("KILL")
+        answers = await gatherResults([client.answer for client in kept])
+        self.assertEqual([answer.status for answer in answers], [200, 200])
+        began = {work.name: work.begin - killed for work in backend.work()}
+        self.assertLess(max(began["kept-0"], began["kept-1"]), 1.0 + 1.0)  # lease + 1 s
+        self.assertEqual(sorted(began), ["kept-0", "kept-1", "lost-1", "lost-2"])
+        for client in lost:
+            self.assertEqual((await client.answer).status, 0)
+
+    async def filled(
+        self, backend: Backend, proxy: Running, working: list[str], waiting: list[str]
+    ) -> list[Client]:
+        """All slots are taken by requests of a process, and more of its requests wait."""
+        clients = [self.ask(proxy, f"/hold/{name}") for name in working]
+        await gatherResults([backend.begun(name) for name in working])
+        clients += [self.ask(proxy, f"/hold/{name}") for name in waiting]
+        await until(lambda: self.waiting() == len(waiting))
+        return clients
