@@ -19,17 +19,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 
+from tests.integration import twistd
 from tests.process import Child, end, python
 from thrtwisted import demo
 from thrtwisted.config import Backend
 from thrtwisted.listen import Listener, endpoint
-
-RUN = """
-import sys
-from twisted.scripts.twistd import run
-sys.argv[0] = "twistd"
-run()
-"""
 
 
 def free_port() -> int:
@@ -118,7 +112,7 @@ class DemonstrationTests(TestCase):
         self.directory = self.mktemp()
         os.makedirs(self.directory)
         child, process = python(
-            *("-c", RUN, "-n", "thrproxy", "--demo", "--listen", "tcp:0:interface=127.0.0.1"),
+            *(twistd.__file__, "-n", "thrproxy", "--demo", "--listen", "tcp:0:interface=127.0.0.1"),
             *("--backend", f"http://127.0.0.1:{port}"),
             directory=self.directory,
         )

@@ -21,6 +21,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 
 from tests import valkey
+from tests.integration import twistd
 from tests.process import Child, end, python
 from thrtwisted import tap, toml
 from thrtwisted.check import effective
@@ -42,15 +43,15 @@ key = "python:keys_beside_the_file:key"
 max_concurrent = 2
 """
 
-#: What the script twistd does; and at last, what it has imported of ours.
-RUN = """
+#: twistd's own help, and then what it has imported of ours.
+HELP = """
 import sys
 from twisted.scripts.twistd import run
-sys.argv[0] = "twistd"
+sys.argv = ["twistd", "--help"]
 try:
     run()
 finally:
-    if '--help' in sys.argv[:2]: print("IMPORTED", [name for name in sys.modules if name.startswith("thrtwisted")])
+    print("IMPORTED", [name for name in sys.modules if name.startswith("thrtwisted")])
 """
 
 
@@ -207,7 +208,7 @@ class TwistdTests(TestCase):
         """Run twistd in an empty directory."""
         self.directory = self.mktemp()
         os.makedirs(self.directory)
-        child, process = python("-c", RUN, *arguments, directory=self.directory)
+        child, process = python(twistd.__file__, *arguments, directory=self.directory)
         self.addCleanup(end, child, process)
         return child, process
 
@@ -227,7 +228,7 @@ class TwistdTests(TestCase):
 
     async def test_help(self) -> None:
         """twistd's own help names the command, and imports nothing of the package."""
-        child, _ = self.twistd("--help")
+        child, _ = python("-c", HELP)
         self.assertEqual(await child.ended, 0)
         self.assertIn(b"thrproxy", child.output)
         self.assertIn(b"IMPORTED []", child.output)

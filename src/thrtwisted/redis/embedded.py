@@ -188,8 +188,8 @@ class EmbeddedServer:
         self._cancel_timer()
         self._process = None
         directory, self._directory = self._directory, None
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+        assert directory is not None
+        shutil.rmtree(directory, ignore_errors=True)
         starting, self._starting = self._starting, None
         stopping, self._stopping = self._stopping, []
         if starting is not None:
