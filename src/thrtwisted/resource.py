@@ -25,7 +25,7 @@ from .config import Config, default_backend
 from .errors import ExchangeError
 from .exchange import Exchange, ResponseHead
 from .forward import Forwarder, RequestBody, end_to_end, origin_form
-from .gate import IGate, Ticket
+from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
 from .rules import Rules
 
@@ -60,11 +60,11 @@ class ProxyResource(Resource):
     def render(self, request: Any) -> int:
         """Begin an exchange. It is finished later."""
         self._under_way += 1
-        self._serve(request).addErrback(self._failed).addCallback(self._served)
+        self._serve(request).addErrback(self._failed, request).addCallback(self._ended)
         return NOT_DONE_YET
 
     def when_idle(self) -> Deferred[None]:
-        """Fires when no exchange is under way any more."""
+        """Fires when no exchange is under way any more, neither with a client nor in a backend."""
         if not self._under_way:
             return succeed(None)
         self._idle.append(Deferred())
@@ -73,10 +73,12 @@ class ProxyResource(Resource):
     @inlineCallbacks
     def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:
         client = _Client(request, self._clock if self._server_timing else None)
-        with ExitStack() as at_end:
-            body = RequestBody.take(request)
-            at_end.callback(body.close)
-            try:
+        if client.left:
+            return
+        try:
+            with ExitStack() as at_end:
+                body = RequestBody.take(request)
+                at_end.callback(body.close)
                 exchange = self._exchange(request)
                 self._rules.apply(exchange)
                 if exchange.status is not None:
@@ -87,24 +89,26 @@ class ProxyResource(Resource):
                 waiting = self._gate.acquire(ticket)
                 client.when_leaving(waiting.cancel)
                 admission = yield waiting
+                at_end.callback(admission.release)
                 client.admitted()
                 forwarding = forwarder.send(exchange, body)
-                at_end.pop_all()  # the body is the forwarding's now
+                at_end.pop_all()  # the body and the slots are the forwarding's now
                 at_end.callback(forwarding.abandon)
-                forwarding.done.addCallback(lambda _: admission.release())
+                self._under_way += 1
+                forwarding.done.addCallback(self._backend_finished, admission)
                 client.when_leaving(forwarding.abandon)
                 head = yield forwarding.head
                 if not client.left:
                     client.begin(head)
                     yield forwarding.deliver(request)
-            except CancelledError:
-                pass  # the client has left the queue
-            except ExchangeError as error:
-                client.answer(*error_answer(error, request.getHeader(b"accept")))
-            except Exception:
-                self._log.failure("An exchange failed")
-                problem = ExchangeError("The proxy failed.")
-                client.answer(*error_answer(problem, request.getHeader(b"accept")))
+        except ExchangeError as error:
+            client.answer(*error_answer(error, request.getHeader(b"accept")))
+        except Exception as error:
+            if client.left and isinstance(error, CancelledError):
+                return  # the ticket has left the queue with its client
+            self._log.failure("An exchange failed")
+            problem = ExchangeError("The proxy failed.")
+            client.answer(*error_answer(problem, request.getHeader(b"accept")))
 
     def _exchange(self, request: Any) -> Exchange:
         target, host = origin_form(request.uri, request.method)
@@ -115,10 +119,16 @@ class ProxyResource(Resource):
         address = request.getClientAddress()
         return Exchange(request.method, target, headers, getattr(address, "host", ""), self._default_backend)
 
-    def _failed(self, failure: Failure) -> None:
-        self._log.failure("An exchange could not be answered", failure)
+    def _backend_finished(self, _: None, admission: IAdmission) -> None:
+        admission.release()
+        self._ended(None)
 
-    def _served(self, _: object) -> None:
+    def _failed(self, failure: Failure, request: Any) -> None:
+        """Not even an answer could be given: let the client wait no longer."""
+        self._log.failure("An exchange could not be answered", failure)
+        _cut(request)
+
+    def _ended(self, _: None) -> None:
         self._under_way -= 1
         if not self._under_way:
             idle, self._idle = self._idle, []
@@ -135,7 +145,8 @@ class _Client:
     """
 
     def __init__(self, request: Any, clock: IReactorTime | None) -> None:
-        self.left = False
+        # An application that thinks before it renders this resource may take longer than its client has patience.
+        self.left = request.channel is None
         self._request = request
         self._clock = clock
         self._arrived = clock.seconds() if clock else 0.0
@@ -172,8 +183,7 @@ class _Client:
         if self.left:
             return
         if self._request.startedWriting:
-            # Too late for an answer. An orderly close would look like the end of the response.
-            self._request.transport.abortConnection()
+            _cut(self._request)  # too late for an answer
             return
         self.begin(head)
         self._request.write(body)
@@ -189,3 +199,8 @@ class _Client:
     def _leave(self, _: Failure) -> None:
         self.left = True
         self._leaving()
+
+
+def _cut(request: Any) -> None:
+    """Break off a response. An orderly close of the connection could look like the end of it."""
+    request.transport.abortConnection()

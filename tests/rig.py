@@ -1,0 +1,129 @@
+"""A proxy's resource in memory: clients, a real site, a real gate, real forwarders, and backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
+
+from tests.forward.support import Wire
+from thrtwisted.check import validated
+from thrtwisted.config import Backend, Config
+from thrtwisted.forward import Forwarder
+from thrtwisted.gate import IGate
+from thrtwisted.gate.local import LocalGate
+from thrtwisted.resource import ProxyResource
+
+GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+class RecordedRequest(Request):
+    """A request whose body's file the test can look at."""
+
+    contents: list[Any]
+
+    def process(self) -> None:
+        self.contents.append(self.content)
+        super().process()
+
+
+class Answer:
+    """What a client has got: the first response on its connection."""
+
+    def __init__(self, data: bytes) -> None:
+        head, _, self.body = data.partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        self.line = line
+        self.status = int(line.split(b" ")[1])
+        self.headers = Headers()
+        for field in fields:
+            name, _, value = field.partition(b": ")
+            self.headers.addRawHeader(name, value)
+
+    def header(self, name: str) -> str | None:
+        """The one value of a header."""
+        values = self.headers.getRawHeaders(name, [])
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+
+class Rig:
+    """
+    A proxy in memory.
+
+    @ivar backends: the connections to the backend, in the order in which it accepted them.
+    """
+
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        gate: Callable[[Any], IGate] | None = None,
+        mount: Callable[[Resource], IResource] = lambda resource: resource,
+        **config: Any,
+    ) -> None:
+        self.test = test
+        self.clock = MemoryReactorClock()
+        config.setdefault("backend", {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1)})
+        self.config = validated(Config(**config))
+        queue = self.config.queue
+        self.gate: Any = gate(self.clock) if gate else LocalGate(self.clock, max_waiting=queue.max_waiting)
+        self.forwarders = {
+            name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
+        }
+        self.resource = ProxyResource(self.clock, self.config, self.gate, self.forwarders)
+        self.site = Site(
+            mount(self.resource), timeout=None, reactor=self.clock, parsePOSTFormSubmission=False
+        )
+        self.contents: list[Any] = []
+        contents = self.contents
+        self.site.requestFactory = type("R", (RecordedRequest,), {"contents": contents})  # type: ignore
+        self.clients: list[Wire] = []
+        self.backends: list[Wire] = []
+        test.addCleanup(self.check_nothing_left)
+
+    def request(self, data: bytes = GET) -> Wire:
+        """A client connects and sends its request."""
+        wire = Wire(self.clock, self.site.buildProtocol(None))
+        self.clients.append(wire)
+        wire.receive(data)
+        return wire
+
+    def accept(self) -> Wire:
+        """The backend accepts the next connection."""
+        factory = self.clock.tcpClients[len(self.backends)][2]
+        wire = Wire(self.clock, factory.buildProtocol(None))
+        self.backends.append(wire)
+        return wire
+
+    def refuse(self, error: Exception) -> None:
+        """The last connection to the backend fails."""
+        self.clock.tcpClients[-1][2].clientConnectionFailed(None, Failure(error))
+
+    @property
+    def connections(self) -> int:
+        """How many connections to the backend were asked for."""
+        return len(self.clock.tcpClients)
+
+    def check_nothing_left(self) -> None:
+        """Everybody leaves and all is closed: no ticket, no slot, no timer, no open file, no exchange."""
+        closed = [forwarder.close() for forwarder in self.forwarders.values()]
+        for wire in self.clients + self.backends:
+            wire.lose()
+        self.clock.advance(0)
+        for deferred in closed:
+            self.test.successResultOf(deferred)
+        self.test.successResultOf(self.resource.when_idle())
+        self.test.assertTrue(self.gate.idle, self.gate)
+        self.test.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+        self.test.assertTrue(all(content.closed for content in self.contents))
+
+
+def one_slot(**backend: Any) -> dict[str, Any]:
+    """A configuration with one backend that has one slot."""
+    return {"backend": {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1, **backend)}}
