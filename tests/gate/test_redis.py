@@ -63,6 +63,10 @@ class RedisGateTestCase(TestCase):
     ) -> Deferred[IAdmission]:
         return gate.acquire(Ticket(counters, priority))
 
+    @property
+    def owners(self) -> str:
+        return "{" + self.namespace + "}:owners"
+
     def held(self, counter: str) -> int:
         return int(self.client.hget("{" + self.namespace + "}:used", counter) or 0)
 
@@ -211,6 +215,44 @@ class RedisGateTests(RedisGateTestCase):
         self.assertEqual(self.keys(), [])
 
     @inlineCallbacks
+    def test_close_leaves_the_queue(self) -> Steps:
+        """Those who are sent away by close get no slot any more: it goes to another process at once."""
+        a, b = self.gate(lease=3600.0), self.gate(lease=3600.0)  # no heartbeat can help
+        first = yield self.acquire(a)
+        refused = self.acquire(a)
+        yield until(lambda: self.waiting() == 1)
+        waiting = self.acquire(b)
+        yield until(lambda: self.waiting() == 2)
+        a.close()
+        self.failureResultOf(refused, GateUnavailable)
+        first.release()
+        (yield waiting).release()
+
+    @inlineCallbacks
+    def test_heartbeats_after_close(self) -> Steps:
+        """A gate that is closed keeps its slots for as long as it takes, though its connections be cut."""
+        gate = self.gate(lease=0.5)
+        admission = yield self.acquire(gate)
+        gate.close()
+        self.client.client_kill_filter(_type="normal", skipme=True)
+        yield until(lambda: not gate._connected)
+        yield until(lambda: gate._connected)
+        lease = self.client.zscore(self.owners, gate._owner)
+        yield until(lambda: self.client.zscore(self.owners, gate._owner) > lease + 500)
+        admission.release()
+
+    @inlineCallbacks
+    def test_quit_is_the_last_word(self) -> Steps:
+        """Whatever happens while a gate says goodbye, Redis does not know it again."""
+        gate = self.gate()
+        first, _ = yield gatherResults([self.acquire(gate, TWO) for _ in range(2)])
+        stopping = [gate.stop(), gate.stop()]
+        gate._beat()
+        first.release()
+        yield gatherResults(stopping)
+        self.assertEqual(self.keys(), [])
+
+    @inlineCallbacks
     def test_stop_before_start(self) -> Steps:
         """A gate that was never started stops."""
         gate = RedisGate(reactor, namespace=self.namespace)
@@ -275,6 +317,19 @@ class HealingTests(RedisGateTestCase):
         self.assertEqual(self.held("one"), 1)
         first.release()
         (yield second).release()
+
+    @inlineCallbacks
+    def test_left_before_the_connection(self) -> Steps:
+        """A ticket that comes and leaves while there is no connection never takes a slot."""
+        gate = RedisGate(reactor, namespace=self.namespace, timeout=5.0, lease=3600.0)
+        leaving = self.acquire(gate)
+        leaving.cancel()
+        self.failureResultOf(leaving)
+        gate.start(valkey.address())
+        self.addCleanup(gate.stop)
+        other = self.gate()
+        yield until(lambda: self.count("owners") == 2)
+        (yield self.acquire(other)).release()
 
     @inlineCallbacks
     def test_gone(self) -> Steps:

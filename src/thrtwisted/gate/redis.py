@@ -116,6 +116,7 @@ class RedisGate:
         self._gone = False
         self._doubting: IDelayedCall | None = None
         self._stopping = False
+        self._quit = False
 
     def __repr__(self) -> str:
         return f"<RedisGate {self._owner} {len(self._places)} tickets, {self._held} admitted>"
@@ -151,18 +152,22 @@ class RedisGate:
         """See L{IGate.close}."""
         self._stopping = True
         self._refuse(GateUnavailable(_STOPPING, retry_after=1.0), everybody=True)
+        self._flush()
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
         """See L{IGate.stop}. Fires when Redis has been told, or does not answer, and the connections are closed."""
         self.close()
         yield self._batches
-        if self._connected:
-            self._outbox = [["quit"]]
-            self._flush()
-            yield self._batches
         if self._heart.running:
             self._heart.stop()
+        if self._connected and not self._quit:
+            self._announcing = False
+            self._outbox = [["quit"]]
+            self._flush()
+        # Any batch after this one would make this process known to Redis again, and leave there what it holds.
+        self._quit = True
+        yield self._batches
         self._stop_doubting()
         if self._link is not None:
             yield self._link.stop()
@@ -191,14 +196,19 @@ class RedisGate:
             told.callback(Admission(lambda serial=serial: self._release(serial), waited))  # type: ignore[misc]
 
     def _refuse(self, problem: Exception, *, everybody: bool) -> None:
-        """Send those away who wait; or only those whom Redis has not given a place."""
+        """
+        Send those away who wait; or only those who do not know that Redis has given them a place. The next batch
+        announces who is left.
+        """
         for serial, place in list(self._places.items()):
             if place.told is not None and (everybody or not place.order):
+                self._announcing = True
                 self._send_away(serial, problem)
 
     def _send_away(self, serial: int, problem: Exception) -> None:
-        place = self._places.pop(serial, None)
+        place = self._places.get(serial)
         if place is not None and place.told is not None:
+            del self._places[serial]
             place.told.errback(problem)
 
     def _estimate(self) -> float:
@@ -219,7 +229,7 @@ class RedisGate:
 
     @property
     def _has_news(self) -> bool:
-        return self._connected and bool(self._outbox or self._announcing or self._checking)
+        return self._connected and not self._quit and bool(self._outbox or self._announcing or self._checking)
 
     @inlineCallbacks
     def _send(self) -> Generator[Deferred[Any], Any, None]:
@@ -249,6 +259,8 @@ class RedisGate:
                 [place.serial, int(place.told is None), place.order, place.ticket.priority, *place.wire]
                 for place in self._places.values()
             ]
+            # All of it is in the announcement; and a ticket that left before it was sent must not come after it.
+            self._outbox = []
         operations, self._outbox = self._outbox, []
         self._announcing = False
         self._releasing = 0
@@ -316,7 +328,7 @@ class RedisGate:
         self._connected = True
         self._announcing = True
         self._flush()
-        if not self._heart.running and not self._stopping:
+        if not self._heart.running and not self._quit:
             self._heart.start(self._lease / HEARTBEATS, now=False)
 
     def down(self) -> None:
