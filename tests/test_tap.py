@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -22,6 +23,7 @@ from twisted.web.static import Data
 
 from tests import valkey
 from tests.integration import twistd
+from tests.integration.harness import until
 from tests.process import Child, end, python
 from thrtwisted import tap, toml
 from thrtwisted.check import effective
@@ -170,6 +172,12 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn("pip install 'thrtwisted[embedded]'", self.errors.getvalue())
 
 
+def kill(pid: int) -> None:
+    """Kill what a test has left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
 class GiveUpTests(SynchronousTestCase):
     """Tests for L{tap.give_up}."""
 
@@ -183,7 +191,8 @@ class GiveUpTests(SynchronousTestCase):
             running = False
 
         for file in (pidfile, pidfile, None):
-            error = self.assertRaises(SystemExit, tap.give_up, Stopped, file, "no port")
+            twistd = {"nodaemon": 1, "pidfile": file}
+            error = self.assertRaises(SystemExit, tap.give_up, Stopped, twistd, "no port")
             self.assertEqual(error.code, 1)
         self.assertFalse(os.path.exists(pidfile))
 
@@ -195,7 +204,7 @@ class GiveUpTests(SynchronousTestCase):
         class Running:
             running = True
 
-        tap.give_up(Running, None, "no port")
+        tap.give_up(Running, {}, "no port")
         self.assertEqual(killed, [(os.getpid(), signal.SIGTERM)])
 
 
@@ -289,3 +298,34 @@ class TwistdTests(TestCase):
         self.assertRegex(child.output, rb"cannot listen on tcp:\d+:interface=127.0.0.1: .*in use")
         self.assertNotIn(b"Traceback", child.output + child.errors)
         self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_daemon_port_taken(self) -> None:
+        """Who starts it in the background is told of a port that is taken, with a status and one line."""
+        url = await self.backend()
+        port = url.rpartition(":")[2]
+        child, _ = self.twistd("thrproxy", "--backend", url, "--listen", f"tcp:{port}:interface=127.0.0.1")
+        self.assertEqual(await child.ended, 1)
+        self.assertRegex(child.errors, rb"cannot listen on tcp:\d+:interface=127.0.0.1: .*in use")
+        self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertEqual(os.listdir(self.directory), ["twistd.log"])
+
+    async def test_daemon(self) -> None:
+        """In the background it serves as well, and stops when it is told to."""
+        url = await self.backend()
+        child, _ = self.twistd(
+            *("thrproxy", "--backend", url, "--redis", "embedded:"),
+            *("--listen", "unix:door", "--listen", "tcp:0:interface=127.0.0.1"),
+        )
+        self.assertEqual(await child.ended, 0, child.errors)
+        files = {name: os.path.join(self.directory, name) for name in ("twistd.pid", "twistd.log", "door")}
+        with open(files["twistd.pid"]) as file:
+            pid = int(file.read())
+        self.addCleanup(kill, pid)
+        with open(files["twistd.log"]) as file:
+            [port] = re.findall(r"Site starting on (\d+)", file.read())
+        response = await Agent(reactor).request(b"GET", f"http://127.0.0.1:{port}/".encode())
+        self.assertEqual(await readBody(response), b"the application")
+        os.kill(pid, signal.SIGTERM)
+        await until(lambda: not os.path.exists(files["twistd.pid"]))
+        with open(files["twistd.log"]) as file:
+            self.assertIn("Server Shut Down", file.read())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
@@ -131,8 +132,7 @@ def makeService(options: Options) -> IService:
     from .service import Proxy
 
     services = MultiService()
-    twistd: dict[str, Any] = options.parent or {}
-    stop = partial(give_up, reactor, twistd.get("pidfile"))
+    stop = partial(give_up, reactor, options.parent or {})
     proxy = Proxy(reactor, options.config)
     proxy.setServiceParent(services)  # type: ignore[no-untyped-call]
     site = Site(proxy.resource, parsePOSTFormSubmission=False, timeout=IDLE_CLIENT)
@@ -152,18 +152,22 @@ def places(config: Config) -> list[str]:
     return [config.listen] if isinstance(config.listen, str) else config.listen
 
 
-def give_up(reactor: Any, pidfile: str | None, problem: str) -> None:
+def give_up(reactor: Any, twistd: Mapping[str, Any], problem: str) -> None:
     """
     End the process with one line and a status other than 0, for the proxy cannot do its work.
 
-    @param pidfile: what twistd would remove, had it the time: a stale one stops the next start in a container, where
-        the process has the same id again.
+    @param twistd: twistd's own options.
     """
     _log.critical("{problem}", problem=problem)
     if reactor.running:
         os.kill(os.getpid(), signal.SIGTERM)
         return
-    if pidfile:
+    if not twistd.get("nodaemon", True):
+        # twistd waits in the foreground for the news of this process, and passes on the line of an Exception only.
+        raise RuntimeError(problem)
+    # twistd would show a traceback of an Exception. What it does else at the end is to remove its file: a stale one
+    # stops the next start in a container, where the process has the same id again.
+    if twistd.get("pidfile"):
         with suppress(OSError):
-            os.unlink(pidfile)
+            os.unlink(twistd["pidfile"])
     raise SystemExit(1)
