@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests import valkey
+from tests.gate.model import ScriptOwner, acquire_operation
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
 from thrtwisted.gate import Counter, IAdmission, IGate, Ticket
 from thrtwisted.gate.redis import RedisGate
@@ -315,6 +317,38 @@ class HealingTests(RedisGateTestCase):
             (yield third).release()
         self.assertNoResult(second)
         self.assertEqual(self.held("one"), 1)
+        first.release()
+        (yield second).release()
+
+    @inlineCallbacks
+    def test_frozen_past_its_lease(self) -> Steps:
+        """A process that was frozen while it was admitted, and then taken for dead, does not believe what it reads."""
+        gate = self.gate(lease=0.4)
+        other = ScriptOwner(self.client, self.namespace, "other")
+        self.addCleanup(other.close)
+        other.batch(acquire_operation(1, ONE), announced=[])
+        waiting = self.acquire(gate)
+        yield until(self.waiting)
+        other.batch(["release", 1])
+        time.sleep(0.5)
+        other.batch(acquire_operation(2, ONE))
+        yield until(self.waiting)
+        self.assertNoResult(waiting)
+        other.batch(["release", 2], ["quit"])
+        (yield waiting).release()
+
+    @inlineCallbacks
+    def test_garbled_reply(self) -> Steps:
+        """After a reply that cannot be read the gate connects anew, and goes on."""
+        gate = self.gate()
+        first = yield self.acquire(gate)
+        second = self.acquire(gate)
+        yield until(self.waiting)
+        link = gate._link
+        assert link is not None
+        script, link.script = link.script, lambda *args: succeed(b"\xc1")  # type: ignore[method-assign]
+        yield self.assertFailure(self.acquire(gate), GateUnavailable)
+        link.script = script  # type: ignore[method-assign]
         first.release()
         (yield second).release()
 

@@ -114,6 +114,7 @@ class RedisGate:
         self._announcing = True
         self._checking = False
         self._gone = False
+        self._leased_until = 0.0
         self._doubting: IDelayedCall | None = None
         self._stopping = False
         self._quit = False
@@ -238,9 +239,10 @@ class RedisGate:
         assert link is not None
         while self._has_news:
             checking, self._checking = self._checking, False
-            batch = self._batch()
+            sent = self._clock.seconds()
             try:
-                reply = yield self._within_timeout(link.script(SCRIPT, self._namespace, batch))
+                reply = yield self._within_timeout(link.script(SCRIPT, self._namespace, self._batch()))
+                self._read(msgpack.decode(reply), sent, checking)
             except Exception as problem:
                 if not isinstance(problem, RedisGone):
                     self._log.error("Redis refuses the gate's script: {problem}", problem=problem)
@@ -248,8 +250,6 @@ class RedisGate:
                 # Whether it was done is not known. The next connection begins with an announcement.
                 self._connected = False
                 link.reset()
-            else:
-                self._read(msgpack.decode(reply), checking)
         self._sending = False
 
     def _batch(self) -> bytes:
@@ -302,9 +302,10 @@ class RedisGate:
         reply.addBoth(arrived)
         return answer
 
-    def _read(self, reply: Any, checking: bool) -> None:
-        """Do what a batch's reply says."""
-        if reply[0] != "ok":
+    def _read(self, reply: Any, sent: float, checking: bool) -> None:
+        """Do what the reply to a batch says that was sent at a time."""
+        self._leased_until = sent + self._lease
+        if reply[0] != "ok" or not self._leased:
             self._announcing = True
             return
         _, now, admitted, full, queued, held, self._waiting, released, _ = reply
@@ -340,8 +341,20 @@ class RedisGate:
         self._doubt()
 
     def message(self, payload: bytes) -> None:
-        """Another process's batch has admitted tickets of ours."""
-        self._admit(msgpack.decode(payload))
+        """
+        Another process's batch has admitted tickets of ours: unless the message was read so late that they may have
+        been freed since, when this process was frozen. The answer to an announcement says it again, if it still holds.
+        """
+        if self._leased:
+            self._admit(msgpack.decode(payload))
+        else:
+            self._announcing = True
+            self._flush()
+
+    @property
+    def _leased(self) -> bool:
+        """Whether nobody can have taken this process for dead yet."""
+        return bool(self._clock.seconds() < self._leased_until)
 
     def _doubt(self) -> None:
         """Without an answer in C{timeout} seconds from now, Redis counts as gone."""
