@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 
 from twisted.internet import error
@@ -87,6 +88,41 @@ class OutcomeTests(SynchronousTestCase):
                 self.assertEqual(len(rig.clock.tcpClients), 2)
                 rig.clock.advance(0)
                 self.assertTrue(backend.lost)
+
+    def test_pipelined(self):
+        """A client's next request, begun within the end of the answer before it, suffers nothing from that."""
+        for end, status, connections in [
+            (OK, b"200", 1),
+            (OK.replace(b"\r\n", b"\r\nConnection: Close\r\n", 1), b"200", 2),
+            (OK.replace(b"1.1", b"1.0"), b"200", 2),
+            (OK.replace(b"200", b"600"), b"502", 2),
+        ]:
+            for pieces in (1, 2):
+                rig = self.rig()
+                client = rig.request(2 * b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                backend = rig.accept()
+                for piece in [end] if pieces == 1 else [end[:-1], end[-1:]]:
+                    backend.receive(piece)
+                self.assertEqual(len(rig.clock.tcpClients), connections, end)
+                (backend if connections == 1 else rig.accept()).receive(OK)
+                rig.clock.advance(0)
+                statuses = re.findall(rb"HTTP/1.1 (\d+)", client.value())
+                self.assertEqual(statuses, [status, b"200"], end)
+                self.assertTrue(rig.finished)
+
+    def test_pipelined_and_lost(self):
+        """A pipelined request on the same connection is told, as any other, when that is lost."""
+        for pieces in (1, 2):
+            rig = self.rig()
+            rig.request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + post(200_000))
+            backend = rig.accept(congested=True)
+            for piece in [OK] if pieces == 1 else [OK[:-1], OK[-1:]]:
+                backend.receive(piece)
+            backend.receive(b"garbage\r\n\r\n")
+            rig.clock.advance(0)
+            self.assertTrue(rig.finished)
+            self.assertEqual(len(rig.front.done), 2)
+            self.flushLoggedErrors()
 
     def test_round_robin(self):
         """Of several URLs each takes its turn."""

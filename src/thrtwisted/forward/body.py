@@ -195,9 +195,9 @@ class ResponseBody(Protocol):
         well = reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and not self._was_reset())
         self._cut = self._cut or not well
         try:
-            self._settle()
+            self._on_end()  # first: what the client sends next finds the slot and the connection free
         finally:
-            self._on_end()
+            self._settle()
 
     @property
     def _backend(self) -> IPushProducer:

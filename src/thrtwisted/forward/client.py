@@ -222,28 +222,31 @@ class Forwarding:
         self._stop_response_timer()
         # An HTTP/1.0 server is about to close it: the next request would be lost.
         self._reusable = response.version[1:] >= (1, 1) and not connection.announced_its_end()
+        length = None if response.length is UNKNOWN_LENGTH else response.length
+        head: ResponseHead | ExchangeError
+        try:
+            head = response_head(self._method, response.code, response.phrase, response.headers, length)
+        except ExchangeError as error:
+            head, self._reusable = error, False
         download = self._download = ResponseBody(
             self._config.max_spool,
             on_end=self._ended,
             on_leave=self.abandon,
             was_reset=lambda: connection.reset,
         )
-        if self._abandoned:
+        if self._abandoned or isinstance(head, ExchangeError):
             download.drop()
         answer.bare.deliverBody(download)
-        try:
-            length = None if response.length is UNKNOWN_LENGTH else response.length
-            head = response_head(self._method, response.code, response.phrase, response.headers, length)
-        except ExchangeError as error:
-            download.drop()
-            self._answer(error)
-            connection.discard()
-        else:
-            self._answer(head)
+        if isinstance(head, ExchangeError):
+            self.break_off()
+        self._answer(head)
         if download.ended:
             self._finish()
 
     def _ended(self) -> None:
+        # At once: the client's next request may come from within the end of this one's response, and it may get
+        # the same connection.
+        self._leave_connection()
         if self._answered:  # else _received is still at work, and finishes
             self._finish()
 
@@ -269,16 +272,21 @@ class Forwarding:
         if self._abandon_timer is not None:
             self._abandon_timer.cancel()
             self._abandon_timer = None
-        connection = self._connection
-        if connection is not None:
-            connection.occupant = None
-            if self._upload.sending:
-                connection.discard()  # a server that answered early may never read the rest of the request
-            elif not self._reusable:
-                connection.retire()
+        self._leave_connection()
         self._upload.progress = lambda: None
         self._upload.close()
         self.done.callback(None)
+
+    def _leave_connection(self) -> None:
+        """The connection is the next exchange's, or nobody's."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.occupant = None
+        if self._upload.sending:
+            connection.discard()  # a server that answered early may never read the rest of the request
+        elif not self._reusable:
+            connection.retire()
 
     def _stop_response_timer(self) -> None:
         if self._response_timer is not None:
