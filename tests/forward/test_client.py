@@ -89,6 +89,19 @@ class OutcomeTests(SynchronousTestCase):
                 rig.clock.advance(0)
                 self.assertTrue(backend.lost)
 
+    def test_bodies_after_head(self):
+        """A connection that was asked HEAD is not used again, for some servers send the body all the same."""
+        rig = self.rig()
+        client = rig.request(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        backend = rig.accept()
+        backend.receive(OK[:-2])
+        self.assertTrue(client.value().endswith(b"\r\n\r\n"))
+        self.assertTrue(rig.finished)
+        rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 2)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+
     def test_pipelined(self):
         """A client's next request, begun within the end of the answer before it, suffers nothing from that."""
         for end, status, connections in [

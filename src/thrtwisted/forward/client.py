@@ -220,8 +220,10 @@ class Forwarding:
         connection, response = self._connection, answer.whole
         assert connection is not None
         self._stop_response_timer()
-        # An HTTP/1.0 server is about to close it: the next request would be lost.
-        self._reusable = response.version[1:] >= (1, 1) and not connection.announced_its_end()
+        # An HTTP/1.0 server is about to close it: the next request would be lost. After HEAD the body may follow all
+        # the same (waitress sends what the application returns): it would be taken for the next request's answer.
+        ending = response.version[1:] < (1, 1) or connection.announced_its_end()
+        self._reusable = not ending and self._method != b"HEAD"
         length = None if response.length is UNKNOWN_LENGTH else response.length
         head: ResponseHead | ExchangeError
         try:
