@@ -161,6 +161,15 @@ class OwnerTests(ScriptTestCase):
         self.assertEqual(owner.batch(acquire_operation(1, ONE), sequence=1), ["stale"])
         self.assertEqual(owner.batch()[HELD], 0)
 
+    def test_stale_does_nothing(self) -> None:
+        """Such a batch frees nothing either: whoever is admitted by it would not hear of it."""
+        dead, owner = self.owner("dead"), self.owner("a")
+        dead.batch(acquire_operation(1, ONE))
+        owner.batch(acquire_operation(1, ONE))
+        self.expire(dead)
+        self.assertEqual(owner.batch(sequence=1), ["stale"])
+        self.assertEqual(owner.batch()[ADMITTED], [1])
+
     def test_reaped(self) -> None:
         """Whoever comes after a lease has run out frees the dead owner's slots and places, and admits who waits."""
         dead, living = self.owner("dead"), self.owner("living")
@@ -203,9 +212,14 @@ class OwnerTests(ScriptTestCase):
 
 class AnnounceTests(ScriptTestCase):
     def announced(
-        self, serial: int, admitted: bool, order: int = 0, counters: list[Counter] = ONE
+        self,
+        serial: int,
+        admitted: bool,
+        order: int = 0,
+        counters: list[Counter] = ONE,
+        priority: int = 50,
     ) -> list[Any]:
-        _, _, priority, *pairs = acquire_operation(serial, counters)
+        _, _, priority, *pairs = acquire_operation(serial, counters, priority)
         return [serial, int(admitted), order, priority, *pairs]
 
     def test_after_a_loss_of_memory(self) -> None:
@@ -222,6 +236,45 @@ class AnnounceTests(ScriptTestCase):
         self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
         self.assertEqual(b.batch(["release", 9])[ADMITTED], [2])
         self.assertEqual(a.published(), [])
+
+    def test_newcomers_after_a_loss_of_memory(self) -> None:
+        """Who comes afterwards comes after those of its priority who waited before."""
+        a = self.owner("a")
+        for serial in range(1, 10):
+            reply = a.batch(acquire_operation(serial, ONE))
+        self.client.delete(*self.keys())
+        a.batch(announced=[self.announced(1, True), self.announced(9, False, reply[QUEUED][1])])
+        a.batch(acquire_operation(10, ONE), acquire_operation(11, ONE, 49))
+        order = [a.batch(["release", serial])[ADMITTED] for serial in (1, 11, 9)]
+        self.assertEqual(order, [[11], [9], [10]])
+
+    def test_best_first(self) -> None:
+        """When there is room for some of those who are announced as waiting, it is for the best of them."""
+        a = self.owner("a")
+        a.batch(announced=[self.announced(serial, False, priority=100 - serial) for serial in range(1, 4)])
+        self.assertEqual(a.batch(["release", 3])[ADMITTED], [2])
+        self.assertEqual(a.batch(["release", 2])[ADMITTED], [1])
+        orders = a.batch(*(acquire_operation(serial, ONE) for serial in (4, 5, 6)))[QUEUED]
+        self.client.delete(*self.keys())
+        a.batch(announced=[self.announced(s, False, o) for s, o in ((7, 0), (6, orders[5]), (5, orders[3]))])
+        self.assertEqual([a.batch(["release", serial])[ADMITTED] for serial in (5, 6)], [[6], [7]])
+
+    def test_best_first_of_raised_limits(self) -> None:
+        """When an announcement raises several limits, the best of all who wait for them goes first."""
+        a, b = self.owner("a"), self.owner("b")
+        x, y, one = Counter("x", 0), Counter("y", 0), Counter("one", 1)
+        a.batch(acquire_operation(1, [one, x], 99), acquire_operation(2, [one, y], 1))
+        raised = [[Counter("x", 2)], [Counter("y", 2)]]
+        b.batch(announced=[self.announced(n, True, counters=counters) for n, counters in enumerate(raised)])
+        self.assertEqual(a.published(), [2])
+
+    def test_full_of_what_has_left(self) -> None:
+        """What an owner no longer has takes no place from what it has now."""
+        a = self.owner("a")
+        a.max_waiting = 1
+        a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        reply = a.batch(announced=[self.announced(1, True), self.announced(3, False)])
+        self.assertEqual((reply[FULL], reply[QUEUED][0], reply[WAITING]), ([], 3, 1))
 
     def test_not_announced(self) -> None:
         """What an owner no longer has is released."""

@@ -261,26 +261,25 @@ local function release(owner, serial)
   forget_idle(counters)
 end
 
--- All that owners have, but for the serials that are kept: first the places of all of them, so that no slot freed
--- here is given to one of them.
-local function release_all(owners, kept)
-  for _, kind in ipairs({ '-', '+' }) do
-    for _, owner in ipairs(owners) do
-      local places = redis.call('HGETALL', TICKETS .. owner)
-      for i = 1, #places, 2 do
-        if string.sub(places[i + 1], 1, 1) == kind and not (kept and kept[places[i]]) then
-          release(owner, places[i])
-        end
-      end
+-- What an owner has of one kind, '+' (slots) or '-' (places), but for the serials that are kept.
+local function release_all(owner, kind, kept)
+  local places = redis.call('HGETALL', TICKETS .. owner)
+  for i = 1, #places, 2 do
+    if string.sub(places[i + 1], 1, 1) == kind and not kept[places[i]] then
+      release(owner, places[i])
     end
   end
 end
 
 -- Owners -----------------------------------------------------------------------------------------------------------
 
+-- First the places of all of them, so that no slot freed here is given to one of them.
 local function forget_owners(owners)
-  release_all(owners)
   for _, owner in ipairs(owners) do
+    release_all(owner, '-', {})
+  end
+  for _, owner in ipairs(owners) do
+    release_all(owner, '+', {})
     redis.call('ZREM', OWNERS, owner)
     redis.call('HDEL', GATE, 'held:' .. owner, 'sequence:' .. owner)
   end
@@ -289,57 +288,90 @@ local function forget_owners(owners)
   end
 end
 
+-- Announced tickets that wait, best first. One without an order yet comes after those of its priority that have one.
+local function by_order(waiting)
+  local orders = {}
+  for _, ticket in ipairs(waiting) do
+    local serial, order, priority = ticket[1], ticket[3], ticket[4]
+    if order == 0 then
+      order = aging == 0 and (priority + 1) * PRIORITY - 1 or time[1] * 1000000 + time[2] + priority * aging
+    end
+    orders[serial] = order
+  end
+  table.sort(waiting, function(a, b)
+    local first, second = orders[a[1]], orders[b[1]]
+    return first < second or first == second and a[1] < b[1]
+  end)
+  return waiting
+end
+
+-- An emptied Redis counts arrivals from the last that an owner still knows: who comes now comes after those who wait.
+local function catch_up(waiting)
+  local arrival = tonumber(redis.call('HGET', GATE, 'arrival') or 0)
+  for _, ticket in ipairs(waiting) do
+    local number = ticket[3] - ticket[4] * PRIORITY
+    if aging == 0 and number > arrival and number < PRIORITY then
+      arrival = number
+      redis.call('HSET', GATE, 'arrival', arrival)
+    end
+  end
+end
+
 local function announce()
-  local kept, resized = {}, {}
+  local kept, waiting, raised = {}, {}, {}
+  for _, ticket in ipairs(announced) do
+    kept[string.format('%.0f', ticket[1])] = true
+  end
+  release_all(me, '-', kept)
   -- What holds a slot already counts before anything is admitted, even over the limit.
   for _, ticket in ipairs(announced) do
     local serial = string.format('%.0f', ticket[1])
-    kept[serial] = true
-    if ticket[2] == 1 then
+    if ticket[2] == 0 then
+      waiting[#waiting + 1] = ticket
+    else
       local place = redis.call('HGET', TICKETS .. me, serial)
       if place and string.sub(place, 1, 1) == '-' then
         release(me, serial)
         place = nil
       end
       if not place then
-        local counters, lane, raised = counters_in(ticket, 5)
+        local counters, lane, raised_here = counters_in(ticket, 5)
         take(me, serial, lane, counters)
-        resized[#resized + 1] = raised
+        for _, counter in ipairs(raised_here) do
+          raised[#raised + 1] = counter
+        end
       end
     end
   end
-  for _, raised in ipairs(resized) do
-    settle(raised)
-  end
-  for _, ticket in ipairs(announced) do
-    if ticket[2] == 0 then
-      local serial = string.format('%.0f', ticket[1])
-      local place = redis.call('HGET', TICKETS .. me, serial)
-      if place and string.sub(place, 1, 1) == '+' then
-        tell(me, serial)
-      elseif place then
-        queued[#queued + 1] = ticket[1]
-        queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. string.sub(place, 2), me .. ':' .. serial))
-      else
-        acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
-      end
+  settle(raised)
+  catch_up(waiting)
+  for _, ticket in ipairs(by_order(waiting)) do
+    local serial = string.format('%.0f', ticket[1])
+    local place = redis.call('HGET', TICKETS .. me, serial)
+    if place and string.sub(place, 1, 1) == '+' then
+      tell(me, serial)
+    elseif place then
+      queued[#queued + 1] = ticket[1]
+      queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. string.sub(place, 2), me .. ':' .. serial))
+    else
+      acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
     end
   end
-  release_all({ me }, kept)
+  release_all(me, '+', kept)
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
 
 local function run()
+  if sequence <= tonumber(redis.call('HGET', GATE, 'sequence:' .. me) or 0) then
+    return { 'stale' }
+  end
   local dead = redis.call('ZRANGEBYSCORE', OWNERS, '-inf', '(' .. now)
   if dead[1] then
     forget_owners(dead)
   end
   if not announced and not redis.call('ZSCORE', OWNERS, me) then
     return { 'unknown' }
-  end
-  if sequence <= tonumber(redis.call('HGET', GATE, 'sequence:' .. me) or 0) then
-    return { 'stale' }
   end
   redis.call('HSET', GATE, 'sequence:' .. me, sequence)
   redis.call('ZADD', OWNERS, now + lease, me)
