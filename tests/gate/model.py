@@ -128,6 +128,7 @@ class ScriptOwner:
     def published(self) -> list[int]:
         """The serials published to this owner since the last call."""
         serials: list[int] = []
+        self.client.ping()  # a server may answer the batch before it sends what the batch published
         while message := self.channel.get_message():
             serials += msgpack.decode(message["data"])
         return serials
