@@ -102,6 +102,22 @@ class OutcomeTests(SynchronousTestCase):
         rig.clock.advance(0)
         self.assertTrue(backend.lost)
 
+    def test_body_left_unread(self):
+        """A connection on which a request with a body was turned away is not used again: the body may be unread."""
+        for request, status, connections in [
+            (post(9), b"413", 2),
+            (post(9), b"302", 2),
+            (post(9), b"201", 1),
+            (post(0), b"302", 1),
+            (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"404", 1),
+        ]:
+            rig = self.rig()
+            client = rig.request(request)
+            rig.accept().receive(OK.replace(b"200", status))
+            self.assertTrue(client.value().endswith(b"ok"))
+            rig.request()
+            self.assertEqual(len(rig.clock.tcpClients), connections, (request, status))
+
     def test_pipelined(self):
         """A client's next request, begun within the end of the answer before it, suffers nothing from that."""
         for end, status, connections in [

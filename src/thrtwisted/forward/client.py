@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
-from twisted.web.iweb import UNKNOWN_LENGTH
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from thrtwisted.config import Backend
 from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BadRequest, ExchangeError
@@ -220,10 +220,7 @@ class Forwarding:
         connection, response = self._connection, answer.whole
         assert connection is not None
         self._stop_response_timer()
-        # An HTTP/1.0 server is about to close it: the next request would be lost. After HEAD the body may follow all
-        # the same (waitress sends what the application returns): it would be taken for the next request's answer.
-        ending = response.version[1:] < (1, 1) or connection.announced_its_end()
-        self._reusable = not ending and self._method != b"HEAD"
+        self._reusable = not (connection.announced_its_end() or self._spoils_connection(response))
         length = None if response.length is UNKNOWN_LENGTH else response.length
         head: ResponseHead | ExchangeError
         try:
@@ -244,6 +241,14 @@ class Forwarding:
         self._answer(head)
         if download.ended:
             self._finish()
+
+    def _spoils_connection(self, response: IResponse) -> bool:
+        """Whether the next request on the same connection could suffer from this one, though nothing was announced."""
+        # An HTTP/1.0 server is about to close it. After HEAD the body may follow all the same (waitress sends what the
+        # application returns): it would be taken for the next answer. Who turns a request away may have left its body
+        # unread, and close then (gunicorn's threads, past 64 kB).
+        turned_away = response.code >= 300 and self._upload.length > 0
+        return response.version[1:] < (1, 1) or self._method == b"HEAD" or turned_away
 
     def _ended(self) -> None:
         # At once: the client's next request may come from within the end of this one's response, and it may get
