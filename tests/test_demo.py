@@ -94,10 +94,10 @@ class StopTests(TestCase):
             reactor, config, [listener], self.fail, said.append, make_application
         )
         demonstration.startService()
-        self.assertEqual(len(said), 1)
-        self.assertRegex(said[0], r"curl -i http://127.0.0.1:\d+/\n")
         requesting = Agent(reactor).request(b"GET", url.encode())
         await at_work
+        self.assertEqual(len(said), 1)
+        self.assertRegex(said[0], r"curl -i http://127.0.0.1:\d+/\n")
         await demonstration.stopService()
         self.assertEqual(await readBody(await requesting), b"after all")
 

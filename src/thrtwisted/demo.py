@@ -106,7 +106,8 @@ class Demonstration(MultiService):
         )
         application.setServiceParent(self)  # type: ignore[no-untyped-call]
         ports = [listener.listening for listener in (application, *listeners)]
-        gatherResults(ports).addCallback(self._announce)
+        # Not before the reactor runs: a Ctrl-C that followed at once would be lost in this callback.
+        gatherResults(ports).addCallback(lambda found: reactor.callWhenRunning(self._announce, found))
 
     def startService(self) -> None:
         """Start the application's threads, and the application."""
