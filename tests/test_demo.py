@@ -96,9 +96,9 @@ class StopTests(TestCase):
         demonstration.startService()
         requesting = Agent(reactor).request(b"GET", url.encode())
         await at_work
+        await demonstration.stopService()
         self.assertEqual(len(said), 1)
         self.assertRegex(said[0], r"curl -i http://127.0.0.1:\d+/\n")
-        await demonstration.stopService()
         self.assertEqual(await readBody(await requesting), b"after all")
 
 
