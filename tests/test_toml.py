@@ -131,6 +131,13 @@ class LoadsTests(SynchronousTestCase):
         )
         self.assertNotIn("secret", "".join(problems))
 
+    def test_unknown_tables(self) -> None:
+        """Tables with a name that there is not have the line of the first of them."""
+        good = '[backend.app]\nurl = "http://127.0.0.1:9999"\n'
+        for heading in ("[[limits]]", "[limits.a]", "[limits]"):
+            (problem,) = self.problems(f'{good}{heading}\nname = "a"\n')
+            self.assertEqual(problem, 'thr.toml:3: unknown name "limits"; did you mean "limit"?')
+
     def test_no_line(self) -> None:
         """What lacks altogether has no line."""
         (problem,) = self.problems("")
@@ -271,15 +278,18 @@ p = 3
                 ("a", "b"): 2,
                 ("c d",): 3,
                 ("f",): 6,
+                ("h",): 9,
                 ("h", "i"): 9,
                 ("h", "i", "k"): 10,
                 ("h", "i", "k", "l"): 10,
                 ("h", "i", "k", "l", "m"): 10,
                 ("h", "i", "k", "n"): 10,
+                ("o",): 11,
                 ("o", 0): 11,
                 ("o", 0, "p"): 12,
                 ("o", 0, "q"): 13,
                 ("o", 0, "q", "r"): 14,
+                ("o", 0, "s"): 15,
                 ("o", 0, "s", 0): 15,
                 ("o", 0, "s", 0, "t"): 16,
                 ("o", 0, "s", 1): 17,

@@ -109,7 +109,8 @@ def line_numbers(text: str) -> dict[Path, int]:
             continue
         if statement.lstrip().startswith("["):
             table = _heading(data, tables)
-            lines.setdefault(table, start)
+            for end in range(1, len(table) + 1):
+                lines.setdefault(table[:end], start)
         else:
             _note(data, table, start, lines)
         statement = ""
