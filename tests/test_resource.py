@@ -358,6 +358,20 @@ class QueueTests(SynchronousTestCase):
         self.assertEqual(Answer(client.value()).body, body)
         self.successResultOf(idle)
 
+    def test_cut_off(self) -> None:
+        """At the end a response that its client still reads is cut; one that it was given stays whole."""
+        rig = Rig(self)
+        for client, congested in [(rig.request(), False), (rig.request(), True)]:
+            client.congested = congested
+        rig.accept().receive(OK)
+        rig.backends[0].receive(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+        for _ in range(2):
+            rig.backends[0].receive(bytes(100_000))
+        rig.resource.cut_off()
+        self.assertEqual([client.aborted for client in rig.clients], [False, True])
+        rig.clock.advance(0)
+        self.successResultOf(rig.resource.when_idle())
+
     def test_when_idle(self) -> None:
         """It is told when the last exchange is over, to everybody who asked."""
         rig = Rig(self)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionLost
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -20,7 +20,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from tests import valkey
-from tests.forward.support import OK, RawBackend, until
+from tests.forward.support import OK, RawBackend, RawClient, until
 from thrtwisted import Config, ConfigError, Proxy
 from thrtwisted.config import Backend, Redis
 from thrtwisted.redis import embedded
@@ -200,6 +200,23 @@ class LocalTests(ProxyTestCase):
         self.assertIsInstance(begun.failure, (ResponseFailed, ConnectionLost))
         await until(lambda: all(connection.lost for connection in self.backend.connections))
         self.assertTrue(proxy.resource._gate.idle)
+
+    async def test_slow_reader(self) -> None:
+        """A client that still reads when it stops is cut off: an end of the connection could look like the body's."""
+        proxy = await self.proxy(shutdown_timeout=0.05)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+        client = await connectProtocol(endpoint, RawClient())
+        client.transport.write(b"GET / HTTP/1.0\r\n\r\n")
+        client.transport.pauseProducing()
+        await self.arrived(1)
+        self.backend.connections[0].transport.write(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(30_000_000))
+        self.backend.connections[0].transport.loseConnection()
+        await until(lambda: self.backend.connections[0].lost)
+        await proxy.stopService()
+        client.transport.resumeProducing()
+        await until(lambda: client.lost)
+        self.assertTrue(client.lost.check(ConnectionLost))
+        self.assertLess(len(client.received), 30_000_000)
 
     async def test_no_shutdown_timeout(self) -> None:
         """With no time at all it stops at once."""

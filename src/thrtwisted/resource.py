@@ -55,12 +55,15 @@ class ProxyResource(Resource):
         self._timeout = config.queue.timeout
         self._server_timing = config.server_timing
         self._under_way = 0
+        self._requests: set[Any] = set()
         self._idle: list[Deferred[None]] = []
 
     def render(self, request: Any) -> int:
         """Begin an exchange. It is finished later."""
         self._under_way += 1
-        self._serve(request).addErrback(self._failed, request).addCallback(self._ended)
+        self._requests.add(request)
+        served = self._serve(request).addErrback(self._failed, request)
+        served.addCallback(lambda _: self._requests.discard(request)).addCallback(self._ended)
         return NOT_DONE_YET
 
     def when_idle(self) -> Deferred[None]:
@@ -69,6 +72,11 @@ class ProxyResource(Resource):
             return succeed(None)
         self._idle.append(Deferred())
         return self._idle[-1]
+
+    def cut_off(self) -> None:
+        """Break off the responses that clients still read: at the end of the process they could look complete."""
+        for request in list(self._requests):
+            _cut(request)
 
     @inlineCallbacks
     def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:

@@ -79,6 +79,7 @@ class Proxy(Service):
         except TimeoutError:
             self._log.warn("Stopped with requests in the backend")
         yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        self.resource.cut_off()
         self._starting.cancel()
         yield self._starting
         yield self._gate.stop()
