@@ -7,7 +7,7 @@ import time
 from twisted.internet.defer import gatherResults
 
 from tests.integration.harness import (
-    ATTEMPTS,
+    LEASE,
     Backend,
     Client,
     IntegrationCase,
@@ -34,31 +34,28 @@ then = {{ priority = 1 }}
 class ClusterTests(IntegrationCase):
     """Both processes together."""
 
-    async def cluster(self, slots: int, *, measured: bool = True) -> tuple[Backend, Running, Running]:
+    async def cluster(self, slots: int, *, covered: bool = True) -> tuple[Backend, Running, Running]:
         """A backend and the two proxies before it."""
         backend = await self.lean()
         config = CONFIG.format(url=backend.url, slots=slots)
-        first = await self.proxy(config, measured=measured)
-        return backend, first, await self.proxy(config, measured=measured)
+        first = await self.proxy(config, covered=covered)
+        return backend, first, await self.proxy(config, covered=covered)
 
     async def test_slots(self) -> None:
         """With four slots, 200 requests of 50 ms through both at once never meet a fifth, and waste no slot."""
-        backend, *proxies = await self.cluster(4, measured=False)
-        shares = []
-        for attempt in range(ATTEMPTS):
-            clients = [
-                self.ask(proxies[number % 2], f"/work/{attempt}-{number}?seconds=0.05")
-                for number in range(200)
-            ]
+        backend, *proxies = await self.cluster(4, covered=False)
+
+        async def share(prefix: str) -> str:
+            targets = [f"/work/{prefix}{number}?seconds=0.05" for number in range(200)]
+            clients = [self.ask(proxies[number % 2], target) for number, target in enumerate(targets)]
             answers = await gatherResults([client.answer for client in clients])
             self.assertEqual([answer.status for answer in answers], [200] * 200)
-            work = backend.work(f"{attempt}-")
+            work = backend.work(prefix)
             self.assertEqual(len(work), 200)
             self.assertEqual(most_at_once(work), 4)
-            shares.append(busy(work, 4))
-            if shares[-1] > 0.9:
-                return
-        self.fail(f"the slots were in use for {shares} of the time")
+            return "" if busy(work, 4) > 0.9 else f"the slots were in use for {busy(work, 4):.1%} of the time"
+
+        await self.measured(share)
 
     async def test_order(self) -> None:
         """Those who wait go in the order of their arrival, wherever they wait; an urgent one goes first."""
@@ -87,7 +84,7 @@ class ClusterTests(IntegrationCase):
         answers = await gatherResults([client.answer for client in kept])
         self.assertEqual([answer.status for answer in answers], [200, 200])
         began = {work.name: work.begin - killed for work in backend.work()}
-        self.assertLess(max(began["kept-0"], began["kept-1"]), 1.0 + 1.0)  # lease + 1 s
+        self.assertLess(max(began["kept-0"], began["kept-1"]), LEASE + 1.0)
         self.assertEqual(sorted(began), ["kept-0", "kept-1", "lost-1", "lost-2"])
         for client in lost:
             self.assertEqual((await client.answer).status, 0)

@@ -1,0 +1,85 @@
+"""Bodies that are larger than what a proxy may keep in memory."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from tests.integration.application import PIECE, digest, pieces
+from tests.integration.harness import Backend, IntegrationCase, Running
+
+CONFIG = """
+[backend.app]
+url = "{url}"
+max_spool = {max_spool}
+
+[[limit]]
+name = "one"
+max_concurrent = 1
+"""
+
+SIZE = 200_000_000
+MAX_SPOOL = 256 * 1024 * 1024
+
+#: Bytes that a proxy may need for such a body, more than it had before.
+EXTRA = 60_000_000
+
+
+class BodyTests(IntegrationCase):
+    """200 MB each way; every byte is looked at."""
+
+    async def proxied(self, max_spool: int = MAX_SPOOL) -> tuple[Backend, Running]:
+        """A real server, and a proxy that has served a request."""
+        backend = await self.gunicorn(threads=4)
+        proxy = await self.proxy(CONFIG.format(url=backend.url, max_spool=max_spool))
+        answer = await self.ask(proxy, "/bytes/small?size=200000").answer
+        self.assertTrue(answer.complete)
+        self.before = proxy.memory("VmRSS")
+        return backend, proxy
+
+    def small(self, proxy: Running) -> None:
+        """The proxy has never been much larger than it was."""
+        self.assertLess(proxy.memory("VmHWM") - self.before, EXTRA)
+
+    async def begin(self, proxy: Running, method: str, target: str, body: Any = None) -> Any:
+        """The response of a client that reads when it is told to."""
+        client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+        self.addCleanup(client.close)
+
+        def respond() -> http.client.HTTPResponse:
+            headers = {"Content-Length": str(SIZE)} if body else {}
+            client.request(method, target, body, headers)
+            return client.getresponse()
+
+        return await deferToThread(respond)
+
+    async def digest(self, response: Any) -> str:
+        """Read a response to its end."""
+        return await deferToThread(lambda: digest(iter(lambda: response.read(PIECE), b"")))
+
+    async def test_upload(self) -> None:
+        """A large upload arrives whole, and is not kept in memory."""
+        _, proxy = await self.proxied()
+        response = await self.begin(proxy, "POST", "/digest/upload", pieces(SIZE))
+        self.assertEqual(response.read().decode(), digest(pieces(SIZE)))
+        self.small(proxy)
+
+    async def test_download(self) -> None:
+        """A large download arrives whole, though the client begins to read after the backend is done."""
+        backend, proxy = await self.proxied()
+        response = await self.begin(proxy, "GET", f"/bytes/download?size={SIZE}")
+        await backend.ended("download")
+        self.assertEqual(await self.digest(response), digest(pieces(SIZE)))
+        self.small(proxy)
+
+    async def test_download_slowed_down(self) -> None:
+        """A download larger than what may be spooled waits for its client, in the backend."""
+        backend, proxy = await self.proxied(max_spool=1_000_000)
+        response = await self.begin(proxy, "GET", f"/bytes/download?size={SIZE}")
+        first = await deferToThread(response.read, SIZE // 2)
+        self.assertEqual(backend.work("download")[0].end, float("inf"))
+        rest = await deferToThread(response.read)
+        self.assertEqual(digest([first, rest]), digest(pieces(SIZE)))
+        self.small(proxy)

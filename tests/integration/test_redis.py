@@ -1,0 +1,151 @@
+"""Where Redis may be, and what happens when it is not there."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until, unused_port
+
+CONFIG = """
+[backend.app]
+url = "{url}"
+
+[[limit]]
+name = "one"
+key = "header:One"
+max_concurrent = 1
+"""
+
+ONE = {"One": "a"}
+
+
+class RedisCase(IntegrationCase):
+    """A proxy before an application, with a Redis of its own."""
+
+    async def proxied(self) -> tuple[Backend, Running]:
+        """The proxy has Redis where C{self.redis} says."""
+        backend = await self.lean()
+        return backend, await self.proxy(CONFIG.format(url=backend.url))
+
+    async def regulated(self, backend: Backend, proxy: Running) -> None:
+        """Of two requests for one slot, one waits for the other."""
+        first = self.ask(proxy, "/hold/first", ONE)
+        await backend.begun("first")
+        second = self.ask(proxy, "/work/second?seconds=0", ONE)
+        await until(lambda: self.waiting() == 1)
+        await self.let(backend, "first")
+        self.assertEqual([(await client.answer).status for client in (first, second)], [200, 200])
+        self.assertEqual(most_at_once(backend.work()), 1)
+
+    async def closed(self, proxy: Running, name: str) -> None:
+        """Without Redis, requests under a limit are sent away, and all others pass."""
+        answer = await self.ask(proxy, f"/work/{name}-limited?seconds=0", ONE).answer
+        self.assertEqual((answer.status, answer.complete), (503, True))
+        self.assertGreaterEqual(int(answer.headers["Retry-After"]), 1)
+        self.assertIn("error=proxy_internal_error", answer.headers["Proxy-Status"])
+        answer = await self.ask(proxy, f"/work/{name}-unlimited?seconds=0").answer
+        self.assertEqual(answer.status, 200)
+
+
+class GoneTests(RedisCase):
+    """Redis dies, or is not there yet."""
+
+    async def test_restarted(self) -> None:
+        """Those who were in the backend or waited go on when Redis is back, though it has forgotten all."""
+        server = await self.server()
+        backend, proxy = await self.proxied()
+        clients = [self.ask(proxy, "/hold/working", ONE)]
+        await backend.begun("working")
+        clients.append(self.ask(proxy, "/work/waiting?seconds=0", ONE))
+        await until(lambda: self.waiting() == 1)
+        await server.signal("KILL")
+        await self.closed(proxy, "gone")
+        await self.server()
+        await proxy.child.said(b"Redis answers again")
+        clients.append(self.ask(proxy, "/work/later?seconds=0", ONE))
+        await until(lambda: self.waiting() == 2)
+        self.assertEqual(self.admitted(), 1)
+        await self.let(backend, "working")
+        self.assertEqual([(await client.answer).status for client in clients], [200] * 3)
+        limited = [work for work in backend.work() if work.name != "gone-unlimited"]
+        self.assertEqual([work.name for work in limited], ["working", "waiting", "later"])
+        self.assertEqual(most_at_once(limited), 1)
+
+    async def test_not_there_yet(self) -> None:
+        """A proxy that starts before its Redis serves what it can, and everything as soon as Redis is there."""
+        await (await self.server()).signal("KILL")
+        backend, proxy = await self.proxied()
+        await self.closed(proxy, "early")
+        await self.server()
+        await proxy.child.said(b"Redis answers again")
+        answer = await self.ask(proxy, "/work/later?seconds=0", ONE).answer
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(backend.names(), ["early-unlimited", "later"])
+
+
+class PlaceTests(RedisCase):
+    """The kinds of URLs."""
+
+    PASSWORD = "p@ss:w/rd?"
+    ENCODED = "p%40ss%3Aw%2Frd%3F"
+
+    async def secured(self, program: str = "") -> int:
+        """A server on TCP that lets in one user, who may see what is the proxy's; its port."""
+        port = unused_port()
+        rights = (f"~{{{self.namespace}}}*", f"&{{{self.namespace}}}*", "+@all", "-@admin", "-@dangerous")
+        await self.server(
+            *("--bind", "127.0.0.1", "--port", str(port), "--user", "default", "off"),
+            *("--user", "proxy", "on", f">{self.PASSWORD}", *rights),
+            program=program,
+        )
+        return port
+
+    async def test_user(self) -> None:
+        """C{redis://} has a user, a password and a database, to which the proxy keeps; it tells nobody."""
+        port = await self.secured()
+        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}/3"
+        backend, proxy = await self.proxied()
+        await self.regulated(backend, proxy)
+        self.assertNotEqual(self.keys(), [])
+        self.redis = self.redis.replace("/3", "/0")
+        self.assertEqual(self.keys(), [])
+        said = proxy.child.output + proxy.child.errors
+        self.assertNotIn(self.PASSWORD.encode(), said)
+        self.assertNotIn(self.ENCODED.encode(), said)
+
+    async def test_older_redis(self) -> None:
+        """A Redis server of the system serves as well."""
+        program = shutil.which("redis-server")
+        if program is None:
+            self.skipTest("there is no redis-server")
+        port = await self.secured(program)
+        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}"
+        await self.regulated(*await self.proxied())
+
+    async def test_wrong_password(self) -> None:
+        """A password that Redis refuses is no reason not to start: it is said, without the password."""
+        port = await self.secured()
+        self.redis = f"redis://proxy:mistaken@127.0.0.1:{port}"
+        _, proxy = await self.proxied()
+        await proxy.child.said(b"WRONGPASS")
+        await self.closed(proxy, "refused")
+        self.assertNotIn(b"mistaken", proxy.child.output)
+
+    async def test_password_alone(self) -> None:
+        """C{redis://} may have a password without a user."""
+        port = unused_port()
+        await self.server(
+            *("--bind", "127.0.0.1", "--port", str(port), "--requirepass", self.PASSWORD),
+        )
+        self.redis = f"redis://:{self.ENCODED}@127.0.0.1:{port}"
+        await self.regulated(*await self.proxied())
+
+    async def test_unix(self) -> None:
+        """C{unix://} may have a database."""
+        await self.server()
+        self.redis += "?db=2"
+        backend, proxy = await self.proxied()
+        await self.regulated(backend, proxy)
+        self.assertNotEqual(self.keys(), [])
+        self.redis = self.redis.replace("db=2", "db=0")
+        self.assertEqual(self.keys(), [])
