@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import react
 
 from thrtwisted import Counter, LocalGate, RedisGate, Ticket, run
-from thrtwisted.redis.url import parse
 
 # What a call needs: one slot of the counter "slow-api", which has two.
 TICKET = Ticket((Counter("slow-api", 2),))
@@ -32,7 +31,7 @@ async def main(reactor, url, redis=None):
     else:
         # A job has more patience with Redis than a web server: 2 s for an answer.
         gate = RedisGate(reactor, namespace="bound-a-function", timeout=2.0)
-        gate.start(parse(redis))
+        gate.start(redis)
     try:
         # Ten calls are asked for at once; each waits for its turn.
         pages = await gatherResults([run(gate, TICKET, fetch, url, number) for number in range(10)])

@@ -116,8 +116,8 @@ class Proxy(Service):
             except CancelledError:
                 return  # the service was stopped meanwhile
             except (EmbeddedServerError, OSError) as error:
-                self._log.critical("{error}: every request gets 503", error=error)
-                gate.close()
+                self._log.critical("{error}: requests that fall under a limit get 503", error=error)
+                gate.give_up()
                 return
             address = attrs.evolve(address, kind="unix", path=path)
         gate.start(address)

@@ -262,6 +262,16 @@ class RedisGateTests(RedisGateTestCase):
         yield gate.stop()
         self.failureResultOf(waiting, GateUnavailable)
 
+    @inlineCallbacks
+    def test_start_with_url(self) -> Steps:
+        """A URL says where Redis is; a gate starts no server of its own."""
+        gate = RedisGate(reactor, namespace=self.namespace, timeout=5.0)
+        self.addCleanup(gate.stop)
+        self.assertRaises(ValueError, gate.start, "embedded:")
+        self.assertRaises(ValueError, gate.start, "localhost")
+        gate.start(valkey.url())
+        (yield self.acquire(gate)).release()
+
     def test_stop_while_connecting(self) -> Deferred[None]:
         """A gate stops while its connections are being made."""
         return self.gate().stop()

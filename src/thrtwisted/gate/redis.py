@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from thrtwisted.errors import GateUnavailable, QueueFull
 from thrtwisted.redis.link import ILinkUser, Link, RedisGone
-from thrtwisted.redis.url import RedisAddress
+from thrtwisted.redis.url import RedisAddress, parse
 
 from . import IAdmission, IGate, Ticket
 from .admission import Admission, Throughput, limit_waiting
@@ -140,14 +140,25 @@ class RedisGate:
         self._flush()
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
-    def start(self, address: RedisAddress) -> None:
+    def start(self, address: RedisAddress | str) -> None:
         """
-        Connect to Redis. Tickets may be acquired before, and wait; from now on for C{timeout} at most, unless Redis
-        answers.
+        Connect to Redis, and connect again whenever the connection is lost. Tickets may be acquired before, and wait;
+        from now on for C{timeout} at most, unless Redis answers.
+
+        @param address: where Redis is; C{redis://} and C{unix://} URLs will do.
+        @raise ValueError: the URL names no server.
         """
+        if isinstance(address, str):
+            address = parse(address)
+        if address.kind == "embedded":
+            raise ValueError("a gate starts no server of its own; name one with redis:// or unix://")
         self._doubt()
         self._link = Link(self._clock, address, f"{self._namespace}:owner:{self._owner}", self)
         self._link.start()
+
+    def give_up(self) -> None:
+        """There is no Redis to connect to: it counts as gone, for good."""
+        self._lost()
 
     def close(self) -> None:
         """See L{IGate.close}."""
@@ -310,7 +321,7 @@ class RedisGate:
             return
         _, now, admitted, full, queued, held, self._waiting, released, _ = reply
         self._sure()
-        self._throughput.observe(now / 1000, released)
+        self._throughput.observe(now / 1000, released, self._waiting)
         for serial, order in zip(queued[::2], queued[1::2], strict=True):
             if serial in self._places:
                 self._places[serial].order = order
