@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
@@ -193,6 +194,50 @@ class LocalGateTests(SynchronousTestCase):
         self.successResultOf(self.gate.stop())
         self.failureResultOf(waiting, GateUnavailable)
         self.failureResultOf(self.acquire(TWO), GateUnavailable)
+        held.release()
+
+    def test_close_with_callbacks(self) -> None:
+        """Who is sent away by close may cancel others, and release: all are sent away, nobody is admitted."""
+        held = self.successResultOf(self.acquire())
+        first, second, third = (self.acquire() for _ in range(3))
+
+        def react(failure: Failure) -> None:
+            second.cancel()
+            held.release()
+
+        first.addErrback(react)
+        self.gate.close()
+        self.successResultOf(first)
+        self.failureResultOf(second)
+        self.failureResultOf(third, GateUnavailable)
+
+    def test_estimate_when_stuck(self) -> None:
+        """When nothing is released any more, the time to come back after grows."""
+        self.gate = LocalGate(self.clock, max_waiting=1)
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        for _ in range(10):
+            self.clock.advance(0.1)
+            held.release()
+            held, waiting = self.successResultOf(waiting), self.acquire()
+        estimates = []
+        for _ in range(2):
+            estimates.append(self.failureResultOf(self.acquire(), QueueFull).value.retry_after)
+            self.clock.advance(50)
+        self.assertEqual(estimates[0], 1)
+        self.assertGreater(estimates[1], 4)
+        held.release()
+        self.successResultOf(waiting).release()
+
+    def test_close_lets_nobody_in(self) -> None:
+        """Not even who was admitted and not told yet."""
+        held = self.successResultOf(self.acquire())
+        first = self.acquire().addCallback(lambda admission: self.gate.close() or admission)
+        second, third = self.acquire(), self.acquire()
+        newcomer = self.acquire((Counter("one", 3),))
+        for deferred in (second, third, newcomer):
+            self.failureResultOf(deferred, GateUnavailable)
+        self.successResultOf(first).release()
         held.release()
 
 

@@ -63,9 +63,10 @@ def limit_waiting(
 
 class Throughput:
     """
-    How fast the gate lets tickets through, from the releases it has seen lately.
+    How fast the gate lets tickets through while somebody waits, from the releases it has seen lately.
 
-    What C{Retry-After} says is the time in which those who wait now will have been admitted at that pace.
+    What C{Retry-After} says is the time in which those who wait now will have been admitted at that pace. Times when
+    nobody waits do not count: an idle gate is not a slow one.
     """
 
     #: Seconds that the pace is measured over, and the answer while nothing at all is released.
@@ -76,31 +77,37 @@ class Throughput:
     LONGEST = 3600.0
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[float, int]] = deque()
+        self._seen: tuple[float, int, int] | None = None
         self._latest = (0.0, 0)
+        self._marks: deque[tuple[float, int]] = deque([self._latest])
 
-    def observe(self, now: float, released: int) -> None:
+    def observe(self, now: float, released: int, waiting: int) -> None:
         """
         Note how many tickets have been released.
 
         @param now: seconds.
         @param released: a count that only grows; one that is lower than before starts anew (Redis was emptied).
+        @param waiting: how many wait from now on.
         """
-        if released < self._latest[1]:
-            self._marks.clear()
-        self._latest = (now, released)
-        if not self._marks or now - self._marks[-1][0] >= self.STEP:
-            self._marks.append(self._latest)
-        while len(self._marks) > 1 and now - self._marks[1][0] >= self.WINDOW:
-            self._marks.popleft()
+        before, self._seen = self._seen, (now, released, waiting)
+        if before is None:
+            return
+        then, earlier, waited = before
+        if released < earlier:
+            self._marks = deque([self._latest])
+        elif waited:
+            busy, done = self._latest
+            self._latest = (busy + max(0.0, now - then), done + released - earlier)
+            if self._latest[0] - self._marks[-1][0] >= self.STEP:
+                self._marks.append(self._latest)
+            while len(self._marks) > 1 and self._latest[0] - self._marks[1][0] >= self.WINDOW:
+                self._marks.popleft()
 
     def drain_time(self, waiting: int) -> float:
         """Seconds, at least 1, in which so many waiting tickets are admitted at the present pace."""
-        if not self._marks:
-            return self.WINDOW
         since, before = self._marks[0]
-        now, released = self._latest
-        if released == before:
+        busy, done = self._latest
+        if done == before:
             return self.WINDOW
-        pace = (released - before) / max(now - since, self.STEP)
+        pace = (done - before) / max(busy - since, self.STEP)
         return min(max(1.0, waiting / pace), self.LONGEST)

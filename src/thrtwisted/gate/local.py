@@ -68,15 +68,20 @@ class LocalGate:
         if admitted == [serial]:
             return succeed(self._admission(serial, 0.0))
         waiter = self._waiters[serial] = _Waiter(now, Deferred(lambda _: self._leave(serial)))
+        self._observe()
         self._tell(admitted)
         return limit_waiting(waiter.deferred, ticket.timeout, self._clock, self._estimate)
 
     def close(self) -> None:
         """See L{IGate.close}."""
         self._closed = True
-        for serial, waiter in list(self._waiters.items()):
-            self._leave(serial)
-            waiter.deferred.errback(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+        # All leave before any is told: who is told may release, and cancel others.
+        waiters, self._waiters = self._waiters, {}
+        for serial in waiters:
+            self._release(serial)
+        for waiter in waiters.values():
+            if not waiter.deferred.called:
+                waiter.deferred.errback(GateUnavailable("The proxy is stopping.", retry_after=1.0))
 
     def stop(self) -> Deferred[None]:
         """See L{IGate.stop}."""
@@ -92,10 +97,14 @@ class LocalGate:
 
     def _release(self, serial: int) -> None:
         admitted = self._lanes.release(serial)
-        self._throughput.observe(self._clock.seconds(), self._lanes.released)
+        self._observe()
         self._tell(admitted)
 
+    def _observe(self) -> None:
+        self._throughput.observe(self._clock.seconds(), self._lanes.released, self._lanes.waiting)
+
     def _estimate(self) -> float:
+        self._observe()
         return self._throughput.drain_time(self._lanes.waiting)
 
     def _tell(self, admitted: list[int]) -> None:
