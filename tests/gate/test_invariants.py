@@ -1,0 +1,228 @@
+"""
+What C{gate.lua} leaves in Redis is true after every batch, whatever the batches are and in whatever order.
+
+Owners acquire, release, announce what is so and what is not, repeat batches, fall silent, come back and say goodbye;
+limits change with every ticket; the server loses its memory. After each step the keys themselves are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import valkey
+from tests.gate.model import ScriptOwner, acquire_operation
+from thrtwisted.gate import Counter
+
+OWNERS = 3
+#: Some are parts of others, or look like what the script puts between names.
+KEYS = ("a", "aa", "a=a", "b:a", "=", "b:a:1")
+
+owners = st.integers(0, OWNERS - 1)
+serials = st.integers(1, 12)
+needs = st.lists(
+    st.builds(Counter, st.sampled_from(KEYS), st.integers(0, 3)),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda c: c.key,
+)
+priorities = st.sampled_from([1, 50, 50, 99])
+acquires = st.builds(acquire_operation, serials, needs, priorities)
+releases = st.builds(lambda serial: ["release", serial], serials)
+operations = st.lists(st.one_of(acquires, acquires, releases), max_size=6)
+
+
+class Contents:
+    """What a namespace holds in Redis, read as the head of C{gate.lua} describes it."""
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.hashes: dict[str, dict[str, str]] = {}
+        self.sets: dict[str, dict[str, float]] = {}
+        for key in client.keys("[{]" + prefix[1:] + ":*"):
+            name = key.decode().removeprefix(prefix + ":")
+            if name in ("owners",) or name.startswith(("lane:", "parked:")):
+                self.sets[name] = {m.decode(): s for m, s in client.zrange(key, 0, -1, withscores=True)}
+            else:
+                self.hashes[name] = {f.decode(): v.decode() for f, v in client.hgetall(key).items()}
+
+    def numbers(self, name: str) -> dict[str, int]:
+        return {field: int(value) for field, value in self.hashes.get(name, {}).items()}
+
+    def places(self) -> dict[str, str]:
+        """The tickets of all owners, with their lane and whether they hold its slots."""
+        return {
+            f"{name.removeprefix('tickets:')}:{serial}": place
+            for name, places in self.hashes.items()
+            if name.startswith("tickets:")
+            for serial, place in places.items()
+        }
+
+    def check(self) -> None:
+        """@raise AssertionError: something is not as it should be."""
+        places, gate = self.places(), self.numbers("gate")
+        held = {ticket: place[1:].split(" ") for ticket, place in places.items() if place[0] == "+"}
+        waiting = {ticket: place[1:] for ticket, place in places.items() if place[0] == "-"}
+        lanes = self.hashes.get("lanes", {})
+        used, slots, needed = self.numbers("used"), self.numbers("slots"), self.numbers("needed")
+
+        # Tickets: each is in the one lane that its place says, and counted.
+        in_lanes = {
+            ticket: name.removeprefix("lane:")
+            for name, tickets in self.sets.items()
+            if name.startswith("lane:")
+            for ticket in tickets
+        }
+        assert in_lanes == waiting
+        assert gate.get("waiting", 0) == len(waiting)
+        for owner in {ticket.split(":")[0] for ticket in places}:
+            assert owner in self.sets["owners"]
+            assert gate.get(f"held:{owner}", 0) == sum(ticket.startswith(f"{owner}:") for ticket in held)
+
+        # Counters: the slots taken are those of the tickets, and nothing is known of what nobody needs.
+        assert {c: n for c, n in used.items() if n} == _count(c for cs in held.values() for c in cs)
+        assert needed == _count(c for lane in lanes for c in lane.split(" "))
+        assert slots.keys() == {c for place in places.values() for c in place[1:].split(" ")}
+        assert used.keys() <= slots.keys()
+
+        # Lanes: each has tickets, and is parked by its head at one of its counters, which is full.
+        assert lanes.keys() == set(waiting.values())
+        parked = {
+            (name.removeprefix("parked:"), lane): head
+            for name, heads in self.sets.items()
+            if name.startswith("parked:")
+            for lane, head in heads.items()
+        }
+        assert parked == {(at, lane): min(self.sets[f"lane:{lane}"].values()) for lane, at in lanes.items()}
+        for lane, at in lanes.items():
+            assert at in lane.split(" ")
+            assert used.get(at, 0) >= slots[at], (lane, at)
+
+
+def _count(names: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+class ContentsMachine(RuleBasedStateMachine):
+    """Batches of all kinds, from several owners."""
+
+    client: ClassVar[Any] = None
+
+    @initialize()
+    def start(self) -> None:
+        namespace = valkey.namespace()
+        self.owners = [ScriptOwner(self.client, namespace, f"owner{n}") for n in range(OWNERS)]
+        self.prefix = self.owners[0].key
+        self.orders: list[dict[int, int]] = [{} for _ in range(OWNERS)]
+
+    def batch(self, owner: int, *args: Any, **kwargs: Any) -> None:
+        self.owners[owner].max_waiting = 6
+        reply = self.owners[owner].batch(*args, **kwargs)
+        if reply[0] == "ok":
+            _, _, admitted, _full, queued, held, waiting, _, _ = reply
+            contents = Contents(self.client, self.prefix)
+            mine = contents.hashes.get(f"tickets:{self.owners[owner].name}", {})
+            # What is told is so, unless a later operation of the batch has changed it.
+            released = {operation[1] for operation in args if operation[0] == "release"}
+            assert all(mine[str(serial)][0] == "+" for serial in admitted if serial not in released)
+            assert held == sum(place[0] == "+" for place in mine.values())
+            assert waiting == contents.numbers("gate").get("waiting", 0)
+            orders = dict(zip(queued[::2], queued[1::2], strict=True))
+            self.orders[owner].update(orders)
+            for serial, order in orders.items():
+                place = mine.get(str(serial), "+")
+                if place[0] == "-":
+                    lane = contents.sets[f"lane:{place[1:]}"]
+                    assert serial in released or lane[f"{self.owners[owner].name}:{serial}"] == order
+
+    @rule(owner=owners, operations=operations)
+    def operate(self, owner: int, operations: list[Any]) -> None:
+        self.batch(owner, *operations)
+
+    @rule(owner=owners, operations=operations)
+    def operate_twice(self, owner: int, operations: list[Any]) -> None:
+        """A batch that arrives again is stale; the same operations in another batch do no harm."""
+        self.batch(owner, *operations)
+        before = Contents(self.client, self.prefix)
+        self.owners[owner].batch(*operations, sequence=self.owners[owner].sequence)
+        after = Contents(self.client, self.prefix)
+        assert before.hashes == after.hashes or self.owners[owner].name not in before.sets.get("owners", {})
+        self.batch(owner, *operations)
+
+    @rule(
+        owner=owners,
+        tickets=st.lists(st.tuples(acquires, st.booleans(), st.booleans()), max_size=8),
+        operations=operations,
+    )
+    def announce(self, owner: int, tickets: list[tuple[Any, bool, bool]], operations: list[Any]) -> None:
+        """What is announced may be new to Redis, or other than it thinks; what is not announced goes."""
+        announced = {
+            serial: [serial, int(admitted), self.orders[owner].get(serial, 0) if known else 0, *rest]
+            for (_, serial, *rest), admitted, known in tickets
+        }
+        self.batch(owner, *operations, announced=list(announced.values()))
+        places = Contents(self.client, self.prefix).places()
+        touched = {operation[1] for operation in operations}
+        for serial, (_, admitted, *_) in announced.items():
+            if admitted and serial not in touched:
+                assert places[f"{self.owners[owner].name}:{serial}"][0] == "+"
+
+    @rule(dead=st.sets(owners, min_size=1), owner=owners)
+    def reap(self, dead: set[int], owner: int) -> None:
+        """Leases run out, and somebody's batch finds it: its own included."""
+        names = [self.owners[n].name for n in dead]
+        self.client.zadd(f"{self.prefix}:owners", dict.fromkeys(names, 1), xx=True)
+        self.batch(owner)
+        contents = Contents(self.client, self.prefix)
+        assert not {f"tickets:{name}" for name in names} & contents.hashes.keys()
+
+    @rule(owner=owners)
+    def quit(self, owner: int) -> None:
+        self.batch(owner, ["quit"])
+
+    @rule()
+    def forget(self) -> None:
+        """The server loses its memory."""
+        keys = self.client.keys("[{]" + self.prefix[1:] + ":*")
+        if keys:
+            self.client.delete(*keys)
+
+    @invariant()
+    def true(self) -> None:
+        if hasattr(self, "owners"):
+            Contents(self.client, self.prefix).check()
+
+    def teardown(self) -> None:
+        if hasattr(self, "owners"):
+            for owner in self.owners:
+                owner.batch(["quit"], announced=[])
+                owner.close()
+            contents = Contents(self.client, self.prefix)
+            assert not contents.hashes and not contents.sets, (contents.hashes, contents.sets)
+
+
+class InvariantTests(SynchronousTestCase):
+    def test_contents(self) -> None:
+        """A lane parked at a counter implies that it is full; nothing is counted wrongly, and nothing stays."""
+        with valkey.client() as ContentsMachine.client:
+            run_state_machine_as_test(
+                ContentsMachine,
+                settings=settings(
+                    max_examples=50,
+                    stateful_step_count=30,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
