@@ -277,6 +277,20 @@ class RunTests(SynchronousTestCase):
         self.assertTrue(self.gate.idle)
 
 
+class TicketTests(SynchronousTestCase):
+    def test_mistakes(self) -> None:
+        """A ticket that no gate could account for is refused where it is made."""
+        for counters, priority in ((ONE, 0), (ONE, 100), (ONE + TWO + ONE, 50)):
+            with self.assertRaises(ValueError):
+                Ticket(counters, priority)
+
+    def test_wrong_keys(self) -> None:
+        """So is a counter whose key is of other characters: with a space, Redis would take it for two."""
+        for key in ("", "per user", "us\xe9r", "a\n", "\udc80"):
+            with self.assertRaises(ValueError):
+                Ticket((Counter(key, 1),))
+
+
 class CounterTests(SynchronousTestCase):
     def test_keys(self) -> None:
         """A counter's key is printable ASCII without spaces; a long value is replaced by its digest."""

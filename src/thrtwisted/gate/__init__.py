@@ -8,6 +8,7 @@ memory; L{thrtwisted.gate.redis.RedisGate} for all processes that share a namesp
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote_from_bytes
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 #: Values longer than this are replaced by their digest, so that clients cannot fill Redis with long names (bytes).
 LONGEST_VALUE = 64
+
+#: In Redis, spaces are between the counters of a lane.
+_KEY = re.compile("[!-~]+")
 
 
 @attrs.frozen
@@ -57,11 +61,22 @@ class Ticket:
     @ivar counters: one slot of each is needed; no counter twice.
     @ivar priority: 1 (best) to 99 (worst).
     @ivar timeout: seconds that it may wait; None for no end.
+    @raise ValueError: the priority is out of bounds, a counter is there twice, or its key is of other characters
+        (L{Counter.of} makes one of any value).
     """
 
     counters: tuple[Counter, ...]
     priority: int = DEFAULT_PRIORITY
     timeout: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.priority <= 99:
+            raise ValueError(f"a priority is 1 (best) to 99 (worst), not {self.priority}")
+        for counter in self.counters:
+            if not _KEY.fullmatch(counter.key):
+                raise ValueError(f"a counter's key is printable ASCII without spaces, not {counter.key!r}")
+        if len({counter.key for counter in self.counters}) < len(self.counters):
+            raise ValueError("a ticket needs a counter once, or not at all")
 
 
 class IAdmission(Interface):
