@@ -167,6 +167,7 @@ class BackendUrlTests(SynchronousTestCase):
             ("http://a\nb", "blanks"),
             ("unix://run/app", "three slashes"),
             ("unix:///", "three slashes"),
+            ("unix:///run/" + "x" * 200, "the socket's path has 205 bytes"),
             ("unix:/run/app", "not the URL"),
         ]:
             self.assertIn(message, str(self.assertRaises(ValueError, check_backend_url, url)), url)

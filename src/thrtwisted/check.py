@@ -19,7 +19,7 @@ from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
 from .limits import compile_key, compile_limit
 from .listen import endpoint
 from .match import compile_match, encoded
-from .redis.url import parse
+from .redis.url import check_socket_path, parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
 
@@ -175,6 +175,7 @@ def check_backend_url(url: str) -> None:
     if parts.scheme == "unix":
         if parts.netloc or len(parts.path) < 2:
             raise ValueError('unix: needs the path of a socket; write three slashes, "unix:///run/app.sock"')
+        check_socket_path(parts.path)
         return
     if not parts.hostname or port == 0:
         raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535")

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import struct
+import tempfile
 
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
@@ -261,11 +262,13 @@ class ConnectionTests(TestCase):
     @inlineCallbacks
     def test_unix(self):
         """A backend may be a unix socket."""
-        path = self.mktemp()
+        directory = tempfile.TemporaryDirectory()  # trial's own may be too deep for a socket's path
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "app.sock")
         backend = RawBackend()
-        port = yield UNIXServerEndpoint(reactor, os.path.abspath(path)).listen(backend)
+        port = yield UNIXServerEndpoint(reactor, path).listen(backend)
         self.addCleanup(port.stopListening)
-        rig = SocketRig(self, url="unix://" + os.path.abspath(path))
+        rig = SocketRig(self, url=f"unix://{path}")
         rig.backend = backend
         yield rig.start()
         client = yield rig.exchange(b"GET / HTTP/1.0\r\n\r\n")
@@ -275,7 +278,7 @@ class ConnectionTests(TestCase):
     @inlineCallbacks
     def test_no_unix_socket(self):
         """A unix socket that is not there is a 502."""
-        rig = yield SocketRig(self, url="unix://" + os.path.abspath(self.mktemp())).start()
+        rig = yield SocketRig(self, url="unix:///nonexistent/app.sock").start()
         client = yield rig.exchange(request(), b"\r\n\r\n")
         self.assertTrue(client.received.startswith(b"HTTP/1.1 502 "))
         self.assertEqual(rig.front.errors[0].proxy_status, "destination_unavailable")

@@ -54,6 +54,7 @@ BAD = {
     "unix:///": "lacks the socket's path",
     "unix:///run/redis.sock?database=s3cret": "nothing but ?db=NUMBER",
     "unix:///run/redis.sock?db=s3cret": "database is not a number",
+    "unix:///run/" + "x" * 200: "the socket's path has 205 bytes",
     "unix:///run/redis.sock?db=1&db=2": "nothing but ?db=NUMBER",
 }
 

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import launch
+from .url import LONGEST_SOCKET_PATH
 
 #: Seconds until the server must be ready; it takes some hundredths of one.
 START_LIMIT = 10.0
@@ -34,9 +35,6 @@ STOP_LIMIT = 2.0
 
 #: What is kept of the server's output, to be shown when it fails (lines).
 LINES_KEPT = 20
-
-#: Bytes of a unix socket's path without the final NUL (macOS and the BSDs; Linux has 107).
-LONGEST_SOCKET_PATH = 103
 
 #: How the server is bound to this process, see L{thrtwisted.redis.launch}.
 WAY: Literal["bind", "supervise"] = "bind" if sys.platform == "linux" else "supervise"

@@ -6,10 +6,15 @@ Messages never show the URL that was given: the password is in it.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Literal, NoReturn
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import attrs
+
+#: Bytes of a unix socket's path, without the final NUL of the kernel's structure (unix(7) of Linux; the BSDs').
+LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
 #: The port of Redis where a URL names none (the IANA's registration).
 DEFAULT_PORT = 6379
@@ -79,9 +84,11 @@ def parse(url: str) -> RedisAddress:
             _refuse("unix:// has no host", "write three slashes: unix:///run/redis.sock")
         if len(parts.path) < 2:
             _refuse("unix:// lacks the socket's path", "write unix:///run/redis.sock")
+        path = unquote(parts.path)
+        check_socket_path(path)
         return RedisAddress(
             "unix",
-            path=unquote(parts.path),
+            path=path,
             username=username,
             password=password,
             database=_database_of_query(parts.query),
@@ -101,6 +108,20 @@ def parse(url: str) -> RedisAddress:
         password=password,
         database=_database(database) if database else 0,
     )
+
+
+def check_socket_path(path: str) -> None:
+    """
+    See that a unix socket can have this path.
+
+    @raise ValueError: it is too long; the message is one line, with the mend.
+    """
+    length = len(os.fsencode(path))
+    if length > LONGEST_SOCKET_PATH:
+        raise ValueError(
+            f"the socket's path has {length} bytes, and a unix socket's {LONGEST_SOCKET_PATH} at most; "
+            "put it into a directory with a shorter name"
+        )
 
 
 def _credentials(username: str | None, password: str | None) -> tuple[str | None, str | None]:
