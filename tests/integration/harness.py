@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -61,35 +62,52 @@ def unused_port() -> int:
 # Clients --------------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
 class Answer:
     """
-    What a client got.
+    What a client got. It is read when somebody looks: while a proxy is measured there is no time for it.
 
+    @ivar at: when (C{time.monotonic}).
     @ivar status: 0 if the connection ended before there was a head.
     @ivar complete: whether the body came to its end.
-    @ivar at: when (C{time.monotonic}).
     """
 
-    status: int
-    headers: Any
-    body: bytes
-    complete: bool
-    at: float
+    def __init__(self, received: bytes) -> None:
+        self.at = time.monotonic()
+        self._received = received
 
-    @classmethod
-    def read(cls, received: bytes) -> Answer:
-        """The answer in what a connection brought until it ended."""
-        now = time.monotonic()
-        response = http.client.HTTPResponse(_Received(received))  # type: ignore[arg-type]
+    @cached_property
+    def _response(self) -> http.client.HTTPResponse | None:
+        response = http.client.HTTPResponse(_Received(self._received))  # type: ignore[arg-type]
         try:
             response.begin()
         except (http.client.HTTPException, ConnectionError):
-            return cls(0, {}, b"", False, now)
+            return None
+        return response
+
+    @cached_property
+    def _body(self) -> tuple[bytes, bool]:
+        if self._response is None:
+            return b"", False
         try:
-            return cls(response.status, response.headers, response.read(), True, now)
+            return self._response.read(), True
         except http.client.IncompleteRead as cut:
-            return cls(response.status, response.headers, cut.partial, False, now)
+            return cut.partial, False
+
+    @property
+    def status(self) -> int:
+        return 0 if self._response is None else self._response.status
+
+    @property
+    def headers(self) -> Any:
+        return {} if self._response is None else self._response.headers
+
+    @property
+    def body(self) -> bytes:
+        return self._body[0]
+
+    @property
+    def complete(self) -> bool:
+        return self._body[1]
 
 
 class _Received:
@@ -124,7 +142,7 @@ class Client(Protocol):
         self.received += data
 
     def connectionLost(self, reason: object = None) -> None:
-        self.answer.callback(Answer.read(bytes(self.received)))
+        self.answer.callback(Answer(bytes(self.received)))
 
     def leave(self) -> None:
         """Close the connection at once."""
