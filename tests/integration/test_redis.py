@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+
+from twisted.internet.defer import gatherResults
 
 from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until, unused_port
 
@@ -48,7 +51,7 @@ class RedisCase(IntegrationCase):
 
 
 class GoneTests(RedisCase):
-    """Redis dies, or is not there yet."""
+    """Redis dies, or is not there yet, or only seems to be gone."""
 
     async def test_restarted(self) -> None:
         """Those who were in the backend or waited go on when Redis is back, though it has forgotten all."""
@@ -81,6 +84,16 @@ class GoneTests(RedisCase):
         answer = await self.ask(proxy, "/work/later?seconds=0", ONE).answer
         self.assertEqual(answer.status, 200)
         self.assertEqual(backend.names(), ["early-unlimited", "later"])
+
+    async def test_busy(self) -> None:
+        """A proxy that is at work for longer than Redis may be silent does not take its own delay for that of Redis."""
+        backend = await self.lean()
+        config = CONFIG.replace("header:One", "python:tests.integration.slow_key:key").format(url=backend.url)
+        proxy = await self.proxy(config)
+        clients = [self.ask(proxy, f"/work/{number}?seconds=0") for number in range(100)]
+        answers = await gatherResults([client.answer for client in clients])
+        self.assertEqual(Counter(answer.status for answer in answers), {200: 100})
+        self.assertEqual(most_at_once(backend.work()), 1)
 
 
 class PlaceTests(RedisCase):
