@@ -124,29 +124,36 @@ class Client(Protocol):
     """
     One request, on a connection of its own.
 
-    @ivar answer: fires with the L{Answer} when the connection ends.
+    @ivar answer: fires with the L{Answer} when the connection ends; or, if it is to be kept, when the answer is there.
     @ivar received: the bytes so far, the head's among them.
     """
 
     transport: Any
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, request: bytes, *, keep: bool) -> None:
         self.answer: Deferred[Answer] = Deferred()
+        self.closed: Deferred[None] = Deferred()
         self.received = bytearray()
         self._request = request
+        self._keep = keep
 
     def connectionMade(self) -> None:
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        if self._keep:
+            head, end, body = self.received.partition(b"\r\n\r\n")
+            if end and len(body) >= int(re.findall(rb"(?i)\ncontent-length: (\d+)", head)[0]):
+                self._answered()
 
     def connectionLost(self, reason: object = None) -> None:
-        self.answer.callback(Answer(bytes(self.received)))
+        self._answered()
+        self.closed.callback(None)
 
     def leave(self) -> None:
         """Close the connection at once."""
-        if not self.answer.called:
+        if self.connected:
             self.transport.abortConnection()
 
     def pause(self) -> None:
@@ -156,6 +163,10 @@ class Client(Protocol):
     def resume(self) -> None:
         """Read again."""
         self.transport.resumeProducing()
+
+    def _answered(self) -> None:
+        if not self.answer.called:
+            self.answer.callback(Answer(bytes(self.received)))
 
 
 # Processes ------------------------------------------------------------------------------------------------------------
@@ -308,7 +319,7 @@ class IntegrationCase(TestCase):
         """Stop everything: the proxies as a user would."""
         for client in self._clients:
             client.leave()
-        await gatherResults([client.answer for client in self._clients], consumeErrors=True)
+        await gatherResults([client.closed for client in self._clients], consumeErrors=True)
         proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
         stopped = [await proxy.signal("TERM") for proxy in proxies]
         orphans = self.of_proxies()
@@ -450,18 +461,19 @@ class IntegrationCase(TestCase):
         target: str,
         headers: dict[str, str] | None = None,
         *,
-        method: str = "GET",
-        body: bytes = b"",
+        keep: bool = False,
     ) -> Client:
-        """Send a request."""
-        fields = {"Host": "localhost", "Connection": "close", **(headers or {})}
-        if body:
-            fields["Content-Length"] = str(len(body))
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        client = Client("\r\n".join([*lines, "", ""]).encode() + body)
+        """
+        Send a request.
+
+        @param keep: keep the connection, as browsers do, for an answer that announces its length.
+        """
+        fields = {"Host": "localhost", "Connection": "keep-alive" if keep else "close", **(headers or {})}
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        client = Client("\r\n".join([*lines, "", ""]).encode(), keep=keep)
         self._clients.append(client)
         connecting = connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", server.port), client)
-        connecting.addErrback(lambda failure: client.answer.errback(failure))
+        connecting.addErrback(lambda failure: (client.answer.errback(failure), client.closed.callback(None)))
         return client
 
     async def let(self, backend: Backend, name: str) -> None:

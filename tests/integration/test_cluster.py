@@ -47,7 +47,9 @@ class ClusterTests(IntegrationCase):
 
         async def share(prefix: str) -> str:
             targets = [f"/work/{prefix}{number}?seconds=0.05" for number in range(200)]
-            clients = [self.ask(proxies[number % 2], target) for number, target in enumerate(targets)]
+            clients = [
+                self.ask(proxies[number % 2], target, keep=True) for number, target in enumerate(targets)
+            ]
             answers = await gatherResults([client.answer for client in clients])
             self.assertEqual([answer.status for answer in answers], [200] * 200)
             work = backend.work(prefix)

@@ -41,7 +41,8 @@ class RefillTests(IntegrationCase):
         """The gaps (ms) while 300 requests of 5 ms, which waited before, go through one slot."""
         clients = [self.ask(proxy, f"/hold/{prefix}first")]
         await backend.begun(f"{prefix}first")
-        clients += [self.ask(proxy, f"/work/{prefix}{number}?seconds=0.005") for number in range(300)]
+        targets = [f"/work/{prefix}{number}?seconds=0.005" for number in range(300)]
+        clients += [self.ask(proxy, target, keep=True) for target in targets]
         await until(lambda: self.waiting() == 300)
         await self.let(backend, f"{prefix}first")
         await gatherResults([client.answer for client in clients])
