@@ -91,7 +91,15 @@ all requests that match do, and the others are free of this limit. A request wit
 
 The function is called for every request, in the proxy's one thread: it must not wait for anything. If it raises an
 exception, that is logged with the limit's name and the request is answered 500. twistd finds the module in the
-directory of the file, in the working directory, and on `PYTHONPATH`.
+directory of the file, and on `PYTHONPATH`. The exchange offers `method`, `target`, `path`, `query`, `host` and
+`headers` (bytes, and Twisted's `Headers`), `client` (a text), `backend` and `priority`; and the methods `header(name)`,
+`cookie(name)` and `query_argument(name)`, which give bytes, or `None` where there is none:
+
+```python
+def tenant(exchange):
+    # Each first part of the path has its own slots: /shop/basket and /shop/pay share them.
+    return exchange.path.split(b"/")[1] or None
+```
 
 ## Rules
 
@@ -101,7 +109,7 @@ of the connection itself (`Connection`, `Content-Length`, `Transfer-Encoding` an
 
 ## Tables
 
-"Required" is what has no default; what is absent is not limited, not looked at, or has the defaults
+"Required" is what must be there; what is absent is not limited, not looked at, or has the defaults
 of its own table. Times are in seconds, up to 1,000,000.
 """
 
@@ -138,7 +146,9 @@ def section(heading: str, structure: type[Struct]) -> Iterator[str]:
         kind = type_info(hints[field.name])
         assert isinstance(kind, Metadata)
         description = (kind.extra_json_schema or {})["description"]
-        cells = [f"`{field.name}`", wanted(kind, ranged=True), default(field), description]
+        # A proxy without a backend is refused; the structure has an empty default so that --backend can fill it.
+        value = "required" if (structure, field.name) == (config.Config, "backend") else default(field)
+        cells = [f"`{field.name}`", wanted(kind, ranged=True), value, description]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""
 

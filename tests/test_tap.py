@@ -132,6 +132,7 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual((config.redis.url, config.limit[0].max_concurrent), ("embedded:", 2))
         self.assertEqual(self.config("--demo", "--listen", "tcp:0").listen, ["tcp:0"])
         self.assertRaises(UsageError, self.config, "--demo", "--config", "x")
+        self.assertRaises(UsageError, self.config, "--demo", "--backend", "unix:///run/app.sock")
 
     def test_mistakes(self) -> None:
         """All mistakes of the file and the flags are said, a line for each, and the status is 2."""

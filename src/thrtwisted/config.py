@@ -61,11 +61,17 @@ class Redis(_Table, frozen=True):
     ] = 0.25
     lease: Annotated[
         Annotated[float, Meta(ge=0.5, le=1_000_000)],
-        Meta(description="Seconds without a heartbeat after which a process's slots are freed."),
+        Meta(
+            description="Seconds without a heartbeat after which a process's slots are freed: for so long they stay "
+            "taken after a process was killed."
+        ),
     ] = 5.0
     outage: Annotated[
         Literal["closed"],
-        Meta(description="What happens while Redis is gone: `closed` answers 503 with Retry-After."),
+        Meta(
+            description="What happens while Redis is gone: `closed` answers 503 with Retry-After to whoever comes. "
+            "Those who have a place in the queue keep it, and what falls under no limit passes."
+        ),
     ] = "closed"
 
 
@@ -134,7 +140,10 @@ class Limit(_Table, frozen=True):
     """Requests with the same key value share at most `max_concurrent` slots."""
 
     name: Annotated[Name, Meta(description="Names the limit in messages and in Redis.")]
-    max_concurrent: Annotated[Count, Meta(description="How many at once.")]
+    max_concurrent: Annotated[
+        Count,
+        Meta(description="How many at once. 0: everybody waits, until it is raised or their time is over."),
+    ]
     key: Annotated[
         str | None,
         Meta(

@@ -90,13 +90,6 @@ class BackendConnectTimeout(ExchangeError):
     proxy_status = "connection_timeout"
 
 
-class BackendCertificateError(ExchangeError):
-    """The backend's TLS certificate or protocol was not acceptable."""
-
-    status = 502
-    proxy_status = "tls_certificate_error"
-
-
 class BackendClosed(ExchangeError):
     """The backend closed the connection before its response's head was complete."""
 

@@ -75,6 +75,10 @@ class Options(usage.Options):
             raise usage.UsageError(
                 "name a file with --config or an application with --backend, or try --demo"
             )
+        if self["demo"] and self["backend"] and not self["backend"].startswith("http://"):
+            raise usage.UsageError(
+                "--demo puts its application at --backend: name a place as http://HOST:PORT"
+            )
         try:
             self.config = self._configuration()
         except ConfigError as error:

@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import resource
 import socket
 import struct
 import tempfile
@@ -10,10 +9,9 @@ import tempfile
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.endpoints import UNIXServerEndpoint
-from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import TestCase
 
-from .support import OK, RawBackend, RawBackendConnection, RawClient, SocketRig, until
+from .support import OK, RawBackend, RawClient, SocketRig, until
 
 
 def response(*fields: bytes, body: bytes = b"ok") -> bytes:
@@ -423,22 +421,6 @@ class StreamTests(TestCase):
         yield until(lambda: backend.lost)
         self.assertLess(len(backend.received), length)
 
-    @inlineCallbacks
-    def test_large_bodies_need_little_memory(self):
-        """200 MB up and 200 MB down at the same time take less than 60 MB of memory."""
-        length = 200 * 1024 * 1024
-        rig = SocketRig(self)
-        rig.backend = EchoingLength()
-        yield rig.start()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        client = yield rig.request(
-            request(b"/", b"Content-Length: %d" % length, method=b"POST"), CountingClient(length)
-        )
-        yield until(lambda: client.count >= length)
-        yield until(lambda: rig.front.done)
-        self.assertGreaterEqual(rig.backend.connections[0].count, length)
-        self.assertLess(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 60 * 1024)
-
 
 class Zeros:
     """A push producer of so many zero bytes."""
@@ -481,32 +463,3 @@ class CountingClient(RawClient):
         self.count += len(data)
         if len(self.received) < 1000:
             super().dataReceived(data)
-
-
-class EchoingLengthConnection(RawBackendConnection):
-    """Answers a request, once all of it is there, with as many bytes as it had."""
-
-    def connectionMade(self):
-        super().connectionMade()
-        self.count = 0
-        self.length = None
-
-    def dataReceived(self, data):
-        self.count += len(data)
-        if self.length is None:
-            self.received += data
-            head, found, rest = self.received.partition(b"\r\n\r\n")
-            if not found:
-                return
-            self.length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
-            self.left = self.length - len(rest)
-        else:
-            self.left -= len(data)
-        if not self.left:
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.length)
-            Zeros(self.transport, self.length)
-
-
-class EchoingLength(RawBackend):
-    def buildProtocol(self, addr) -> Protocol:
-        return EchoingLengthConnection(self)

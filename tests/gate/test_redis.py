@@ -81,6 +81,13 @@ class RedisGateTests(RedisGateTestCase):
         """It provides IGate."""
         self.assertTrue(IGate.providedBy(self.gate()))
 
+    def test_impossible(self) -> None:
+        """What can hold no slot is refused where a program makes it."""
+        for options in ({"namespace": "a{b}"}, {"lease": 0.0}, {"timeout": 0.0}):
+            self.assertRaises(ValueError, RedisGate, reactor, **options)
+        for slots in (-1, 1.5):
+            self.assertRaises(ValueError, Counter, "one", slots)
+
     def test_no_counters(self) -> None:
         """A ticket without counters asks nobody."""
         gate = RedisGate(reactor, namespace=self.namespace)

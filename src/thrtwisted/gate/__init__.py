@@ -36,10 +36,15 @@ class Counter:
 
     @ivar key: what names the counter in the whole namespace: printable ASCII without spaces.
     @ivar max_concurrent: how many slots it has.
+    @raise ValueError: that is not a whole number from 0.
     """
 
     key: str
     max_concurrent: int
+
+    def __attrs_post_init__(self) -> None:
+        if not (isinstance(self.max_concurrent, int) and self.max_concurrent >= 0):
+            raise ValueError(f"a counter has 0 slots or more, a whole number, not {self.max_concurrent!r}")
 
     @classmethod
     def of(cls, name: str, max_concurrent: int, value: bytes | None = None) -> Counter:

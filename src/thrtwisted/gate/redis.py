@@ -82,6 +82,7 @@ class RedisGate:
     @param lease: seconds without a heartbeat after which others free what this process holds.
     @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
+    @raise ValueError: the namespace holds a brace, or a time is not above 0.
     """
 
     _log = Logger()
@@ -96,6 +97,10 @@ class RedisGate:
         max_waiting: int = 1000,
         aging: float = 0.0,
     ) -> None:
+        if set(namespace) & set("{}"):
+            raise ValueError(f"a namespace has no braces: {namespace!r}")
+        if not (timeout > 0 and lease > 0):
+            raise ValueError("timeout and lease are seconds above 0")
         self._clock = reactor
         self._link: Link | None = None
         self._namespace = "{" + namespace + "}"
