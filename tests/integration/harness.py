@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import os
 import re
 import shutil
@@ -124,32 +125,25 @@ class Client(Protocol):
     """
     One request, on a connection of its own.
 
-    @ivar answer: fires with the L{Answer} when the connection ends; or, if it is to be kept, when the answer is there.
+    @ivar answer: fires with the L{Answer} when the connection ends.
     @ivar received: the bytes so far, the head's among them.
     """
 
     transport: Any
 
-    def __init__(self, request: bytes, *, keep: bool) -> None:
+    def __init__(self, request: bytes) -> None:
         self.answer: Deferred[Answer] = Deferred()
-        self.closed: Deferred[None] = Deferred()
         self.received = bytearray()
         self._request = request
-        self._keep = keep
 
     def connectionMade(self) -> None:
         self.transport.write(self._request)
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        if self._keep:
-            head, end, body = self.received.partition(b"\r\n\r\n")
-            if end and len(body) >= int(re.findall(rb"(?i)\ncontent-length: (\d+)", head)[0]):
-                self._answered()
 
     def connectionLost(self, reason: object = None) -> None:
-        self._answered()
-        self.closed.callback(None)
+        self.answer.callback(Answer(bytes(self.received)))
 
     def leave(self) -> None:
         """Close the connection at once."""
@@ -163,10 +157,6 @@ class Client(Protocol):
     def resume(self) -> None:
         """Read again."""
         self.transport.resumeProducing()
-
-    def _answered(self) -> None:
-        if not self.answer.called:
-            self.answer.callback(Answer(bytes(self.received)))
 
 
 # Processes ------------------------------------------------------------------------------------------------------------
@@ -319,7 +309,7 @@ class IntegrationCase(TestCase):
         """Stop everything: the proxies as a user would."""
         for client in self._clients:
             client.leave()
-        await gatherResults([client.closed for client in self._clients], consumeErrors=True)
+        await gatherResults([client.answer for client in self._clients], consumeErrors=True)
         proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
         stopped = [await proxy.signal("TERM") for proxy in proxies]
         orphans = self.of_proxies()
@@ -432,9 +422,7 @@ class IntegrationCase(TestCase):
     def _start(self, part: str, *command: str, covered: bool) -> tuple[Child, Any]:
         kept = dict(os.environ)
         os.environ["TMPDIR"] = self._of(part)
-        if not covered:
-            for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-                del os.environ[name]
+        os.environ["UNCOVERED"] = "" if covered else "1"
         try:
             return python(*command, directory=self._of(part))
         finally:
@@ -455,26 +443,22 @@ class IntegrationCase(TestCase):
 
     # Clients
 
-    def ask(
-        self,
-        server: Running,
-        target: str,
-        headers: dict[str, str] | None = None,
-        *,
-        keep: bool = False,
-    ) -> Client:
-        """
-        Send a request.
-
-        @param keep: keep the connection, as browsers do, for an answer that announces its length.
-        """
-        fields = {"Host": "localhost", "Connection": "keep-alive" if keep else "close", **(headers or {})}
+    def ask(self, server: Running, target: str, headers: dict[str, str] | None = None) -> Client:
+        """Send a request."""
+        fields = {"Host": "localhost", "Connection": "close", **(headers or {})}
         lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        client = Client("\r\n".join([*lines, "", ""]).encode(), keep=keep)
+        client = Client("\r\n".join([*lines, "", ""]).encode())
         self._clients.append(client)
         connecting = connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", server.port), client)
-        connecting.addErrback(lambda failure: (client.answer.errback(failure), client.closed.callback(None)))
+        connecting.addErrback(lambda failure: client.answer.errback(failure))
         return client
+
+    async def crowd(self, count: int, target: str, *servers: Running) -> dict[str, int]:
+        """Send many requests at once from a process of their own; how many answers there are of each status."""
+        ports = [str(server.port) for server in servers]
+        child, _ = self.other("-m", "tests.integration.crowd", str(count), target, *ports)
+        self.assertEqual(await child.ended, 0, child.errors)
+        return json.loads(child.output)  # type: ignore[no-any-return]
 
     async def let(self, backend: Backend, name: str) -> None:
         """Let a request of C{/hold/NAME} end."""

@@ -67,6 +67,8 @@ class Server(ThreadingTCPServer):
 
 
 if __name__ == "__main__":
+    from tests.integration import uncovered  # noqa: F401
+
     with Server(("127.0.0.1", 0), Handler) as server:
         print(f"listens on 127.0.0.1:{server.server_address[1]}", flush=True)
         server.serve_forever()

@@ -34,6 +34,8 @@ then = {{ priority = 1 }}
 class ClusterTests(IntegrationCase):
     """Both processes together."""
 
+    timeout = 180
+
     async def cluster(self, slots: int, *, covered: bool = True) -> tuple[Backend, Running, Running]:
         """A backend and the two proxies before it."""
         backend = await self.lean()
@@ -46,12 +48,8 @@ class ClusterTests(IntegrationCase):
         backend, *proxies = await self.cluster(4, covered=False)
 
         async def share(prefix: str) -> str:
-            targets = [f"/work/{prefix}{number}?seconds=0.05" for number in range(200)]
-            clients = [
-                self.ask(proxies[number % 2], target, keep=True) for number, target in enumerate(targets)
-            ]
-            answers = await gatherResults([client.answer for client in clients])
-            self.assertEqual([answer.status for answer in answers], [200] * 200)
+            answers = await self.crowd(200, f"/work/{prefix}{{}}?seconds=0.05", *proxies)
+            self.assertEqual(answers, {"200": 200})
             work = backend.work(prefix)
             self.assertEqual(len(work), 200)
             self.assertEqual(most_at_once(work), 4)

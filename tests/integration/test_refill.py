@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from statistics import median, quantiles
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import ensureDeferred
 
 from tests.integration.harness import Backend, IntegrationCase, Running, until
 
@@ -21,6 +21,8 @@ max_concurrent = 1
 
 class RefillTests(IntegrationCase):
     """The gap, as the backend sees it, between the end of a request and the next one's arrival."""
+
+    timeout = 180
 
     async def test_refill(self) -> None:
         """A freed slot is taken again within 4 ms as a rule, and within 20 ms almost always."""
@@ -39,13 +41,13 @@ class RefillTests(IntegrationCase):
 
     async def gaps(self, backend: Backend, proxy: Running, prefix: str) -> list[float]:
         """The gaps (ms) while 300 requests of 5 ms, which waited before, go through one slot."""
-        clients = [self.ask(proxy, f"/hold/{prefix}first")]
+        first = self.ask(proxy, f"/hold/{prefix}first")
         await backend.begun(f"{prefix}first")
-        targets = [f"/work/{prefix}{number}?seconds=0.005" for number in range(300)]
-        clients += [self.ask(proxy, target, keep=True) for target in targets]
+        crowd = ensureDeferred(self.crowd(300, f"/work/{prefix}{{}}?seconds=0.005", proxy))
         await until(lambda: self.waiting() == 300)
         await self.let(backend, f"{prefix}first")
-        await gatherResults([client.answer for client in clients])
+        self.assertEqual((await first.answer).status, 200)
+        self.assertEqual(await crowd, {"200": 300})
         work = backend.work(prefix)
         self.assertEqual(len(work), 301)
         return [1000 * (after.begin - before.end) for before, after in pairwise(work)]
