@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator
+from functools import lru_cache
 from random import uniform
 from typing import Any
 
@@ -163,7 +164,7 @@ class Link:
         if self._commands is None:
             return fail(RedisGone("Redis is not connected"))
         commands = self._commands
-        digest = hashlib.sha1(script).hexdigest()
+        digest = _digest(script)
         reply: Deferred[bytes] = maybeDeferred(commands.evalsha, digest, [key], [argument])
 
         def load(failure: Any) -> Any:
@@ -269,6 +270,12 @@ def _any(*events: Deferred[Any]) -> Deferred[None]:
     for event in events:
         event.addCallback(fire)
     return first
+
+
+@lru_cache(maxsize=4)
+def _digest(script: bytes) -> str:
+    """What Redis calls a script."""
+    return hashlib.sha1(script).hexdigest()
 
 
 def _stopped(failure: Failure) -> None:
