@@ -386,7 +386,14 @@ class RedisGate:
     def _doubt(self) -> None:
         """Without an answer in C{timeout} seconds from now, Redis counts as gone."""
         if not self._gone and self._doubting is None and not self._stopping:
-            self._doubting = self._clock.callLater(self._timeout, self._lost)
+            self._doubt_for(SLICES)
+
+    def _doubt_for(self, slices: int) -> None:
+        """In slices here too: while this process is busy, nobody can connect."""
+        if slices:
+            self._doubting = self._clock.callLater(self._timeout / SLICES, self._doubt_for, slices - 1)
+        else:
+            self._lost()
 
     def _sure(self) -> None:
         """Redis answers."""
