@@ -19,11 +19,10 @@ import msgspec
 from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
-from twisted.web.server import Site
 
 from . import check, toml
 from .config import Backend, Config, ConfigError, Redis, default_backend
-from .listen import Listener, endpoint
+from .listen import Listener, PatientSite, endpoint
 from .redis.embedded import EmbeddedServerError, installed_server
 
 #: Seconds without a byte after which a client's connection is closed, while no request of its is under way.
@@ -139,7 +138,7 @@ def makeService(options: Options) -> IService:
     stop = partial(give_up, reactor, options.parent or {})
     proxy = Proxy(reactor, options.config)
     proxy.setServiceParent(services)  # type: ignore[no-untyped-call]
-    site = Site(proxy.resource, parsePOSTFormSubmission=False, timeout=IDLE_CLIENT)
+    site = PatientSite(reactor, proxy.resource, IDLE_CLIENT)
     listeners = [Listener(endpoint(reactor, text), site, text, stop) for text in places(options.config)]
     for listener in listeners:
         listener.setServiceParent(services)  # type: ignore[no-untyped-call]
