@@ -93,7 +93,10 @@ class BuildTests(SynchronousTestCase):
                 {"queue": {"max_waiting": 1.5}},
                 "queue.max_waiting: must be a whole number from 0 to 1000000000, not the number 1.5",
             ),
-            ({"redis": {"outage": "local"}}, 'redis.outage: must be "closed", not the text "local"'),
+            (
+                {"redis": {"outage": "opened"}},
+                'redis.outage: must be "closed" or "local" or "open", not the text "opened"',
+            ),
             (
                 {"rule": [{"then": {"status": "x"}}]},
                 'rule 1, then.status: must be a whole number, not the text "x"',

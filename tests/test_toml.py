@@ -30,7 +30,7 @@ lisen = 3                                                       # 6
 shutdown_timeout = inf                                          # 7
 [redis]
 url = "rediss://:secret@x"                                      # 9
-outage = "local"                                                # 10
+outage = "opened"                                               # 10
 [backend.app]                                                   # 11
 conect_timeout = 3                                              # 12
 [[limit]]

@@ -67,10 +67,11 @@ class Redis(_Table, frozen=True):
         ),
     ] = 5.0
     outage: Annotated[
-        Literal["closed"],
+        Literal["local", "closed", "open"],
         Meta(
-            description="What happens while Redis is gone: `closed` answers 503 with Retry-After to whoever comes. "
-            "Those who have a place in the queue keep it, and what falls under no limit passes."
+            description="What happens while Redis is gone. `local`: each process goes on with its share of each limit "
+            "(at least 1). `closed`: whoever comes is answered 503 with Retry-After; those who have a place in the "
+            "queue keep it, and what falls under no limit passes. `open`: everything passes."
         ),
     ] = "closed"
 

@@ -283,6 +283,9 @@ class TicketTests(SynchronousTestCase):
         for counters, priority in ((ONE, 0), (ONE, 100), (ONE + TWO + ONE, 50)):
             with self.assertRaises(ValueError):
                 Ticket(counters, priority)
+        for delay in (-0.1, float("nan"), float("inf")):
+            with self.assertRaises(ValueError):
+                Ticket(ONE, reclaim_delay=delay)
 
     def test_wrong_keys(self) -> None:
         """So is a counter whose key is of other characters: with a space, Redis would take it for two."""
@@ -292,6 +295,25 @@ class TicketTests(SynchronousTestCase):
 
 
 class CounterTests(SynchronousTestCase):
+    def test_mistakes(self) -> None:
+        """Numbers that no gate could hold are refused."""
+        for slots, weight, max_waiting in (
+            (-1, 1, None),
+            (0.5, 1, None),
+            (1, 0, None),
+            (1, 1.5, None),
+            (1, 1, -1),
+            (1, 1, 0.5),
+        ):
+            with self.assertRaises(ValueError):
+                Counter("c", slots, weight, max_waiting)  # type: ignore[arg-type]
+
+    def test_of(self) -> None:
+        """A limit's counter has its weight and its bound of the queue."""
+        counter = Counter.of("user", 5, b"alice", weight=3, max_waiting=0)
+        self.assertEqual(counter, Counter("user=alice", 5, 3, 0))
+        self.assertEqual(Counter.of("user", 5), Counter("user", 5, weight=1, max_waiting=None))
+
     def test_keys(self) -> None:
         """A counter's key is printable ASCII without spaces; a long value is replaced by its digest."""
         cases: list[tuple[bytes | None, str]] = [

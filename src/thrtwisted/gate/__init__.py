@@ -8,6 +8,7 @@ memory; L{thrtwisted.gate.redis.RedisGate} for all processes that share a namesp
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, TypeVar
@@ -36,20 +37,43 @@ class Counter:
 
     @ivar key: what names the counter in the whole namespace: printable ASCII without spaces.
     @ivar max_concurrent: how many slots it has.
-    @raise ValueError: that is not a whole number from 0.
+    @ivar weight: how many of them the ticket takes. A ticket heavier than all the slots together runs alone.
+    @ivar max_waiting: how many tickets that need this counter may wait, in this and other lanes; one more gets
+        L{QueueFull<thrtwisted.errors.QueueFull>}. None for no bound of its own.
+    @raise ValueError: one of these numbers is not whole, or is below 0 (the weight: below 1).
     """
 
     key: str
     max_concurrent: int
+    weight: int = 1
+    max_waiting: int | None = None
 
     def __attrs_post_init__(self) -> None:
-        if not (isinstance(self.max_concurrent, int) and self.max_concurrent >= 0):
+        if not _whole(self.max_concurrent, 0):
             raise ValueError(f"a counter has 0 slots or more, a whole number, not {self.max_concurrent!r}")
+        if not _whole(self.weight, 1):
+            raise ValueError(f"a weight is 1 slot or more, a whole number, not {self.weight!r}")
+        if not (self.max_waiting is None or _whole(self.max_waiting, 0)):
+            raise ValueError(
+                f"0 tickets or more may wait for a counter, a whole number, or None for any, not {self.max_waiting!r}"
+            )
 
     @classmethod
-    def of(cls, name: str, max_concurrent: int, value: bytes | None = None) -> Counter:
+    def of(
+        cls,
+        name: str,
+        max_concurrent: int,
+        value: bytes | None = None,
+        weight: int = 1,
+        max_waiting: int | None = None,
+    ) -> Counter:
         """The counter of a limit, for one key value or (None) for all that it applies to."""
-        return cls(name if value is None else f"{name}={_printable(value)}", max_concurrent)
+        key = name if value is None else f"{name}={_printable(value)}"
+        return cls(key, max_concurrent, weight, max_waiting)
+
+
+def _whole(number: object, least: int) -> bool:
+    return isinstance(number, int) and number >= least
 
 
 def _printable(value: bytes) -> str:
@@ -63,20 +87,25 @@ class Ticket:
     """
     What an exchange asks of the gate.
 
-    @ivar counters: one slot of each is needed; no counter twice.
+    @ivar counters: of each, as many slots as its weight says are needed; no counter twice.
     @ivar priority: 1 (best) to 99 (worst).
     @ivar timeout: seconds that it may wait; None for no end.
-    @raise ValueError: the priority is out of bounds, a counter is there twice, or its key is of other characters
-        (L{Counter.of} makes one of any value).
+    @ivar reclaim_delay: seconds past the lease's end for which a dead process's slots stay taken, because the
+        application may still be at work on what that process had sent.
+    @raise ValueError: the priority or the delay is out of bounds, a counter is there twice, or its key is of other
+        characters (L{Counter.of} makes one of any value).
     """
 
     counters: tuple[Counter, ...]
     priority: int = DEFAULT_PRIORITY
     timeout: float | None = None
+    reclaim_delay: float = 0.0
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.priority <= 99:
             raise ValueError(f"a priority is 1 (best) to 99 (worst), not {self.priority}")
+        if not 0 <= self.reclaim_delay < math.inf:
+            raise ValueError(f"a reclaim delay is 0 seconds or more, not {self.reclaim_delay}")
         for counter in self.counters:
             if not _KEY.fullmatch(counter.key):
                 raise ValueError(f"a counter's key is printable ASCII without spaces, not {counter.key!r}")
