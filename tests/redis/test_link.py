@@ -21,7 +21,14 @@ from zope.interface import implementer
 from tests import valkey
 from tests.forward.support import Wire, until
 from thrtwisted.redis import link as module
-from thrtwisted.redis.link import HANDSHAKE, ILinkUser, Link, RedisGone
+from thrtwisted.redis.link import (
+    HANDSHAKE,
+    LONGEST_PAUSE,
+    LONGEST_PAUSE_REFUSED,
+    ILinkUser,
+    Link,
+    RedisGone,
+)
 from thrtwisted.redis.url import RedisAddress, parse
 
 CHANNEL = "{test}:owner:me"
@@ -165,14 +172,14 @@ class LinkTests(MemoryLinkTestCase):
         self.assertEqual(self.successResultOf(reply), b"\xffyes")
 
     def test_script_not_known(self) -> None:
-        """A server that does not know the script is given its text."""
+        """A server that does not know the script is given its text, and told that it may lack more than that."""
         commands, _ = self.connect()
         reply = self.link.script(SCRIPT, "{key}", b"argument")
         commands.clear()
         self.receive(commands, b"-NOSCRIPT No matching script.\r\n")
         self.assertEqual(
             commands.value(),
-            b"*5\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n$5\r\n{key}\r\n$8\r\nargument\r\n"
+            b"*6\r\n$4\r\nEVAL\r\n$%d\r\n%b\r\n$1\r\n1\r\n$5\r\n{key}\r\n$8\r\nargument\r\n$1\r\n1\r\n"
             % (len(SCRIPT), SCRIPT),
         )
         self.receive(commands, b"$3\r\nyes\r\n")
@@ -246,8 +253,8 @@ class LinkTests(MemoryLinkTestCase):
         self.assertEqual(self.user.told, ["up", "down"])
         self.await_attempt(3, within=1)
 
-    def test_refused(self) -> None:
-        """A server that is not there is tried again, less and less often, but at least every few seconds."""
+    def test_unreachable(self) -> None:
+        """A server that is not there is tried again, less and less often, but as often as was asked for."""
         pauses = []
         for number in range(1, 30):
             since = self.clock.seconds()
@@ -256,7 +263,52 @@ class LinkTests(MemoryLinkTestCase):
             pauses.append(self.clock.seconds() - since)
         self.assertLess(pauses[0], 0.25)  # as long as Redis may be silent by default
         self.assertLess(pauses[0], pauses[5])
-        self.assertLess(max(pauses), 6.0)
+        self.assertLess(max(pauses), LONGEST_PAUSE + 0.02)
+        self.connect()
+        self.assertEqual(self.user.told, ["up"])
+
+    def test_refused(self) -> None:
+        """A server that does not do what it is asked to is tried again, ever less often; it is said once."""
+        pauses = []
+        with capturedLogs() as log:
+            for _ in range(30):
+                self.connect()
+                since = self.clock.seconds()
+                self.link.refused(txredisapi.ResponseError("OOM no memory"))
+                self.clock.advance(0)
+                self.await_attempt(self.attempts + 1, within=10)
+                pauses.append(self.clock.seconds() - since)
+            self.connect()
+            self.link.working()
+            self.link.working()
+        self.assertEqual(self.user.told, [*["up", "down"] * 30, "up"])
+        self.assertLess(pauses[0], 0.25)
+        self.assertGreater(pauses[-1], 4.5)
+        self.assertLess(max(pauses), LONGEST_PAUSE_REFUSED + 0.02)
+        self.assertEqual(
+            [event["line"] for event in log],
+            [
+                "Redis at unix:///run/redis.sock is not usable: OOM no memory",
+                "Redis at unix:///run/redis.sock is connected",
+            ],
+        )
+
+    def test_refused_after_working(self) -> None:
+        """Once the server has done what it was asked to, the pauses begin anew."""
+        for _ in range(20):
+            self.connect()
+            self.link.refused(Exception())
+            self.await_attempt(self.attempts + 1, within=10)
+        self.connect()
+        self.link.working()
+        self.link.refused(Exception())
+        self.await_attempt(self.attempts + 1, within=0.25)
+
+    def test_refused_without_redis(self) -> None:
+        """Where no connection stands there is nothing to give up."""
+        with capturedLogs() as log:
+            self.link.refused(Exception())
+        self.assertEqual(log, [])
         self.connect()
         self.assertEqual(self.user.told, ["up"])
 
@@ -275,7 +327,7 @@ class LinkTests(MemoryLinkTestCase):
             for wire in self.connect():
                 wire.lose()
             self.await_attempt(self.attempts + 1, within=10)
-        self.assertGreater(self.clock.seconds(), 20)
+        self.assertGreater(self.clock.seconds(), 20 * LONGEST_PAUSE / 2)
 
     def test_back_quickly(self) -> None:
         """A server that was there for long and restarts is found quickly."""
@@ -340,7 +392,9 @@ class LinkTests(MemoryLinkTestCase):
                 self.await_attempt(self.attempts + 1, within=10)
             self.refuse(ConnectError(string="no way"))
             self.await_attempt(self.attempts + 1, within=10)
-            self.connect()[0].lose()
+            commands, _ = self.connect()
+            self.link.working()
+            commands.lose()
             self.await_attempt(self.attempts + 1, within=10)
             self.clock.advance(HANDSHAKE)
             self.answered += 1

@@ -39,13 +39,19 @@ from .url import RedisAddress
 #: Seconds that connecting and AUTH together may take.
 HANDSHAKE = 5.0
 
-#: Seconds before the first and the last of the attempts to connect again; a restarted server is found quickly.
+#: Seconds before the first of the attempts to connect again, and before the last ones: to a server that cannot be
+#: reached, so that a restarted one is found quickly, and to one that refuses, until somebody mends that.
 FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 0.5
+LONGEST_PAUSE_REFUSED = 5.0
 
 
 class RedisGone(Exception):
     """Redis is not there, or went away before it answered: what was sent may or may not have been done."""
+
+
+class _Refused(Exception):
+    """Redis answers, and does not let us in."""
 
 
 class ILinkUser(Interface):
@@ -81,7 +87,7 @@ class _LinkFactory(Factory):
     isLazy = False
 
     def __init__(self, protocol: type[Any], address: RedisAddress) -> None:
-        self.failure = "the connection was closed"
+        self.failure = ""
         self._protocol = protocol
         self._address = address
 
@@ -114,11 +120,19 @@ class Link:
     @param address: of kind C{tcp} or C{unix}.
     @param channel: what to listen to.
     @param user: is told when the link is up or down, and of messages.
+    @param longest_pause: seconds between the attempts to reach a server that is not there, at most.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, address: RedisAddress, channel: str, user: Any) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        channel: str,
+        user: Any,
+        longest_pause: float = LONGEST_PAUSE,
+    ) -> None:
         self._reactor = reactor
         self._address = address
         self._channel = channel
@@ -128,8 +142,11 @@ class Link:
         self._running: Deferred[None] | None = None
         self._wait: Deferred[Any] = succeed(None)
         self._stopping = False
-        # The policy's own jitter, up to a second, would make each short loss of a connection an outage.
-        self._pause = backoffPolicy(FIRST_PAUSE, LONGEST_PAUSE, jitter=lambda: uniform(0, FIRST_PAUSE / 2))
+        self._pause_unreachable = _pauses(longest_pause)
+        self._pause_refused = _pauses(max(longest_pause, LONGEST_PAUSE_REFUSED))
+        self._attempt = 0
+        self._refusal: Exception | None = None
+        self._answered: RedisAddress | None = None
         self._reported = ""
 
     def start(self) -> None:
@@ -154,9 +171,26 @@ class Link:
         for connection in self._connections:
             connection.transport.abortConnection()
 
+    def refused(self, problem: Exception) -> None:
+        """
+        Redis answers, but does not do what it is asked to: say so once, however long it lasts, give up the connections,
+        and connect anew after a pause.
+        """
+        if self._commands is not None:
+            self._refusal = problem
+            self.reset()
+
+    def working(self) -> None:
+        """Redis does what it is asked to: whatever was wrong is over."""
+        self._attempt = 0
+        self._report(f"Redis at {self._address} is connected")
+
     def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
         """
         Run a script with one key and one argument, by its digest if Redis knows it.
+
+        It is given C{1} as a second argument if the server may lack what an earlier one had: it does not know the
+        script, as after a restart, or it is not the one that answered last, as after a failover.
 
         @return: fires with the reply. Errbacks with L{RedisGone} if there is no answer to be had, or with
             L{txredisapi.ResponseError} if Redis refuses.
@@ -164,46 +198,63 @@ class Link:
         if self._commands is None:
             return fail(RedisGone("Redis is not connected"))
         commands = self._commands
-        digest = _digest(script)
-        reply: Deferred[bytes] = maybeDeferred(commands.evalsha, digest, [key], [argument])
+        unfamiliar = [b"1"] if self._answered not in (None, self._address) else []
+        reply: Deferred[bytes] = maybeDeferred(
+            commands.execute_command, "EVALSHA", _digest(script), 1, key, argument, *unfamiliar
+        )
 
         def load(failure: Any) -> Any:
-            failure.trap(txredisapi.ScriptDoesNotExist)
-            return commands.execute_command("EVAL", script, 1, key, argument)
+            failure.trap(txredisapi.ResponseError)
+            if not str(failure.value).startswith("NOSCRIPT"):
+                return failure
+            return commands.execute_command("EVAL", script, 1, key, argument, b"1")
+
+        def answered(answer: bytes) -> bytes:
+            self._answered = self._address
+            return answer
 
         def gone(failure: Any) -> Any:
             failure.trap(txredisapi.ConnectionError)
             raise RedisGone(str(failure.value)) from None
 
-        return reply.addErrback(load).addErrback(gone)
+        return reply.addErrback(load).addCallbacks(answered, gone)
 
     @inlineCallbacks
     def _run(self) -> Generator[Deferred[Any], Any, None]:
-        attempt = 0
         while not self._stopping:
             since = self._reactor.seconds()
+            pause = self._pause_unreachable
             try:
                 yield self._until_stop(self._connect().addTimeout(HANDSHAKE, self._reactor))
             except Exception as problem:
                 if not self._stopping:
                     self._report(f"Redis at {self._address} is not usable: {_reason(problem)}")
+                if isinstance(problem, _Refused):
+                    pause = self._pause_refused
             else:
                 yield self._stand()
+                if self._refusal is not None:
+                    pause = self._pause_refused
             yield self._disconnect()
             # A server that accepts and then refuses is no reason to connect ten times a second.
-            attempt = attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE else 0
-            yield self._until_stop(deferLater(self._reactor, self._pause(attempt))).addErrback(_stopped)
+            self._attempt = (
+                self._attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE_REFUSED else 0
+            )
+            yield self._until_stop(deferLater(self._reactor, pause(self._attempt))).addErrback(_stopped)
 
     @inlineCallbacks
     def _stand(self) -> Generator[Deferred[Any], Any, None]:
         """Let the user work until a connection is lost."""
         lost = _any(*(connection.whenDisconnected() for connection in self._connections))
-        self._report(f"Redis at {self._address} is connected")
+        self._refusal = None
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
         self._commands = None
         if not self._stopping:
-            self._report(f"The connection to Redis at {self._address} was lost")
+            if self._refusal is not None:
+                self._report(f"Redis at {self._address} is not usable: {_reason(self._refusal)}")
+            else:
+                self._report(f"The connection to Redis at {self._address} was lost")
             self._user.down()
 
     def _until_stop(self, wait: Deferred[Any]) -> Deferred[Any]:
@@ -218,7 +269,10 @@ class Link:
         commands = yield self._open(_Commands)
         messages = yield self._open(_Messages)
         messages.received = self._user.message
-        yield messages.subscribe(self._channel)
+        try:
+            yield messages.subscribe(self._channel)
+        except txredisapi.ResponseError as problem:
+            raise _Refused(str(problem)) from None
         if not commands.connected:
             raise RedisGone("the connection was closed")
         self._commands = commands
@@ -234,7 +288,7 @@ class Link:
             connection.transport.setTcpNoDelay(True)
         yield _any(connection.whenConnected(), connection.whenDisconnected())
         if not connection.connected:
-            raise RedisGone(factory.failure)
+            raise _Refused(factory.failure) if factory.failure else RedisGone("the connection was closed")
         return connection
 
     def _endpoint(self) -> IStreamClientEndpoint:
@@ -257,6 +311,13 @@ class Link:
         if line != self._reported:
             self._reported = line
             self._log.info("{line}", line=line)
+
+
+def _pauses(longest: float) -> Callable[[int], float]:
+    """The pause before an attempt, by how many were in vain before."""
+    # The policy's own jitter, up to a second, would make each short loss of a connection an outage.
+    first = min(FIRST_PAUSE, longest)
+    return backoffPolicy(first, longest - first / 2, jitter=lambda: uniform(0, first / 2))
 
 
 def _any(*events: Deferred[Any]) -> Deferred[None]:
