@@ -69,11 +69,12 @@ class Redis(_Table, frozen=True):
     outage: Annotated[
         Literal["local", "closed", "open"],
         Meta(
-            description="What happens while Redis is gone. `local`: each process goes on with its share of each limit "
-            "(at least 1). `closed`: whoever comes is answered 503 with Retry-After; those who have a place in the "
-            "queue keep it, and what falls under no limit passes. `open`: everything passes."
+            description="What happens while Redis is gone. `local`: each process goes on with the slots that it had, "
+            "later with its share of each limit, and with 1 at least. `closed`: whoever comes is answered 503 with "
+            "Retry-After; those who have a place in the queue keep it, and what falls under no limit passes. `open`: "
+            "everything passes."
         ),
-    ] = "closed"
+    ] = "local"
 
 
 class Backend(_Table, frozen=True):

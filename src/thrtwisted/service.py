@@ -101,6 +101,7 @@ class Proxy(Service):
             namespace=redis.namespace,
             timeout=redis.timeout,
             lease=redis.lease,
+            outage=redis.outage,
             max_waiting=queue.max_waiting,
             aging=queue.aging,
         )
@@ -116,7 +117,7 @@ class Proxy(Service):
             except CancelledError:
                 return  # the service was stopped meanwhile
             except (EmbeddedServerError, OSError) as error:
-                self._log.critical("{error}: requests that fall under a limit get 503", error=error)
+                self._log.critical("{error}", error=error)
                 gate.give_up()
                 return
             address = attrs.evolve(address, kind="unix", path=path)

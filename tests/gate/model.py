@@ -14,6 +14,7 @@ from msgspec import msgpack
 from thrtwisted.gate import Counter
 from thrtwisted.gate.lanes import Lanes
 from thrtwisted.gate.order import MICROSECONDS, Order
+from thrtwisted.gate.places import Reply
 from thrtwisted.gate.redis import SCRIPT
 
 #: Who acquires: an owner's number and its serial.
@@ -21,7 +22,13 @@ Id = tuple[int, int]
 
 
 class Engine(Protocol):
-    """A gate's decisions, one operation at a time."""
+    """
+    A gate's decisions, one operation at a time.
+
+    @ivar refused: who was refused, ever.
+    """
+
+    refused: list[Id]
 
     def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]: ...
 
@@ -75,12 +82,19 @@ class BruteForce:
 class LanesEngine:
     """L{Lanes}, with arrival numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int = 1000) -> None:
         self.order = Order()
         self.lanes: Lanes[Id] = Lanes()
+        self.max_waiting = max_waiting
+        self.refused: list[Id] = []
 
     def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]:
-        return self.lanes.acquire((owner, serial), counters, self.order.next(priority, 0.0))
+        ticket = (owner, serial)
+        order = self.order.next(priority, 0.0)
+        admitted = self.lanes.acquire(ticket, counters, order, self.max_waiting)
+        if ticket not in self.lanes:
+            self.refused.append(ticket)
+        return admitted
 
     def release(self, owner: int, serial: int) -> list[Id]:
         return self.lanes.release((owner, serial))
@@ -94,6 +108,7 @@ class ScriptOwner:
     One process's side of C{gate.lua}, spoken through a blocking client.
 
     @ivar told: serials that other owners' batches have admitted, as they were published.
+    @ivar known: what its batches say that it knows; taken from each reply.
     """
 
     def __init__(self, client: Any, namespace: str, name: str, *, lease: int = 60_000, aging: float = 0.0):
@@ -101,28 +116,46 @@ class ScriptOwner:
         self.key = "{" + namespace + "}"
         self.name = name
         self.lease = lease
+        self.grace = lease // 4
         self.aging = round(aging * MICROSECONDS)
         self.max_waiting = 1000
         self.sequence = 0
+        self.known: list[Any] = ["", 0, 0, 0]
         self.channel = client.pubsub(ignore_subscribe_messages=True)
         self.channel.subscribe(f"{self.key}:owner:{name}")
         self.channel.get_message(timeout=5)
 
     def batch(
-        self, *operations: list[Any], announced: list[list[Any]] | None = None, sequence: int | None = None
-    ) -> list[Any]:
-        """Send a batch; the script's reply."""
+        self,
+        *operations: list[Any],
+        announced: list[list[Any]] | None = None,
+        part: tuple[bool, bool, int, int] = (True, True, 0, 2**53),
+        sequence: int | None = None,
+        unfamiliar: bool = False,
+    ) -> Any:
+        """
+        Send a batch; the script's reply, or its status alone if nothing was done.
+
+        @param part: which part of the announcement it is: first, final, from, to.
+        """
         self.sequence += 1
         batch = [
             self.name,
             self.sequence if sequence is None else sequence,
             self.lease,
+            self.grace,
             self.max_waiting,
             self.aging,
-            False if announced is None else announced,
+            self.known,
+            False if announced is None else [*part, *announced],
             operations,
         ]
-        reply: list[Any] = msgpack.decode(self.client.eval(SCRIPT, 1, self.key, msgpack.encode(batch)))
+        arguments = [msgpack.encode(batch), *([b"1"] if unfamiliar else [])]
+        status, *rest = msgpack.decode(self.client.eval(SCRIPT, 1, self.key, *arguments))
+        if status != "ok":
+            return status
+        reply = Reply(*rest)
+        self.known = [reply.epoch, reply.count, self.sequence, reply.owners]
         return reply
 
     def published(self) -> list[int]:
@@ -137,11 +170,19 @@ class ScriptOwner:
         self.channel.close()
 
 
-def acquire_operation(serial: int, counters: Sequence[Counter], priority: int = 50) -> list[Any]:
-    operation: list[Any] = ["acquire", serial, priority]
+def needs(counters: Sequence[Counter], reclaim: int = 0) -> list[Any]:
+    """What a ticket needs, as the script reads it; the reclaim delay in ms."""
+    words: list[Any] = [reclaim]
     for counter in counters:
-        operation += (counter.key, counter.max_concurrent)
-    return operation
+        most = -1 if counter.max_waiting is None else counter.max_waiting
+        words += (counter.key, counter.max_concurrent, counter.weight, most)
+    return words
+
+
+def acquire_operation(
+    serial: int, counters: Sequence[Counter], priority: int = 50, reclaim: int = 0
+) -> list[Any]:
+    return ["acquire", serial, priority, *needs(counters, reclaim)]
 
 
 class ScriptEngine:
@@ -161,10 +202,10 @@ class ScriptEngine:
         return self._run(owner, ["release", serial])
 
     def _run(self, owner: int, operation: list[Any]) -> list[Id]:
-        status, _, admitted, full, *_ = self.owners[owner].batch(operation)
-        assert (status, full) == ("ok", [])
+        reply = self.owners[owner].batch(operation)
+        assert not reply.full
         told = [(n, serial) for n, other in enumerate(self.owners) for serial in other.published()]
-        return [(owner, serial) for serial in admitted] + told
+        return [(owner, serial) for serial in reply.admitted] + told
 
     def keys(self) -> set[str]:
         """What of this namespace is in the server, without its common prefix."""

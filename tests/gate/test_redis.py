@@ -54,7 +54,7 @@ class RedisGateTestCase(TestCase):
         return int(self.client.zcard("{" + self.namespace + "}:" + key))
 
     def gate(self, address: RedisAddress | None = None, **options: Any) -> RedisGate:
-        options = {"namespace": self.namespace, "timeout": 5.0, **options}
+        options = {"namespace": self.namespace, "timeout": 5.0, "outage": "closed", **options}
         gate = RedisGate(reactor, **options)
         gate.start(address or valkey.address())
         self.addCleanup(gate.stop)
@@ -174,7 +174,7 @@ class RedisGateTests(RedisGateTestCase):
         counters = tuple(Counter(f"{n}", 1) for n in range(8))
         first = yield self.acquire(gate, counters)
         waiting = [self.acquire(gate, counters) for _ in range(15_000)]
-        yield until(lambda: gate._places[max(gate._places)].order)
+        yield until(lambda: list(gate._places)[-1].order)
         for deferred in waiting[1:]:
             deferred.addErrback(lambda _: None).cancel()
         first.release()
@@ -413,7 +413,7 @@ class HealingTests(RedisGateTestCase):
         gate = self.gate(timeout=0.1)
         first = yield self.acquire(gate)
         second = self.acquire(gate)
-        yield until(lambda: gate._places[2].order)
+        yield until(lambda: gate._places.get(2).order)
         self.client.client_pause(1000, all=True)
         yield self.assertFailure(self.acquire(gate), GateUnavailable)
         self.failureResultOf(self.acquire(gate), GateUnavailable)

@@ -7,14 +7,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
-from tests.gate.model import ScriptOwner, acquire_operation
+from tests.gate.model import ScriptOwner, acquire_operation, needs
 from thrtwisted.gate import Counter
 
 ONE = [Counter("one", 1)]
 TWO = [Counter("two", 2)]
-
-# Where the parts of a reply are.
-ADMITTED, FULL, QUEUED, HELD, WAITING, RELEASED, OWNERS = range(2, 9)
 
 
 class ScriptTestCase(SynchronousTestCase):
@@ -38,7 +35,7 @@ class ScriptTestCase(SynchronousTestCase):
     def owner(self, name: str, **options: Any) -> ScriptOwner:
         owner = ScriptOwner(self.client, self.namespace, name, **options)
         self.owners.append(owner)
-        self.assertEqual(owner.batch(announced=[])[0], "ok")
+        owner.batch(announced=[])
         return owner
 
     def expire(self, owner: ScriptOwner) -> None:
@@ -51,10 +48,10 @@ class BatchTests(ScriptTestCase):
         """The reply says who was admitted and who waits, and the counts."""
         owner = self.owner("a")
         reply = owner.batch(*(acquire_operation(serial, TWO) for serial in (1, 2, 3)))
-        self.assertEqual((reply[ADMITTED], reply[FULL], reply[QUEUED][0]), ([1, 2], [], 3))
-        self.assertEqual((reply[HELD], reply[WAITING], reply[RELEASED], reply[OWNERS]), (2, 1, 0, 1))
+        self.assertEqual((reply.admitted, reply.full, reply.queued[0]), ([1, 2], [], 3))
+        self.assertEqual((reply.held, reply.waiting, reply.released, reply.owners), (2, 1, 0, 1))
         reply = owner.batch(["release", 1])
-        self.assertEqual((reply[ADMITTED], reply[HELD], reply[WAITING], reply[RELEASED]), ([3], 2, 0, 1))
+        self.assertEqual((reply.admitted, reply.held, reply.waiting, reply.released), ([3], 2, 0, 1))
 
     def test_operations_in_order(self) -> None:
         """Operations of one batch are done one after the other."""
@@ -65,31 +62,31 @@ class BatchTests(ScriptTestCase):
             ["release", 1],
             acquire_operation(3, ONE, priority=1),
         )
-        self.assertEqual((reply[ADMITTED], reply[QUEUED][0]), ([1, 2], 2))
-        self.assertEqual(owner.batch(["release", 2])[ADMITTED], [3])
+        self.assertEqual((reply.admitted, reply.queued[0]), ([1, 2], 2))
+        self.assertEqual(owner.batch(["release", 2]).admitted, [3])
 
     def test_acquire_again(self) -> None:
         """A ticket that is here, waiting or admitted, is not acquired twice."""
         owner = self.owner("a")
         owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
         reply = owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
-        self.assertEqual((reply[HELD], reply[WAITING]), (1, 1))
+        self.assertEqual((reply.held, reply.waiting), (1, 1))
 
     def test_release_again(self) -> None:
         """A slot is freed once."""
         owner = self.owner("a")
         owner.batch(*(acquire_operation(serial, TWO) for serial in (1, 2, 3, 4)))
         reply = owner.batch(["release", 1], ["release", 1], ["release", 99])
-        self.assertEqual((reply[ADMITTED], reply[WAITING]), ([3], 1))
+        self.assertEqual((reply.admitted, reply.waiting), ([3], 1))
 
     def test_full(self) -> None:
         """When as many wait as may, one more is refused, and leaves nothing; one with room everywhere is admitted."""
         owner = self.owner("a")
         owner.max_waiting = 1
         reply = owner.batch(*(acquire_operation(serial, ONE) for serial in (1, 2, 3)))
-        self.assertEqual((reply[ADMITTED], reply[FULL], reply[WAITING]), ([1], [3], 1))
+        self.assertEqual((reply.admitted, reply.full, reply.waiting), ([1], [3], 1))
         reply = owner.batch(acquire_operation(4, TWO), acquire_operation(5, [*ONE, Counter("other", 1)]))
-        self.assertEqual((reply[ADMITTED], reply[FULL]), ([4], [5]))
+        self.assertEqual((reply.admitted, reply.full), ([4], [5]))
         self.assertFalse(self.client.hexists(f"{owner.key}:slots", "other"))
 
     def test_published(self) -> None:
@@ -97,18 +94,18 @@ class BatchTests(ScriptTestCase):
         a, b, c = self.owner("a"), self.owner("b"), self.owner("c")
         a.batch(acquire_operation(1, ONE))
         b.batch(acquire_operation(7, ONE))
-        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(a.batch(["release", 1]).admitted, [])
         self.assertEqual((a.published(), b.published(), c.published()), ([], [7], []))
-        self.assertEqual(b.batch()[HELD], 1)
+        self.assertEqual(b.batch().held, 1)
 
     def test_priority_across_owners(self) -> None:
         """The best priority goes first, whoever's it is."""
         a, b = self.owner("a"), self.owner("b")
         a.batch(*(acquire_operation(serial, ONE) for serial in range(1, 6)))
         b.batch(acquire_operation(1, ONE, priority=1))
-        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(a.batch(["release", 1]).admitted, [])
         self.assertEqual(b.published(), [1])
-        self.assertEqual(b.batch(["release", 1])[ADMITTED], [])
+        self.assertEqual(b.batch(["release", 1]).admitted, [])
         self.assertEqual(a.published(), [2])
 
     def test_aging(self) -> None:
@@ -121,7 +118,7 @@ class BatchTests(ScriptTestCase):
             seconds, microseconds = self.client.time()
             self.client.hset(f"{owner.key}:gate", "clock", (seconds + 20) * 1_000_000 + microseconds)
             owner.batch(acquire_operation(3, ONE, priority=1))
-            self.assertEqual(owner.batch(["release", 1])[ADMITTED], [first], aging)
+            self.assertEqual(owner.batch(["release", 1]).admitted, [first], aging)
             owner.batch(["quit"])
 
     def test_large_arrival_numbers(self) -> None:
@@ -132,18 +129,18 @@ class BatchTests(ScriptTestCase):
         reply = owner.batch(
             acquire_operation(2, ONE, 99), acquire_operation(3, ONE, 99), acquire_operation(4, ONE, 98)
         )
-        self.assertEqual(reply[QUEUED][3] - reply[QUEUED][1], 1)
-        order = [owner.batch(["release", serial])[ADMITTED][0] for serial in (1, 4, 2)]
+        self.assertEqual(reply.queued[3] - reply.queued[1], 1)
+        order = [owner.batch(["release", serial]).admitted[0] for serial in (1, 4, 2)]
         self.assertEqual(order, [4, 2, 3])
 
     def test_raised_and_lowered(self) -> None:
         """The last limit given counts: a raised one lets waiters through at once, a lowered one waits for releases."""
         owner = self.owner("a")
         owner.batch(*(acquire_operation(serial, ONE) for serial in (1, 2, 3)))
-        self.assertEqual(owner.batch(acquire_operation(4, [Counter("one", 3)]))[ADMITTED], [2, 3])
-        self.assertEqual(owner.batch(acquire_operation(5, ONE), ["release", 1])[ADMITTED], [])
-        self.assertEqual(owner.batch(["release", 2])[ADMITTED], [])
-        self.assertEqual(owner.batch(["release", 3])[ADMITTED], [4])
+        self.assertEqual(owner.batch(acquire_operation(4, [Counter("one", 3)])).admitted, [2, 3])
+        self.assertEqual(owner.batch(acquire_operation(5, ONE), ["release", 1]).admitted, [])
+        self.assertEqual(owner.batch(["release", 2]).admitted, [])
+        self.assertEqual(owner.batch(["release", 3]).admitted, [4])
 
 
 class OwnerTests(ScriptTestCase):
@@ -151,15 +148,15 @@ class OwnerTests(ScriptTestCase):
         """An owner that has not announced itself is told so, and nothing is done."""
         stranger = ScriptOwner(self.client, self.namespace, "x")
         self.addCleanup(stranger.close)
-        self.assertEqual(stranger.batch(acquire_operation(1, ONE)), ["unknown"])
+        self.assertEqual(stranger.batch(acquire_operation(1, ONE)), "unknown")
         self.assertEqual(self.keys(), [])
 
     def test_stale(self) -> None:
         """A batch that was overtaken by a later one of its owner is not done."""
         owner = self.owner("a")
         owner.batch()
-        self.assertEqual(owner.batch(acquire_operation(1, ONE), sequence=1), ["stale"])
-        self.assertEqual(owner.batch()[HELD], 0)
+        self.assertEqual(owner.batch(acquire_operation(1, ONE), sequence=1), "stale")
+        self.assertEqual(owner.batch().held, 0)
 
     def test_stale_does_nothing(self) -> None:
         """Such a batch frees nothing either: whoever is admitted by it would not hear of it."""
@@ -167,8 +164,8 @@ class OwnerTests(ScriptTestCase):
         dead.batch(acquire_operation(1, ONE))
         owner.batch(acquire_operation(1, ONE))
         self.expire(dead)
-        self.assertEqual(owner.batch(sequence=1), ["stale"])
-        self.assertEqual(owner.batch()[ADMITTED], [1])
+        self.assertEqual(owner.batch(sequence=1), "stale")
+        self.assertEqual(owner.batch().admitted, [1])
 
     def test_reaped(self) -> None:
         """Whoever comes after a lease has run out frees the dead owner's slots and places, and admits who waits."""
@@ -177,7 +174,7 @@ class OwnerTests(ScriptTestCase):
         living.batch(acquire_operation(3, ONE))
         self.expire(dead)
         reply = living.batch()
-        self.assertEqual((reply[ADMITTED], reply[WAITING], reply[OWNERS]), ([3], 0, 1))
+        self.assertEqual((reply.admitted, reply.waiting, reply.owners), ([3], 0, 1))
         self.assertEqual(dead.published(), [])
 
     def test_nothing_for_the_dead(self) -> None:
@@ -188,7 +185,7 @@ class OwnerTests(ScriptTestCase):
         living.batch(acquire_operation(1, ONE))
         self.expire(a)
         self.expire(b)
-        self.assertEqual(living.batch()[ADMITTED], [1])
+        self.assertEqual(living.batch().admitted, [1])
         self.assertEqual((a.published(), b.published()), ([], []))
 
     def test_reaped_by_a_stranger(self) -> None:
@@ -197,8 +194,18 @@ class OwnerTests(ScriptTestCase):
         dead.batch(acquire_operation(1, ONE))
         living.batch(acquire_operation(2, ONE))
         self.expire(dead)
-        self.assertEqual(dead.batch(), ["unknown"])
+        stranger = ScriptOwner(self.client, self.namespace, "x")
+        self.addCleanup(stranger.close)
+        self.assertEqual(stranger.batch(), "unknown")
         self.assertEqual(living.published(), [2])
+
+    def test_expired_and_not_reaped(self) -> None:
+        """An owner that is late, and that nobody has taken for dead so far, has all that it had."""
+        owner = self.owner("a")
+        owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
+        self.expire(owner)
+        reply = owner.batch()
+        self.assertEqual((reply.held, reply.waiting), (1, 1))
 
     def test_quit(self) -> None:
         """An owner that says goodbye releases all that it has."""
@@ -207,7 +214,7 @@ class OwnerTests(ScriptTestCase):
         b.batch(acquire_operation(3, ONE))
         a.batch(["quit"])
         self.assertEqual(b.published(), [3])
-        self.assertEqual(b.batch()[OWNERS], 1)
+        self.assertEqual(b.batch().owners, 1)
 
 
 class AnnounceTests(ScriptTestCase):
@@ -219,22 +226,19 @@ class AnnounceTests(ScriptTestCase):
         counters: list[Counter] = ONE,
         priority: int = 50,
     ) -> list[Any]:
-        _, _, priority, *pairs = acquire_operation(serial, counters, priority)
-        return [serial, int(admitted), order, priority, *pairs]
+        return [serial, int(admitted), order, priority, *needs(counters)]
 
     def test_after_a_loss_of_memory(self) -> None:
         """What holds a slot holds it again, though that be too many; who waits has the place it had."""
         a, b = self.owner("a"), self.owner("b")
         a.batch(acquire_operation(1, ONE))
-        orders = dict(
-            [b.batch(acquire_operation(2, ONE))[QUEUED], a.batch(acquire_operation(3, ONE))[QUEUED]]
-        )
+        orders = dict([b.batch(acquire_operation(2, ONE)).queued, a.batch(acquire_operation(3, ONE)).queued])
         self.client.delete(*self.keys())
         reply = a.batch(announced=[self.announced(1, True), self.announced(3, False, orders[3])])
-        self.assertEqual((reply[ADMITTED], reply[HELD], reply[WAITING]), ([], 1, 1))
+        self.assertEqual((reply.admitted, reply.held, reply.waiting), ([], 1, 1))
         b.batch(announced=[self.announced(2, False, orders[2]), self.announced(9, True)])
-        self.assertEqual(a.batch(["release", 1])[ADMITTED], [])
-        self.assertEqual(b.batch(["release", 9])[ADMITTED], [2])
+        self.assertEqual(a.batch(["release", 1]).admitted, [])
+        self.assertEqual(b.batch(["release", 9]).admitted, [2])
         self.assertEqual(a.published(), [])
 
     def test_newcomers_after_a_loss_of_memory(self) -> None:
@@ -243,21 +247,21 @@ class AnnounceTests(ScriptTestCase):
         for serial in range(1, 10):
             reply = a.batch(acquire_operation(serial, ONE))
         self.client.delete(*self.keys())
-        a.batch(announced=[self.announced(1, True), self.announced(9, False, reply[QUEUED][1])])
+        a.batch(announced=[self.announced(1, True), self.announced(9, False, reply.queued[1])])
         a.batch(acquire_operation(10, ONE), acquire_operation(11, ONE, 49))
-        order = [a.batch(["release", serial])[ADMITTED] for serial in (1, 11, 9)]
+        order = [a.batch(["release", serial]).admitted for serial in (1, 11, 9)]
         self.assertEqual(order, [[11], [9], [10]])
 
     def test_best_first(self) -> None:
         """When there is room for some of those who are announced as waiting, it is for the best of them."""
         a = self.owner("a")
         a.batch(announced=[self.announced(serial, False, priority=100 - serial) for serial in range(1, 4)])
-        self.assertEqual(a.batch(["release", 3])[ADMITTED], [2])
-        self.assertEqual(a.batch(["release", 2])[ADMITTED], [1])
-        orders = a.batch(*(acquire_operation(serial, ONE) for serial in (4, 5, 6)))[QUEUED]
+        self.assertEqual(a.batch(["release", 3]).admitted, [2])
+        self.assertEqual(a.batch(["release", 2]).admitted, [1])
+        orders = a.batch(*(acquire_operation(serial, ONE) for serial in (4, 5, 6))).queued
         self.client.delete(*self.keys())
         a.batch(announced=[self.announced(s, False, o) for s, o in ((7, 0), (6, orders[5]), (5, orders[3]))])
-        self.assertEqual([a.batch(["release", serial])[ADMITTED] for serial in (5, 6)], [[6], [7]])
+        self.assertEqual([a.batch(["release", serial]).admitted for serial in (5, 6)], [[6], [7]])
 
     def test_best_first_of_raised_limits(self) -> None:
         """When an announcement raises several limits, the best of all who wait for them goes first."""
@@ -274,7 +278,7 @@ class AnnounceTests(ScriptTestCase):
         a.max_waiting = 1
         a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
         reply = a.batch(announced=[self.announced(1, True), self.announced(3, False)])
-        self.assertEqual((reply[FULL], reply[QUEUED][0], reply[WAITING]), ([], 3, 1))
+        self.assertEqual((reply.full, reply.queued[0], reply.waiting), ([], 3, 1))
 
     def test_not_announced(self) -> None:
         """What an owner no longer has is released."""
@@ -282,7 +286,7 @@ class AnnounceTests(ScriptTestCase):
         a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
         b.batch(acquire_operation(3, ONE))
         reply = a.batch(announced=[])
-        self.assertEqual((reply[HELD], reply[WAITING]), (0, 0))
+        self.assertEqual((reply.held, reply.waiting), (0, 0))
         self.assertEqual(b.published(), [3])
 
     def test_lost_reply(self) -> None:
@@ -290,20 +294,20 @@ class AnnounceTests(ScriptTestCase):
         owner = self.owner("a")
         owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
         reply = owner.batch(announced=[self.announced(1, False), self.announced(2, False)])
-        self.assertEqual((reply[ADMITTED], reply[QUEUED][0], reply[HELD]), ([1], 2, 1))
+        self.assertEqual((reply.admitted, reply.queued[0], reply.held), ([1], 2, 1))
 
     def test_admitted_and_waiting(self) -> None:
         """A ticket that is announced as admitted, and that Redis believes to wait, is admitted."""
         owner = self.owner("a")
         owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))
         reply = owner.batch(announced=[self.announced(1, True), self.announced(2, True)])
-        self.assertEqual((reply[HELD], reply[WAITING]), (2, 0))
-        self.assertEqual(owner.batch(["release", 1], acquire_operation(3, ONE))[ADMITTED], [])
+        self.assertEqual((reply.held, reply.waiting), (2, 0))
+        self.assertEqual(owner.batch(["release", 1], acquire_operation(3, ONE)).admitted, [])
 
     def test_again(self) -> None:
         """Announcing what is there changes nothing."""
         owner = self.owner("a")
-        order = owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE))[QUEUED][1]
+        order = owner.batch(acquire_operation(1, ONE), acquire_operation(2, ONE)).queued[1]
         for _ in range(2):
             reply = owner.batch(announced=[self.announced(1, True), self.announced(2, False, order)])
-            self.assertEqual((reply[ADMITTED], reply[QUEUED], reply[HELD]), ([], [2, order], 1))
+            self.assertEqual((reply.admitted, reply.queued, reply.held), ([], [2, order], 1))

@@ -289,9 +289,11 @@ class IntegrationCase(TestCase):
 
     @ivar redis: the URL of the Redis of all tests, or of one of the test's own.
     @ivar namespace: of this test alone.
+    @ivar outage: the policy of its proxies.
     """
 
     timeout = 60
+    outage = "local"
 
     if not os.path.isdir("/proc/self"):
         skip = "processes are looked at through /proc"
@@ -337,6 +339,7 @@ class IntegrationCase(TestCase):
             file.write(
                 f'listen = "tcp:0:interface=127.0.0.1"\nshutdown_timeout = 5.0\n{config}\n'
                 f'[redis]\nurl = "{self.redis}"\nnamespace = "{self.namespace}"\nlease = {LEASE}\n'
+                f'outage = "{self.outage}"\n'
             )
         return await self.twistd("--config", path, covered=covered)
 

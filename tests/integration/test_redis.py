@@ -25,6 +25,8 @@ ONE = {"One": "a"}
 class RedisCase(IntegrationCase):
     """A proxy before an application, with a Redis of its own."""
 
+    outage = "closed"
+
     async def proxied(self) -> tuple[Backend, Running]:
         """The proxy has Redis where C{self.redis} says."""
         backend = await self.lean()

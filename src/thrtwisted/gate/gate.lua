@@ -5,22 +5,33 @@
 --            1  owner        the process that sends it: letters and digits
 --            2  sequence     number of this batch, counted up by its owner; an older one is stale
 --            3  lease        ms until this owner counts as dead unless it sends another batch
---            4  max_waiting  tickets that may wait in the namespace
---            5  aging        us of waiting that make up for one step of priority, or 0
---            6  announced    false, or all tickets of this owner: Redis is made to agree with them
---                              {serial, admitted (0 or 1), order (0: not known yet), priority, counter, slots, …}
---            7  operations   in order:
---                              {"acquire", serial, priority, counter, slots, counter, slots, …}
+--            4  grace        ms in which every living owner is heard of
+--            5  max_waiting  tickets that may wait in the namespace
+--            6  aging        us of waiting that make up for one step of priority, or 0
+--            7  known        {epoch, count, sequence, owners}: of the last reply that this owner has had, and the number
+--                            of the batch that it answered; {"", 0, 0, 0} before the first
+--            8  announced    false, or tickets of this owner: Redis is made to agree with them
+--                              {first, final, from, to, ticket, …}: a part of an announcement, of the serials above
+--                              `from` up to `to`; what Redis has of these and is not in it, goes.
+--                              ticket: {serial, admitted (0 or 1), order (0: not known yet), priority, NEEDS}
+--            9  operations   in order:
+--                              {"acquire", serial, priority, NEEDS}
 --                              {"release", serial}     its slots if it was admitted, its place if it waits
+--                              {"echo"}                an empty list is published to this owner
 --                              {"quit"}                the owner's last word: all it has is released
+--          NEEDS is: reclaim delay (ms), then for each counter its name, the slots it has, the slots this ticket takes
+--          (its weight), and how many tickets may wait for it (-1: as many as like)
+-- ARGV[2]  "1" if this server may not have what another, or this one before it was started again, had
 --
 -- A ticket is "owner:serial". Each operation may be sent again: a ticket that is here is not acquired twice, one that
 -- is not here is not released.
 --
 -- Reply, as MessagePack:
---   {"unknown"}   the owner is not known (any more): nothing was done; announce
+--   {"unknown"}   the owner is not known (any more), or its state is in doubt: nothing was done; announce
 --   {"stale"}     a later batch of this owner was here before: nothing was done
---   {"ok", now (ms), admitted, full, queued, held, waiting, released, owners}
+--   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot}
+--      epoch      the time at which the namespace came into being: another one, if Redis has lost its memory
+--      count      of the batches since then
 --      admitted   serials of this owner that were admitted in this batch, or that it announced as waiting and are not
 --      full       serials that were refused, for as many wait as may
 --      queued     serial, order, serial, order, …: those that wait now
@@ -28,38 +39,61 @@
 --      waiting    how many tickets wait in the namespace
 --      released   how many have been released since the namespace was empty
 --      owners     how many owners have a lease
+--      grace      ms until the end of grace, or 0
+--      overshoot  how many of the tickets announced as admitted were unknown here and are over a limit
 -- What this batch admits of other owners is published to {namespace}:owner:OWNER, a MessagePack list of serials.
 --
 -- In Redis                  type    what
 --   :owners                 zset    owner -> end of its lease (ms)
+--   :dead                   zset    owner without a lease, whose slots are not free yet -> when the next of them is (ms)
 --   :tickets:OWNER          hash    serial -> "+lane" (admitted) or "-lane" (waits)
 --   :lane:LANE              zset    ticket -> order
---   :parked:COUNTER         zset    lane -> order of its head; a lane is parked at one counter, which is full
+--   :parked:COUNTER         zset    lane -> order of its head; a lane is parked at one counter, which blocks it
 --   :lanes                  hash    lane -> the counter where it is parked
 --   :used                   hash    counter -> slots taken
 --   :slots                  hash    counter -> slots it has, as the last ticket said
---   :needed                 hash    counter -> lanes that need it
---   :gate                   hash    arrival, clock, waiting, released, held:OWNER, sequence:OWNER
--- A lane's name is its counters' names, sorted, with spaces between them. Nothing is left of what is idle.
+--   :waiting                hash    counter -> tickets that wait and need it
+--   :returned               set     in grace: owners that have announced
+--   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
+--                                   overshoot, weighted, grace (its end, ms), graced (its beginning), expected (owners in
+--                                   grace), held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
+-- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
+-- counter, \1 and the number follow its name; where there is a reclaim delay, \1 and the ms come last. Nothing is left
+-- of what is idle.
 
 local PRIORITY = 2 ^ 45 -- as ARRIVALS in order.py
 
 local namespace = KEYS[1]
 local batch = cmsgpack.unpack(ARGV[1])
-local me, sequence, lease, max_waiting, aging = batch[1], batch[2], batch[3], batch[4], batch[5]
-local announced, operations = batch[6], batch[7]
+local me, sequence, lease, grace_time, max_waiting, aging = unpack(batch, 1, 6)
+local known, announced, operations = batch[7], batch[8], batch[9]
+local unfamiliar = ARGV[2] == '1'
 
-local OWNERS, LANES = namespace .. ':owners', namespace .. ':lanes'
-local USED, SLOTS, NEEDED = namespace .. ':used', namespace .. ':slots', namespace .. ':needed'
-local GATE = namespace .. ':gate'
+local OWNERS, DEAD, LANES = namespace .. ':owners', namespace .. ':dead', namespace .. ':lanes'
+local USED, SLOTS, WAITING = namespace .. ':used', namespace .. ':slots', namespace .. ':waiting'
+local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local gate = redis.call(
+  'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me
+)
+local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
+local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
+local weighted = gate[6] -- whether a ticket has ever asked for several slots of a counter
+local last_sequence = tonumber(gate[7] or 0)
+
 local admitted, full, queued = {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
+local overshoot = 0
+
+-- A number as Redis reads it: in full.
+local function text(number)
+  return string.format('%.0f', number)
+end
 
 -- Counters ---------------------------------------------------------------------------------------------------------
 
@@ -67,77 +101,126 @@ local function used(counter)
   return tonumber(redis.call('HGET', USED, counter) or 0)
 end
 
-local function is_full(counter)
-  return used(counter) >= tonumber(redis.call('HGET', SLOTS, counter) or 0)
-end
-
-local function first_full(counters)
-  for _, counter in ipairs(counters) do
-    if is_full(counter) then
-      return counter
-    end
-  end
+-- Whether a counter has room. A ticket that is heavier than the whole counter is let in alone.
+local function fits(counter, weight)
+  local taken = used(counter)
+  local slots = tonumber(redis.call('HGET', SLOTS, counter) or 0)
+  return taken + weight <= slots or taken <= 0 and slots >= 1
 end
 
 local function forget_idle(counters)
   for _, counter in ipairs(counters) do
-    if used(counter) <= 0 and not redis.call('HGET', NEEDED, counter) then
+    if used(counter) <= 0 and not redis.call('HGET', WAITING, counter) then
       redis.call('HDEL', USED, counter)
       redis.call('HDEL', SLOTS, counter)
     end
   end
 end
 
-local function counters_of(lane)
-  local counters = {}
-  for counter in string.gmatch(lane, '%S+') do
-    counters[#counters + 1] = counter
+-- Lanes ------------------------------------------------------------------------------------------------------------
+
+local read_lanes = {}
+
+-- What the tickets of a lane need: {lane, counters, weights by counter, reclaim delay (ms)}.
+local function needs_of(lane)
+  local needs = read_lanes[lane]
+  if not needs then
+    needs = { lane = lane, counters = {}, weights = {}, reclaim = 0 }
+    for word in string.gmatch(lane, '%S+') do
+      local counter, number = string.match(word, '^([^\1]*)\1?(%d*)$')
+      if counter == '' then
+        needs.reclaim = tonumber(number)
+      else
+        needs.counters[#needs.counters + 1] = counter
+        needs.weights[counter] = tonumber(number) or 1
+      end
+    end
+    read_lanes[lane] = needs
   end
-  return counters
+  return needs
 end
 
--- Lanes ------------------------------------------------------------------------------------------------------------
+-- The lane parked at a counter with the best head, and that head's order.
+local function best_parked(counter)
+  local head = redis.call('ZRANGE', PARKED .. counter, 0, 0, 'WITHSCORES')
+  return head[1], tonumber(head[2])
+end
+
+-- Whether a counter holds a ticket up: it has no room, or what room it has is kept for a better one that is parked
+-- there. Without weights the latter never is, for who is parked at a counter then shows that it is full.
+local function blocks(counter, weight, order)
+  if not fits(counter, weight) then
+    return true
+  end
+  if weighted then
+    local lane, best = best_parked(counter)
+    return lane and best < order
+  end
+end
+
+local function first_blocking(needs, order)
+  if grace > 0 then
+    return needs.counters[1]
+  end
+  for _, counter in ipairs(needs.counters) do
+    if blocks(counter, needs.weights[counter], order) then
+      return counter
+    end
+  end
+end
 
 local function park(lane, counter, order)
   redis.call('HSET', LANES, lane, counter)
   redis.call('ZADD', PARKED .. counter, order, lane)
 end
 
--- Park a lane again after its head has changed; an empty one ends.
-local function park_by_head(lane, counter)
-  local head = redis.call('ZRANGE', LANE .. lane, 0, 0, 'WITHSCORES')
+-- Park a lane that is parked nowhere; an empty one ends.
+local function park_by_head(needs, counter)
+  local head = redis.call('ZRANGE', LANE .. needs.lane, 0, 0, 'WITHSCORES')
   if head[1] then
-    return park(lane, counter, head[2])
+    park(needs.lane, counter, head[2])
+  else
+    redis.call('HDEL', LANES, needs.lane)
+    forget_idle(needs.counters)
   end
-  redis.call('HDEL', LANES, lane)
-  local counters = counters_of(lane)
-  for _, needed in ipairs(counters) do
-    if redis.call('HINCRBY', NEEDED, needed, -1) <= 0 then
-      redis.call('HDEL', NEEDED, needed)
-    end
-  end
-  forget_idle(counters)
 end
 
-local function join(owner, serial, lane, counters, full_counter, order)
-  redis.call('ZADD', LANE .. lane, order, owner .. ':' .. serial)
+local function join(owner, serial, needs, blocking, order)
+  local lane, ticket = needs.lane, owner .. ':' .. serial
+  redis.call('ZADD', LANE .. lane, order, ticket)
   redis.call('HSET', TICKETS .. owner, serial, '-' .. lane)
   redis.call('HINCRBY', GATE, 'waiting', 1)
-  local parked_at = redis.call('HGET', LANES, lane)
-  if not parked_at then
-    for _, needed in ipairs(counters) do
-      redis.call('HINCRBY', NEEDED, needed, 1)
-    end
-    parked_at = full_counter
+  for _, counter in ipairs(needs.counters) do
+    redis.call('HINCRBY', WAITING, counter, 1)
   end
-  park_by_head(lane, parked_at)
+  local at = redis.call('HGET', LANES, lane)
+  if not at then
+    park(lane, blocking, order)
+  elseif redis.call('ZRANGE', LANE .. lane, 0, 0)[1] == ticket then
+    -- A better head may be blocked elsewhere only: it waited behind a better lane that it now goes before.
+    if weighted and grace == 0 and not blocks(at, needs.weights[at], order) then
+      redis.call('ZREM', PARKED .. at, lane)
+      at = blocking
+    end
+    park(lane, at, order)
+  end
 end
 
-local function take(owner, serial, lane, counters)
-  for _, counter in ipairs(counters) do
-    redis.call('HINCRBY', USED, counter, 1)
+local function leave(owner, serial, needs)
+  redis.call('ZREM', LANE .. needs.lane, owner .. ':' .. serial)
+  redis.call('HINCRBY', GATE, 'waiting', -1)
+  for _, counter in ipairs(needs.counters) do
+    if redis.call('HINCRBY', WAITING, counter, -1) <= 0 then
+      redis.call('HDEL', WAITING, counter)
+    end
   end
-  redis.call('HSET', TICKETS .. owner, serial, '+' .. lane)
+end
+
+local function take(owner, serial, needs)
+  for _, counter in ipairs(needs.counters) do
+    redis.call('HINCRBY', USED, counter, needs.weights[counter])
+  end
+  redis.call('HSET', TICKETS .. owner, serial, '+' .. needs.lane)
   redis.call('HINCRBY', GATE, 'held:' .. owner, 1)
 end
 
@@ -151,41 +234,90 @@ local function tell(owner, serial)
   list[#list + 1] = tonumber(serial)
 end
 
+-- A heap, the lowest order first: after a grace there may be thousands of counters to look at.
+local function push(heap, entry)
+  local i = #heap + 1
+  while i > 1 do
+    local parent = math.floor(i / 2)
+    if heap[parent].order <= entry.order then
+      break
+    end
+    heap[i] = heap[parent]
+    i = parent
+  end
+  heap[i] = entry
+end
+
+local function pop(heap)
+  local first, entry = heap[1], table.remove(heap)
+  local size, i = #heap, 1
+  while size > 0 do
+    local child = 2 * i
+    if child < size and heap[child + 1].order < heap[child].order then
+      child = child + 1
+    end
+    if child > size or entry.order <= heap[child].order then
+      heap[i] = entry
+      break
+    end
+    heap[i] = heap[child]
+    i = child
+  end
+  return first
+end
+
 -- Admit whoever the freed counters let through, best first, until nobody more fits.
 local function settle(freed)
-  while true do
-    local at, lane, best
-    for _, counter in ipairs(freed) do
-      local head = redis.call('ZRANGE', PARKED .. counter, 0, 0, 'WITHSCORES')
-      if head[1] and (not best or tonumber(head[2]) < best) and not is_full(counter) then
-        at, lane, best = counter, head[1], tonumber(head[2])
+  if grace > 0 then
+    return
+  end
+  local heap, is_freed, changes = {}, {}, 0
+  local function look_at(counter)
+    local lane, order = best_parked(counter)
+    if lane and fits(counter, needs_of(lane).weights[counter]) then
+      push(heap, { order = order, counter = counter, lane = lane, seen = changes })
+    end
+  end
+  for _, counter in ipairs(freed) do
+    is_freed[counter] = true
+    look_at(counter)
+  end
+  while heap[1] do
+    local entry = pop(heap)
+    local at, needs = entry.counter, needs_of(entry.lane)
+    -- What has changed since it was looked at has been looked at again.
+    local is_current = entry.seen == changes
+    if not is_current then
+      local lane, order = best_parked(at)
+      is_current = lane == entry.lane and order == entry.order and fits(at, needs.weights[at])
+    end
+    if is_current then
+      changes = changes + 1
+      redis.call('ZREM', PARKED .. at, needs.lane)
+      local blocking = first_blocking(needs, entry.order)
+      if not blocking then
+        local ticket = redis.call('ZRANGE', LANE .. needs.lane, 0, 0)[1]
+        local owner, serial = string.match(ticket, '^(.*):(.*)$')
+        leave(owner, serial, needs)
+        take(owner, serial, needs)
+        tell(owner, serial)
+      end
+      -- After an admission its lane stays here: if the counter has room still, it is looked at again.
+      park_by_head(needs, blocking or at)
+      look_at(at)
+      if blocking and is_freed[blocking] then
+        look_at(blocking)
       end
     end
-    if not lane then
-      return
-    end
-    redis.call('ZREM', PARKED .. at, lane)
-    local counters = counters_of(lane)
-    local full_counter = first_full(counters)
-    if not full_counter then
-      local ticket = redis.call('ZRANGE', LANE .. lane, 0, 0)[1]
-      local owner, serial = string.match(ticket, '^(.*):(.*)$')
-      redis.call('ZREM', LANE .. lane, ticket)
-      redis.call('HINCRBY', GATE, 'waiting', -1)
-      take(owner, serial, lane, counters)
-      tell(owner, serial)
-    end
-    -- After an admission its lane stays here: if the counter has room still, it is looked at again.
-    park_by_head(lane, full_counter or at)
   end
 end
 
--- Take over the limits that came with a ticket; the last one given counts. Pairs are counter, slots, … from FIRST on.
--- Returns the counters, the lane's name, and the counters whose limit was raised: settle these.
-local function counters_in(ticket, first)
-  local counters, raised = {}, {}
-  for i = first, #ticket, 2 do
-    local counter, slots = ticket[i], ticket[i + 1]
+-- What a ticket needs, as it says from FIRST on; the limits that it brings are taken over, the last one given counts.
+-- Returns the needs, and the counters whose limit was raised: settle these.
+local function needs_in(ticket, first)
+  local words, raised = {}, {}
+  for i = first + 1, #ticket, 4 do
+    local counter, slots, weight = ticket[i], ticket[i + 1], ticket[i + 2]
     local before = tonumber(redis.call('HGET', SLOTS, counter) or '')
     if before ~= slots then
       redis.call('HSET', SLOTS, counter, slots)
@@ -193,10 +325,33 @@ local function counters_in(ticket, first)
         raised[#raised + 1] = counter
       end
     end
-    counters[#counters + 1] = counter
+    if weight > 1 then
+      counter = counter .. '\1' .. weight
+      if not weighted then
+        weighted = '1'
+        redis.call('HSET', GATE, 'weighted', weighted)
+      end
+    end
+    words[#words + 1] = counter
   end
-  table.sort(counters)
-  return counters, table.concat(counters, ' '), raised
+  table.sort(words)
+  if ticket[first] > 0 then
+    words[#words + 1] = '\1' .. ticket[first]
+  end
+  return needs_of(table.concat(words, ' ')), raised
+end
+
+-- Whether as many wait as may, in the namespace or for one of the ticket's counters.
+local function is_queue_full(ticket, first)
+  if tonumber(redis.call('HGET', GATE, 'waiting') or 0) >= max_waiting then
+    return true
+  end
+  for i = first + 1, #ticket, 4 do
+    local most = ticket[i + 3]
+    if most >= 0 and tonumber(redis.call('HGET', WAITING, ticket[i]) or 0) >= most then
+      return true
+    end
+  end
 end
 
 -- Tickets ----------------------------------------------------------------------------------------------------------
@@ -207,7 +362,7 @@ local function next_order(priority)
   end
   local arrival = time[1] * 1000000 + time[2]
   arrival = math.max(arrival, tonumber(redis.call('HGET', GATE, 'clock') or 0) + 1)
-  redis.call('HSET', GATE, 'clock', string.format('%.0f', arrival))
+  redis.call('HSET', GATE, 'clock', text(arrival))
   return arrival + priority * aging
 end
 
@@ -215,30 +370,32 @@ local function acquire(serial, priority, ticket, first, known_order)
   if redis.call('HEXISTS', TICKETS .. me, serial) == 1 then
     return
   end
-  local counters, lane, raised = counters_in(ticket, first)
+  local needs, raised = needs_in(ticket, first)
   settle(raised)
-  local full_counter = first_full(counters)
-  if not full_counter then
-    take(me, serial, lane, counters)
+  local order = known_order or weighted and next_order(priority)
+  local blocking = first_blocking(needs, order)
+  if not blocking then
+    take(me, serial, needs)
     tell(me, serial)
-  elseif not known_order and tonumber(redis.call('HGET', GATE, 'waiting') or 0) >= max_waiting then
+  elseif not known_order and is_queue_full(ticket, first) then
     full[#full + 1] = serial
-    forget_idle(counters)
+    forget_idle(needs.counters)
   else
-    local order = known_order or next_order(priority)
-    join(me, serial, lane, counters, full_counter, order)
+    order = order or next_order(priority)
+    join(me, serial, needs, blocking, order)
     queued[#queued + 1] = serial
     queued[#queued + 1] = order
   end
 end
 
-local function withdraw(owner, serial, lane)
-  local ticket = owner .. ':' .. serial
-  redis.call('ZREM', LANE .. lane, ticket)
-  redis.call('HINCRBY', GATE, 'waiting', -1)
-  local parked_at = redis.call('HGET', LANES, lane)
-  redis.call('ZREM', PARKED .. parked_at, lane)
-  park_by_head(lane, parked_at)
+local function withdraw(owner, serial, needs)
+  leave(owner, serial, needs)
+  local at = redis.call('HGET', LANES, needs.lane)
+  redis.call('ZREM', PARKED .. at, needs.lane)
+  park_by_head(needs, at)
+  if weighted then
+    settle({ at }) -- what was kept for it is free
+  end
 end
 
 local function release(owner, serial)
@@ -247,46 +404,135 @@ local function release(owner, serial)
     return
   end
   redis.call('HDEL', TICKETS .. owner, serial)
-  local lane = string.sub(place, 2)
+  local needs = needs_of(string.sub(place, 2))
   if string.sub(place, 1, 1) == '-' then
-    return withdraw(owner, serial, lane)
+    return withdraw(owner, serial, needs)
   end
-  local counters = counters_of(lane)
-  for _, counter in ipairs(counters) do
-    redis.call('HINCRBY', USED, counter, -1)
+  for _, counter in ipairs(needs.counters) do
+    redis.call('HINCRBY', USED, counter, -needs.weights[counter])
   end
   redis.call('HINCRBY', GATE, 'held:' .. owner, -1)
   redis.call('HINCRBY', GATE, 'released', 1)
-  settle(counters)
-  forget_idle(counters)
+  settle(needs.counters)
+  forget_idle(needs.counters)
 end
 
--- What an owner has of one kind, '+' (slots) or '-' (places), but for the serials that are kept.
-local function release_all(owner, kind, kept)
+-- What an owner has of one kind, '+' (slots) or '-' (places), as far as it may go.
+local function release_all(owner, kind, may_go)
   local places = redis.call('HGETALL', TICKETS .. owner)
   for i = 1, #places, 2 do
-    if string.sub(places[i + 1], 1, 1) == kind and not kept[places[i]] then
-      release(owner, places[i])
+    local serial, place = places[i], places[i + 1]
+    if string.sub(place, 1, 1) == kind and may_go(serial, place) then
+      release(owner, serial)
     end
   end
 end
 
 -- Owners -----------------------------------------------------------------------------------------------------------
 
--- First the places of all of them, so that no slot freed here is given to one of them.
-local function forget_owners(owners)
-  for _, owner in ipairs(owners) do
-    release_all(owner, '-', {})
+-- An owner's lease has ended, at a time DEATHS[owner]. First the places of all of them go, so that no slot freed here is
+-- given to one of them; then their slots, but for those whose reclaim delay is not over.
+local function bury(owners, deaths)
+  local function always()
+    return true
   end
   for _, owner in ipairs(owners) do
-    release_all(owner, '+', {})
+    release_all(owner, '-', always)
+  end
+  for _, owner in ipairs(owners) do
+    local death, next_time = deaths[owner], nil
+    release_all(owner, '+', function(_, place)
+      local free = death + needs_of(string.sub(place, 2)).reclaim
+      if free > now then
+        next_time = math.min(next_time or free, free)
+      end
+      return free <= now
+    end)
     redis.call('ZREM', OWNERS, owner)
-    redis.call('HDEL', GATE, 'held:' .. owner, 'sequence:' .. owner)
+    if next_time then
+      redis.call('ZADD', DEAD, next_time, owner)
+      redis.call('HSET', GATE, 'death:' .. owner, death)
+    else
+      redis.call('ZREM', DEAD, owner)
+      redis.call('HDEL', GATE, 'held:' .. owner, 'sequence:' .. owner, 'death:' .. owner)
+    end
   end
-  if redis.call('ZCARD', OWNERS) == 0 then
-    redis.call('DEL', GATE)
+  if redis.call('ZCARD', OWNERS) == 0 and redis.call('ZCARD', DEAD) == 0 then
+    redis.call('DEL', GATE, RETURNED)
+    grace, graced, weighted = 0, 0, false
   end
 end
+
+-- Free what dead owners have held. One that sends this batch is alive: if nobody has taken it for dead so far, it has
+-- all it had.
+local function reap()
+  local owners, deaths = {}, {}
+  local expired = redis.call('ZRANGEBYSCORE', OWNERS, '-inf', '(' .. text(now), 'WITHSCORES')
+  for i = 1, #expired, 2 do
+    if expired[i] ~= me then
+      owners[#owners + 1] = expired[i]
+      deaths[expired[i]] = tonumber(expired[i + 1])
+    end
+  end
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', text(now))) do
+    owners[#owners + 1] = owner
+    deaths[owner] = tonumber(redis.call('HGET', GATE, 'death:' .. owner) or 0)
+  end
+  if owners[1] then
+    bury(owners, deaths)
+  end
+end
+
+-- Whether Redis may lack what this owner has seen of it; and whether it was away for so long that leases ran out
+-- unheard.
+local function is_in_doubt(is_owner)
+  if known[1] == '' then
+    return false
+  end
+  return unfamiliar
+    or epoch ~= known[1]
+    or count < known[2]
+    or is_owner and last_sequence < known[3]
+    or now - last > lease / 2 and redis.call('ZCARD', OWNERS) > (is_owner and 1 or 0)
+end
+
+-- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease.
+local function begin_grace()
+  if graced > 0 and now - graced < lease then
+    return
+  end
+  grace, graced = now + grace_time, now
+  redis.call('HSET', GATE, 'grace', text(grace), 'graced', text(graced), 'expected', 1)
+  redis.call('DEL', RETURNED)
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
+    redis.call('ZADD', OWNERS, grace, owner)
+  end
+end
+
+local function end_grace()
+  grace = 0
+  redis.call('HDEL', GATE, 'grace', 'expected')
+  redis.call('DEL', RETURNED)
+  local parked_at, counters = redis.call('HVALS', LANES), {}
+  local seen = {}
+  for _, counter in ipairs(parked_at) do
+    if not seen[counter] then
+      seen[counter] = true
+      counters[#counters + 1] = counter
+    end
+  end
+  settle(counters)
+end
+
+-- Grace ends when as many have announced as anybody knew of, or with its time.
+local function has_returned()
+  redis.call('SADD', RETURNED, me)
+  local expected = math.max(tonumber(redis.call('HGET', GATE, 'expected') or 1), known[4])
+  redis.call('HSET', GATE, 'expected', expected)
+  return redis.call('SCARD', RETURNED) >= expected
+end
+
+-- Announcements ----------------------------------------------------------------------------------------------------
 
 -- Announced tickets that wait, best first. One without an order yet comes after those of its priority that have one.
 local function by_order(waiting)
@@ -312,20 +558,42 @@ local function catch_up(waiting)
     local number = ticket[3] - ticket[4] * PRIORITY
     if aging == 0 and number > arrival and number < PRIORITY then
       arrival = number
-      redis.call('HSET', GATE, 'arrival', arrival)
+      redis.call('HSET', GATE, 'arrival', text(arrival))
     end
   end
 end
 
-local function announce()
-  local kept, waiting, raised = {}, {}, {}
-  for _, ticket in ipairs(announced) do
-    kept[string.format('%.0f', ticket[1])] = true
+-- Slots of a ticket that was admitted already, be it over the limit.
+local function hold(serial, ticket)
+  local needs, raised = needs_in(ticket, 5)
+  take(me, serial, needs)
+  for _, counter in ipairs(needs.counters) do
+    local taken, slots = used(counter), tonumber(redis.call('HGET', SLOTS, counter))
+    if taken > slots and taken > needs.weights[counter] then
+      overshoot = overshoot + 1
+      break
+    end
   end
-  release_all(me, '-', kept)
-  -- What holds a slot already counts before anything is admitted, even over the limit.
-  for _, ticket in ipairs(announced) do
-    local serial = string.format('%.0f', ticket[1])
+  return raised
+end
+
+local function announce()
+  local from, to = announced[3], announced[4]
+  local kept, waiting, raised = {}, {}, {}
+  for i = 5, #announced do
+    kept[text(announced[i][1])] = true
+  end
+  local function is_gone(serial)
+    local number = tonumber(serial)
+    return from < number and number <= to and not kept[serial]
+  end
+  if to > from then
+    release_all(me, '-', is_gone)
+  end
+  -- What holds a slot already counts before anything is admitted.
+  for i = 5, #announced do
+    local ticket = announced[i]
+    local serial = text(ticket[1])
     if ticket[2] == 0 then
       waiting[#waiting + 1] = ticket
     else
@@ -335,9 +603,7 @@ local function announce()
         place = nil
       end
       if not place then
-        local counters, lane, raised_here = counters_in(ticket, 5)
-        take(me, serial, lane, counters)
-        for _, counter in ipairs(raised_here) do
+        for _, counter in ipairs(hold(serial, ticket)) do
           raised[#raised + 1] = counter
         end
       end
@@ -346,7 +612,7 @@ local function announce()
   settle(raised)
   catch_up(waiting)
   for _, ticket in ipairs(by_order(waiting)) do
-    local serial = string.format('%.0f', ticket[1])
+    local serial = text(ticket[1])
     local place = redis.call('HGET', TICKETS .. me, serial)
     if place and string.sub(place, 1, 1) == '+' then
       tell(me, serial)
@@ -357,41 +623,65 @@ local function announce()
       acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
     end
   end
-  release_all(me, '+', kept)
+  if to > from then
+    release_all(me, '+', is_gone)
+  end
+  if overshoot > 0 then
+    redis.call('HINCRBY', GATE, 'overshoot', overshoot)
+  end
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
 
 local function run()
-  if sequence <= tonumber(redis.call('HGET', GATE, 'sequence:' .. me) or 0) then
+  if sequence <= last_sequence then
     return { 'stale' }
   end
-  local dead = redis.call('ZRANGEBYSCORE', OWNERS, '-inf', '(' .. now)
-  if dead[1] then
-    forget_owners(dead)
+  local is_owner = redis.call('ZSCORE', OWNERS, me)
+  local in_doubt = is_in_doubt(is_owner)
+  if in_doubt then
+    begin_grace()
   end
-  if not announced and not redis.call('ZSCORE', OWNERS, me) then
+  reap()
+  if not (announced and announced[1]) and (in_doubt or not is_owner) then
     return { 'unknown' }
   end
-  redis.call('HSET', GATE, 'sequence:' .. me, sequence)
-  redis.call('ZADD', OWNERS, now + lease, me)
+  if epoch == '' or redis.call('EXISTS', GATE) == 0 then
+    epoch, count = text(time[1] * 1000000 + time[2]), 0
+  end
+  count = count + 1
+  redis.call(
+    'HSET', GATE, 'epoch', epoch, 'count', text(count), 'last', text(now), 'sequence:' .. me, sequence
+  )
+  redis.call('ZADD', OWNERS, text(now + lease), me)
+  if grace > 0 and now >= grace then
+    end_grace()
+  end
   if announced then
+    redis.call('ZREM', DEAD, me)
+    redis.call('HDEL', GATE, 'death:' .. me)
     announce()
+    if grace > 0 and announced[2] and known[1] ~= '' and has_returned() then
+      end_grace()
+    end
   end
   for _, operation in ipairs(operations) do
-    if operation[1] == 'acquire' then
+    local what = operation[1]
+    if what == 'acquire' then
       acquire(operation[2], operation[3], operation, 4)
-    elseif operation[1] == 'release' then
+    elseif what == 'release' then
       release(me, operation[2])
+    elseif what == 'echo' then
+      admitted_elsewhere[me] = {}
     else
-      forget_owners({ me })
+      bury({ me }, { [me] = now })
     end
   end
   local counts = redis.call('HMGET', GATE, 'held:' .. me, 'waiting', 'released')
   return {
-    'ok', now, admitted, full, queued,
+    'ok', now, epoch, count, admitted, full, queued,
     tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
-    redis.call('ZCARD', OWNERS),
+    redis.call('ZCARD', OWNERS), math.max(0, grace - now), overshoot,
   }
 end
 

@@ -16,6 +16,9 @@ from .admission import Admission, Throughput, limit_waiting
 from .lanes import Lanes
 from .order import Order
 
+_FULL = "Too many requests are waiting already."
+_FULL_OF_THIS_KIND = "Too many requests of this kind are waiting already."
+
 
 @attrs.define(eq=False)
 class _Waiter:
@@ -31,7 +34,7 @@ class LocalGate:
     Admits tickets within this process.
 
     @param clock: tells the time, and ends the waiting of tickets that have a timeout.
-    @param max_waiting: tickets that may wait; one more gets L{QueueFull}.
+    @param max_waiting: tickets that may wait, of all counters; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
     """
 
@@ -60,13 +63,17 @@ class LocalGate:
         if self._closed:
             return fail(GateUnavailable("The proxy is stopping.", retry_after=1.0))
         now = self._clock.seconds()
-        if self._lanes.waiting >= self._max_waiting and not self._lanes.fits(ticket.counters):
-            return fail(QueueFull("Too many requests are waiting already.", retry_after=self._estimate()))
         self._serial += 1
         serial = self._serial
-        admitted = self._lanes.acquire(serial, ticket.counters, self._order.next(ticket.priority, now))
+        order = self._order.next(ticket.priority, now)
+        admitted = self._lanes.acquire(serial, ticket.counters, order, self._max_waiting)
         if admitted == [serial]:
             return succeed(self._admission(serial, 0.0))
+        if serial not in self._lanes:
+            full = self._lanes.waiting >= self._max_waiting
+            problem = QueueFull(_FULL if full else _FULL_OF_THIS_KIND, retry_after=self._estimate())
+            self._tell(admitted)
+            return fail(problem)
         waiter = self._waiters[serial] = _Waiter(now, Deferred(lambda _: self._leave(serial)))
         self._observe()
         self._tell(admitted)

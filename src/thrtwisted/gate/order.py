@@ -36,3 +36,8 @@ class Order:
             return self._last + priority * self._aging
         self._last += 1
         return priority * ARRIVALS + self._last
+
+    def catch_up(self, order: int, priority: int) -> None:
+        """Rank whoever comes from now on after a rank that was given elsewhere, or (0) was not given at all."""
+        arrival = order - priority * (self._aging or ARRIVALS)
+        self._last = max(self._last, arrival)

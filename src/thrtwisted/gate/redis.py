@@ -6,16 +6,17 @@ arrives meanwhile rides in the next, so that the cost of an exchange falls as th
 process has announced; after every doubt (a new connection, a lost reply, a lease that ran out, a count that differs) it
 announces all its tickets, and the script makes Redis agree.
 
-A ticket's place is in C{_places} from C{acquire} until its release is in the outbox; that table is the truth about
-this process, and the announcement is made from it.
+While Redis is gone the outage policy decides: from C{timeout} after it was last heard of to the next connection. A
+process that is connected again asks Redis, though that may not have answered yet.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 from msgspec import msgpack
@@ -31,44 +32,43 @@ from thrtwisted.redis.url import RedisAddress, parse
 
 from . import IAdmission, IGate, Ticket
 from .admission import Admission, Throughput, limit_waiting
-from .order import MICROSECONDS
+from .fallback import Fallback, Shares
+from .order import MICROSECONDS, Order
+from .places import Place, Places, Reply
 
 SCRIPT = files(__package__).joinpath("gate.lua").read_bytes()
 
 #: Heartbeats in one lease: two may be late or lost before anybody takes this process for dead.
 HEARTBEATS = 4
 
-#: Operations in one batch. One takes Redis some 30 us, and nobody else is served meanwhile.
-LONGEST_BATCH = 500
-
 #: Turns of the reactor that a batch has at least, however busy it is: to be sent, and to be answered.
 SLICES = 5
 
 _STOPPING = "The proxy is stopping."
 _GONE = "The queue is not available for the moment."
+_FULL = "Too many requests are waiting already."
+
+_MEANWHILE = {
+    "local": "until it does, each process keeps to the slots that it had, and then to its share of the limits",
+    "closed": "requests that fall under a limit get 503 until it does",
+    "open": "limits do not hold until it does",
+}
 
 
-@attrs.define(eq=False)
-class _Place:
+@attrs.define
+class Figures:
     """
-    A ticket of this process, as Redis should hold it.
+    What went wrong at a gate so far, for whoever watches it.
 
-    @ivar order: its rank in the queue, once Redis has given one; 0 before.
-    @ivar told: fires at the admission; None afterwards.
+    @ivar outages: how often Redis was gone.
+    @ivar overshoot: how many requests this process had in a backend that were over a limit: Redis had lost its
+        memory, or this process was taken for dead and went on.
+    @ivar latest: by how much the latest heartbeat was late (seconds).
     """
 
-    serial: int
-    ticket: Ticket
-    arrived: float
-    told: Deferred[IAdmission] | None
-    order: int = 0
-
-    @property
-    def wire(self) -> list[str | int]:
-        counters: list[str | int] = []
-        for counter in self.ticket.counters:
-            counters += (counter.key, counter.max_concurrent)
-        return counters
+    outages: int = 0
+    overshoot: int = 0
+    latest: float = 0.0
 
 
 @implementer(IGate, ILinkUser)
@@ -80,9 +80,13 @@ class RedisGate:
     @param namespace: whom to share slots and queues with.
     @param timeout: seconds for one batch, past which Redis counts as gone.
     @param lease: seconds without a heartbeat after which others free what this process holds.
+    @param outage: what happens while Redis is gone. C{local}: this process goes on with its share of the limits, see
+        L{thrtwisted.gate.fallback}. C{closed}: L{GateUnavailable}, but who has a place keeps it. C{open}: all are
+        admitted.
     @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
     @raise ValueError: the namespace holds a brace, or a time is not above 0.
+    @ivar figures: what went wrong so far.
     """
 
     _log = Logger()
@@ -94,6 +98,7 @@ class RedisGate:
         namespace: str = "thr",
         timeout: float = 0.25,
         lease: float = 5.0,
+        outage: Literal["local", "closed", "open"] = "local",
         max_waiting: int = 1000,
         aging: float = 0.0,
     ) -> None:
@@ -101,37 +106,54 @@ class RedisGate:
             raise ValueError(f"a namespace has no braces: {namespace!r}")
         if not (timeout > 0 and lease > 0):
             raise ValueError("timeout and lease are seconds above 0")
+        if outage not in _MEANWHILE:
+            raise ValueError(f"an outage policy is one of {', '.join(_MEANWHILE)}, not {outage!r}")
+        self.figures = Figures()
         self._clock = reactor
         self._link: Link | None = None
         self._namespace = "{" + namespace + "}"
         self._timeout = timeout
         self._lease = lease
+        self._interval = lease / HEARTBEATS
+        self._outage = outage
         self._max_waiting = max_waiting
-        self._aging = round(aging * MICROSECONDS)
+        self._aging = aging
         self._owner = secrets.token_hex(8)
-        self._heart = LoopingCall(self._beat)
-        self._heart.clock = reactor
+        # In a heartbeat every living process is heard of, unless its batch has to wait for an answer.
+        grace = self._interval + timeout
+        settings = (round(lease * 1000), round(grace * 1000), max_waiting, round(aging * MICROSECONDS))
+        self._order = Order(aging)
+        self._places = Places(self._owner, settings, self._order)
+        self._admitted: deque[int] = deque()
+        self._telling = False
         self._throughput = Throughput()
-        self._serial = 0
-        self._sequence = 0
-        self._places: dict[int, _Place] = {}
-        self._held = 0
         self._waiting = 0
-        self._outbox: list[list[str | int]] = []
-        self._releasing = 0
+        # Batches and heartbeats
         self._sending = False
         self._batches: Deferred[None] = succeed(None)
-        self._connected = False
-        self._announcing = True
+        self._heart = LoopingCall(self._beat)
+        self._heart.clock = reactor
+        self._beaten = 0.0
         self._checking = False
+        self._unheard: float | None = None
+        self._graceful: IDelayedCall | None = None
+        # What is known of Redis
+        self._connected = False
+        self._answering = False
         self._gone = False
-        self._leased_until = 0.0
         self._doubting: IDelayedCall | None = None
+        self._leased_until = 0.0
+        self._ahead = 0.0
+        # While Redis is gone
+        self._shares: Shares | None = None
+        self._fallback: Fallback | None = None
+        self._changing: IDelayedCall | None = None
+        # The end
         self._stopping = False
         self._quit = False
 
     def __repr__(self) -> str:
-        return f"<RedisGate {self._owner} {len(self._places)} tickets, {self._held} admitted>"
+        return f"<RedisGate {self._owner} {len(self._places)} tickets, {self._places.held} admitted>"
 
     # The gate --------------------------------------------------------------------------------------------------
 
@@ -141,14 +163,17 @@ class RedisGate:
             return fail(GateUnavailable(_STOPPING, retry_after=1.0))
         if not ticket.counters:
             return succeed(Admission(_nothing, 0.0))
-        if self._gone:
+        if self._alone and self._outage == "closed":
             return fail(GateUnavailable(_GONE, retry_after=self._lease))
-        self._serial += 1
-        serial = self._serial
-        told: Deferred[IAdmission] = Deferred(lambda _: self._release(serial))
-        place = self._places[serial] = _Place(serial, ticket, self._clock.seconds(), told)
-        self._outbox.append(["acquire", serial, ticket.priority, *place.wire])
-        self._flush()
+        told: Deferred[IAdmission] = Deferred(lambda _: self._release(place.serial))
+        place = self._places.add(ticket, self._clock.seconds(), told)
+        if self._fallback is None:
+            self._flush()
+        else:
+            admitted = self._fallback.acquire(place, self._redis_time, self._max_waiting)
+            if place not in self._fallback:
+                self._send_away(place, QueueFull(_FULL, retry_after=self._estimate()), known=False)
+            self._admit(admitted)
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
     def start(self, address: RedisAddress | str) -> None:
@@ -164,7 +189,9 @@ class RedisGate:
         if address.kind == "embedded":
             raise ValueError("a gate starts no server of its own; name one with redis:// or unix://")
         self._doubt()
-        self._link = Link(self._clock, address, f"{self._namespace}:owner:{self._owner}", self)
+        channel = f"{self._namespace}:owner:{self._owner}"
+        # Whoever comes back late from an outage finds that the grace is over.
+        self._link = Link(self._clock, address, channel, self, longest_pause=self._interval / 2)
         self._link.start()
 
     def give_up(self) -> None:
@@ -174,7 +201,11 @@ class RedisGate:
     def close(self) -> None:
         """See L{IGate.close}."""
         self._stopping = True
-        self._refuse(GateUnavailable(_STOPPING, retry_after=1.0), everybody=True)
+        self._fallback = None
+        problem = GateUnavailable(_STOPPING, retry_after=1.0)
+        for place in self._places:
+            if not place.admitted:
+                self._send_away(place, problem)
         self._flush()
 
     @inlineCallbacks
@@ -184,65 +215,70 @@ class RedisGate:
         yield self._batches
         if self._heart.running:
             self._heart.stop()
-        if self._connected and not self._quit:
-            self._announcing = False
-            self._outbox = [["quit"]]
-            self._flush()
-        # Any batch after this one would make this process known to Redis again, and leave there what it holds.
-        self._quit = True
+        # Any batch after the last word would make this process known to Redis again, and leave there what it holds.
+        quitting, self._quit = self._connected and not self._quit, True
+        if quitting:
+            self._batches = self._say_goodbye()
         yield self._batches
-        self._stop_doubting()
+        self._cancel_timers()
         if self._link is not None:
             yield self._link.stop()
 
+    @inlineCallbacks
+    def _say_goodbye(self) -> Generator[Deferred[Any], Any, None]:
+        try:
+            yield self._ask(self._places.last_word())
+        except Exception as problem:
+            self._log.warn(
+                "Redis could not be told that this process ends; its slots are free in {lease:g} s: {problem}",
+                lease=self._lease,
+                problem=problem,
+            )
+
     def _release(self, serial: int) -> None:
         """Give up a ticket, admitted or not. Its place is gone at once; Redis hears of it in the next batch."""
-        place = self._places.pop(serial, None)
-        if place is None:
+        if self._places.remove(serial) is None:
             return
-        if place.told is None:
-            self._held -= 1
-            self._releasing += 1
-        if self._connected:
-            self._outbox.append(["release", serial])
-            self._flush()
+        if self._fallback is not None:
+            self._admit(self._fallback.release(serial))
+        self._flush()
 
-    def _admit(self, serials: list[int]) -> None:
-        """Tell tickets that they are admitted. One that has left has its release on the way already."""
-        for serial in serials:
-            place = self._places.get(serial)
-            if place is None or place.told is None:
-                continue
-            told, place.told = place.told, None
-            self._held += 1
-            waited = self._clock.seconds() - place.arrived
-            told.callback(Admission(lambda serial=serial: self._release(serial), waited))  # type: ignore[misc]
-
-    def _refuse(self, problem: Exception, *, everybody: bool) -> None:
+    def _admit(self, serials: Iterable[int]) -> None:
         """
-        Send those away who wait; or only those who do not know that Redis has given them a place. The next batch
-        announces who is left.
-        """
-        for serial, place in list(self._places.items()):
-            if place.told is not None and (everybody or not place.order):
-                self._announcing = True
-                self._send_away(serial, problem)
+        Tell tickets that they are admitted. One that has left has its release on the way already.
 
-    def _send_away(self, serial: int, problem: Exception) -> None:
-        place = self._places.get(serial)
-        if place is not None and place.told is not None:
-            del self._places[serial]
+        Who is told may release at once and so admit the next, where Redis is gone; that one is told from the same loop.
+        """
+        self._admitted.extend(serials)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._admitted:
+                place = self._places.get(self._admitted.popleft())
+                if place is not None and not place.admitted:
+                    told = self._places.admit(place)
+                    told.callback(self._admission(place))
+        finally:
+            self._telling = False
+
+    def _admission(self, place: Place) -> Admission:
+        return Admission(lambda: self._release(place.serial), self._clock.seconds() - place.arrived)
+
+    def _send_away(self, place: Place | None, problem: Exception, *, known: bool = True) -> None:
+        """
+        A ticket is not admitted, unless it is or has left already.
+
+        @param known: whether Redis may know it.
+        """
+        if place is not None and place.told is not None and self._places.get(place.serial) is place:
+            self._places.remove(place.serial, known=known)
             place.told.errback(problem)
 
     def _estimate(self) -> float:
         return self._throughput.drain_time(self._waiting)
 
     # Batches ---------------------------------------------------------------------------------------------------
-
-    def _beat(self) -> None:
-        """Renew the lease, and compare the counts: a lost message costs at most one heartbeat."""
-        self._checking = True
-        self._flush()
 
     def _flush(self) -> None:
         """Send what there is to send, unless a batch is under way: then it rides in the next."""
@@ -252,7 +288,7 @@ class RedisGate:
 
     @property
     def _has_news(self) -> bool:
-        return self._connected and not self._quit and bool(self._outbox or self._announcing or self._checking)
+        return self._connected and not self._quit and (self._places.has_news or self._checking)
 
     @inlineCallbacks
     def _send(self) -> Generator[Deferred[Any], Any, None]:
@@ -263,49 +299,29 @@ class RedisGate:
             checking, self._checking = self._checking, False
             sent = self._clock.seconds()
             try:
-                batch = self._batch()
-                # While operations are left over for the next batch, the counts differ for a good reason.
-                checking = checking and not self._outbox
-                reply = yield self._within_timeout(link.script(SCRIPT, self._namespace, batch))
-                self._read(msgpack.decode(reply), sent, checking)
+                batch = self._places.batch(*([["echo"]] if checking else []))
+                # While something is left over for the next batch, the counts differ for a good reason.
+                comparable = checking and not self._places.has_news
+                if checking and self._unheard is None:
+                    self._unheard = sent
+                reply = yield self._ask(batch)
+                self._read(self._places.read(reply), sent, comparable)
             except Exception as problem:
-                if not isinstance(problem, RedisGone):
-                    self._log.error("Redis refuses the gate's script: {problem}", problem=problem)
-                    self._lost()
-                # Whether it was done is not known. The next connection begins with an announcement.
-                self._connected = False
-                link.reset()
+                self._disconnected()
+                if isinstance(problem, RedisGone):
+                    link.reset()
+                else:
+                    link.refused(problem)
         self._sending = False
 
-    def _batch(self) -> bytes:
-        announced = None
-        if self._announcing:
-            announced = [
-                [place.serial, int(place.told is None), place.order, place.ticket.priority, *place.wire]
-                for place in self._places.values()
-            ]
-            # All of it is in the announcement; and a ticket that left before it was sent must not come after it.
-            self._outbox = []
-        operations, self._outbox = self._outbox[:LONGEST_BATCH], self._outbox[LONGEST_BATCH:]
-        self._announcing = False
-        if not self._outbox:
-            self._releasing = 0
-        self._sequence += 1
-        return msgpack.encode(
-            [
-                self._owner,
-                self._sequence,
-                round(self._lease * 1000),
-                self._max_waiting,
-                self._aging,
-                False if announced is None else announced,
-                operations,
-            ]
-        )
+    def _ask(self, batch: bytes) -> Deferred[bytes]:
+        """The reply to a batch; L{RedisGone}, and a Redis that counts as gone, after C{timeout} seconds."""
+        assert self._link is not None
+        return self._within_timeout(self._link.script(SCRIPT, self._namespace, batch))
 
     def _within_timeout(self, reply: Deferred[bytes]) -> Deferred[bytes]:
         """
-        The reply, or L{RedisGone} after C{timeout} seconds.
+        The reply, unless it comes too late.
 
         The time is counted in slices, one after the other. A reactor that was busy finds its timers before it sends
         and reads what is due: so its own delay costs one slice, and is not taken for that of Redis.
@@ -329,59 +345,125 @@ class RedisGate:
         reply.addBoth(arrived)
         return answer
 
-    def _read(self, reply: Any, sent: float, checking: bool) -> None:
+    def _read(self, reply: Reply | None, sent: float, comparable: bool) -> None:
         """Do what the reply to a batch says that was sent at a time."""
+        now = self._clock.seconds()
         self._leased_until = sent + self._lease
-        if reply[0] != "ok" or not self._leased:
-            self._announcing = True
+        if reply is None or not self._leased:
+            self._places.announce()
             return
-        _, now, admitted, full, queued, held, self._waiting, released, _ = reply
+        self._ahead = reply.now / 1000 - now
+        self._waiting = reply.waiting
         self._sure()
-        self._throughput.observe(now / 1000, released, self._waiting)
-        for serial, order in zip(queued[::2], queued[1::2], strict=True):
-            if serial in self._places:
-                self._places[serial].order = order
-        self._admit(admitted)
-        if full:
-            problem = QueueFull("Too many requests are waiting already.", retry_after=self._estimate())
-            for serial in full:
-                self._send_away(serial, problem)
-        if checking and held != self._held + self._releasing:
-            self._announcing = True
+        self._throughput.observe(reply.now / 1000, reply.released, reply.waiting)
+        if reply.overshoot:
+            self._overshot(reply.overshoot)
+        self._admit(reply.admitted)
+        if reply.full:
+            problem = QueueFull(_FULL, retry_after=self._estimate())
+            for serial in reply.full:
+                self._send_away(self._places.get(serial), problem, known=False)
+        if reply.grace and self._graceful is None:
+            # Whoever comes first when it is over lets those go who wait.
+            self._graceful = self._clock.callLater(reply.grace / 1000, self._end_grace)
+        if comparable and reply.held != self._places.held + self._places.freed:
+            self._places.announce()
+
+    def _overshot(self, count: int) -> None:
+        self.figures.overshoot += count
+        self._log.warn(
+            "{count} requests of this process are over a limit: Redis had lost its memory, or had taken this process "
+            "for dead",
+            count=count,
+        )
+
+    # Heartbeats ------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Renew the lease, and compare the counts: a lost message costs at most one heartbeat."""
+        now = self._clock.seconds()
+        late, self._beaten = now - self._beaten - self._interval, now
+        self.figures.latest = max(self.figures.latest, late)
+        if late > self._interval:
+            self._log.warn(
+                "A heartbeat ran {late:.2f} s late: something keeps this process busy. Once it is {limit:.2f} s, other "
+                "processes take this one for dead and its slots for free",
+                late=late,
+                limit=self._lease - self._interval,
+            )
+        elif self._unheard is not None and now - self._unheard > self._interval / 2:
+            # Not even our own echo has come back, in the time in which batches were answered.
+            self._log.warn("Messages from Redis do not arrive; connecting anew")
+            assert self._link is not None
+            self._link.reset()
+            return
+        self._checking = True
+        self._flush()
+
+    def _end_grace(self) -> None:
+        self._graceful = None
+        self._checking = True
+        self._flush()
 
     # The link --------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
         """The link stands: say what we have, and go on."""
         self._connected = True
-        self._announcing = True
+        self._answering = False
+        self._unheard = None
+        self._fallback = None
+        self._places.announce()
         self._flush()
         if not self._heart.running and not self._quit:
-            self._heart.start(self._lease / HEARTBEATS, now=False)
+            self._beaten = self._clock.seconds()
+            self._heart.start(self._interval, now=False)
 
     def down(self) -> None:
         """The link is lost. For C{timeout} seconds nobody needs to know."""
-        self._connected = False
-        self._outbox = []
+        self._disconnected()
         if self._heart.running:
             self._heart.stop()
-        self._doubt()
+        if self._gone:
+            self._go_on_alone()
+        else:
+            self._doubt()
+
+    def _disconnected(self) -> None:
+        """Whether what was under way was done is not known. The next connection begins with an announcement."""
+        self._connected = False
+        self._places.announce()
 
     def message(self, payload: bytes) -> None:
         """
         Another process's batch has admitted tickets of ours: unless the message was read so late that they may have
         been freed since, when this process was frozen. The answer to an announcement says it again, if it still holds.
         """
-        if self._leased:
-            self._admit(msgpack.decode(payload))
+        serials = msgpack.decode(payload)
+        if not serials:  # our own echo
+            self._unheard = None
+        elif self._leased:
+            self._admit(serials)
         else:
-            self._announcing = True
+            self._places.announce()
             self._flush()
 
     @property
     def _leased(self) -> bool:
         """Whether nobody can have taken this process for dead yet."""
         return bool(self._clock.seconds() < self._leased_until)
+
+    # Outages ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _alone(self) -> bool:
+        """Whether nobody is there to be asked."""
+        return self._gone and not self._connected
+
+    @property
+    def _redis_time(self) -> float:
+        """The seconds of Redis's clock, as far as this process has seen it."""
+        return float(self._clock.seconds() + self._ahead)
 
     def _doubt(self) -> None:
         """Without an answer in C{timeout} seconds from now, Redis counts as gone."""
@@ -393,27 +475,71 @@ class RedisGate:
         if slices:
             self._doubting = self._clock.callLater(self._timeout / SLICES, self._doubt_for, slices - 1)
         else:
+            self._doubting = None
             self._lost()
 
     def _sure(self) -> None:
         """Redis answers."""
-        self._stop_doubting()
+        if self._answering:
+            return
+        self._answering = True
+        self._doubting = _cancelled(self._doubting)
+        self._changing = _cancelled(self._changing)
+        self._shares = None
+        if self._link is not None:
+            self._link.working()
         if self._gone:
             self._gone = False
             self._log.info("Redis answers again")
 
     def _lost(self) -> None:
-        """Redis counts as gone: whom it has not given a place is sent away, and who comes now too."""
-        self._stop_doubting()
-        if not self._gone:
-            self._gone = True
-            self._log.warn("Redis does not answer: requests that fall under a limit get 503 until it does")
-            self._refuse(GateUnavailable(_GONE, retry_after=self._lease), everybody=False)
+        """Redis counts as gone: the outage policy decides from now on."""
+        self._doubting = _cancelled(self._doubting)
+        if self._gone:
+            return
+        self._gone = True
+        self._disconnected()
+        self.figures.outages += 1
+        self._log.warn("Redis does not answer: {meanwhile}", meanwhile=_MEANWHILE[self._outage])
+        self._shares = Shares(
+            since=self._redis_time,
+            lease=self._lease,
+            processes=self._places.owners,
+            entitled=self._places.entitled(),
+            everything=self._outage == "open",
+        )
+        self._go_on_alone()
 
-    def _stop_doubting(self) -> None:
-        doubting, self._doubting = self._doubting, None
-        if doubting is not None and doubting.active():
-            doubting.cancel()
+    def _go_on_alone(self) -> None:
+        """Decide here who may go, from now until Redis is there to be asked."""
+        self._changing = _cancelled(self._changing)
+        if self._stopping:
+            return
+        if self._outage == "closed":
+            problem = GateUnavailable(_GONE, retry_after=self._lease)
+            for place in self._places:
+                if not place.order:
+                    self._send_away(place, problem)
+            return
+        assert self._shares is not None
+        now = self._redis_time
+        self._fallback = Fallback(self._shares, self._order, self._places, now)
+        change = self._shares.next_change(now)
+        if change is not None:
+            self._changing = self._clock.callLater(change, self._go_on_alone)
+        self._admit(self._fallback.admitted)
+
+    def _cancel_timers(self) -> None:
+        self._doubting = _cancelled(self._doubting)
+        self._changing = _cancelled(self._changing)
+        self._graceful = _cancelled(self._graceful)
+
+
+def _cancelled(call: IDelayedCall | None) -> IDelayedCall | None:
+    """Nothing, in place of a call that is not to be made any more."""
+    if call is not None and call.active():
+        call.cancel()
+    return None
 
 
 def _nothing() -> None:

@@ -1,0 +1,255 @@
+"""
+What this process has at the gate, and what Redis is yet to hear of it. Pure: batches out, replies in.
+
+A ticket's place is in the table from its arrival until it is given up; that table is the truth about this process.
+Redis hears of changes as operations, in batches; and after every doubt of all places, in an I{announcement} that it is
+made to agree with. A long announcement has parts, so that no batch takes Redis as long as it may be silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import attrs
+from msgspec import msgpack
+from twisted.internet.defer import Deferred
+
+from . import IAdmission, Ticket
+from .order import Order
+
+#: Operations in one batch. One takes Redis some 30 us, and nobody else is served meanwhile.
+LONGEST_BATCH = 500
+
+#: Announced tickets in one batch: up to some 40 us each.
+LONGEST_PART = 1000
+
+#: Above every serial, and exact in a double.
+LAST_SERIAL = 2**53
+
+
+@attrs.define(eq=False)
+class Place:
+    """
+    The place of one ticket of this process.
+
+    @ivar arrived: seconds, on the gate's clock.
+    @ivar told: fires at the admission; None afterwards.
+    @ivar order: its rank in the queue, once it has one; 0 before.
+    """
+
+    serial: int
+    ticket: Ticket
+    arrived: float
+    told: Deferred[IAdmission] | None
+    order: int = 0
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it holds slots."""
+        return self.told is None
+
+    @property
+    def needs(self) -> list[str | int]:
+        """What it needs, as the script reads it."""
+        needs: list[str | int] = [round(self.ticket.reclaim_delay * 1000)]
+        for counter in self.ticket.counters:
+            most = -1 if counter.max_waiting is None else counter.max_waiting
+            needs += (counter.key, counter.max_concurrent, counter.weight, most)
+        return needs
+
+
+@attrs.frozen
+class Reply:
+    """
+    What Redis says to a batch; C{gate.lua} tells what each number means.
+
+    @ivar now: Redis's time (ms).
+    @ivar grace: ms.
+    """
+
+    now: int
+    epoch: str
+    count: int
+    admitted: list[int]
+    full: list[int]
+    queued: list[int]
+    held: int
+    waiting: int
+    released: int
+    owners: int
+    grace: int
+    overshoot: int
+
+
+class Places:
+    """
+    The places of one owner.
+
+    @param owner: its name in Redis.
+    @param settings: what every batch says: lease and grace (ms), max_waiting, aging (us).
+    @param order: learns the ranks that Redis gives.
+    @ivar held: how many of the places hold slots.
+    @ivar owners: how many owners there were at the last reply.
+    """
+
+    def __init__(self, owner: str, settings: tuple[int, int, int, int], order: Order) -> None:
+        self.held = 0
+        self.owners = 0
+        self._owner = owner
+        self._settings = settings
+        self._order = order
+        self._places: dict[int, Place] = {}
+        self._serial = 0
+        self._sequence = 0
+        self._known: tuple[str, int, int] = ("", 0, 0)
+        self._outbox: list[list[Any]] = []
+        #: What of the places has been announced, by serial; None if all has been.
+        self._announced_to: int | None = 0
+        self._registered = False
+        #: What was released since the last batch; None while nobody asks for it.
+        self._freed: list[Ticket] | None = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Place]:
+        """All places, in the order of their arrival. The table may change meanwhile."""
+        return iter(list(self._places.values()))
+
+    def get(self, serial: int) -> Place | None:
+        """The place with a serial."""
+        return self._places.get(serial)
+
+    # Changes ---------------------------------------------------------------------------------------------------
+
+    def add(self, ticket: Ticket, arrived: float, told: Deferred[IAdmission]) -> Place:
+        """A ticket arrives."""
+        self._serial += 1
+        place = Place(self._serial, ticket, arrived, told)
+        self._places[place.serial] = place
+        if self._announced_to is None:
+            self._outbox.append(["acquire", place.serial, ticket.priority, *place.needs])
+        return place
+
+    def admit(self, place: Place) -> Deferred[IAdmission]:
+        """A place that waits is given its slots; what is to be told so."""
+        assert place.told is not None
+        told, place.told = place.told, None
+        self.held += 1
+        return told
+
+    def remove(self, serial: int, *, known: bool = True) -> Place | None:
+        """
+        A ticket is given up, admitted or not.
+
+        @param known: whether Redis may know it.
+        """
+        place = self._places.pop(serial, None)
+        if place is None:
+            return None
+        if place.admitted:
+            self.held -= 1
+            if self._freed is not None:
+                self._freed.append(place.ticket)
+        if known and (self._announced_to is None or serial <= self._announced_to):
+            self._outbox.append(["release", serial])
+        return place
+
+    def entitled(self) -> dict[str, int]:
+        """
+        The slots of each counter that nobody else can have, now that Redis is gone: those that are held, and those that
+        it was not told to free.
+        """
+        freed, self._freed = self._freed or [], None
+        slots: dict[str, int] = {}
+        for ticket in (*(place.ticket for place in self if place.admitted), *freed):
+            for counter in ticket.counters:
+                slots[counter.key] = slots.get(counter.key, 0) + counter.weight
+        return slots
+
+    # Batches ---------------------------------------------------------------------------------------------------
+
+    @property
+    def announcing(self) -> bool:
+        """Whether Redis is yet to hear of some places."""
+        return self._announced_to is not None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to send."""
+        return self.announcing or bool(self._outbox)
+
+    @property
+    def freed(self) -> int:
+        """How many tickets have given up slots since the last batch."""
+        return len(self._freed or ())
+
+    def announce(self) -> None:
+        """Tell Redis all, from the beginning."""
+        self._announced_to = 0
+        self._registered = False
+        # All of it is in the announcement; and a ticket that left before it was sent must not come after it.
+        self._outbox = []
+
+    def batch(self, *more: list[Any]) -> bytes:
+        """
+        The next batch.
+
+        @param more: operations after those that there are.
+        """
+        announced = self._next_part() if self.announcing else False
+        operations, self._outbox = self._outbox[:LONGEST_BATCH], self._outbox[LONGEST_BATCH:]
+        self._freed = []
+        return self._encode(announced, [*operations, *more])
+
+    def last_word(self) -> bytes:
+        """The batch after which Redis knows nothing of this owner."""
+        return self._encode(False, [["quit"]])
+
+    def _encode(self, announced: object, operations: list[list[Any]]) -> bytes:
+        self._sequence += 1
+        known = [*self._known, self.owners]
+        return msgpack.encode([self._owner, self._sequence, *self._settings, known, announced, operations])
+
+    def _next_part(self) -> list[Any]:
+        """The next part of the announcement: if there are several, first of all what holds slots."""
+        first, self._registered = not self._registered, True
+        assert self._announced_to is not None
+        start = self._announced_to
+        if first and len(self._places) > LONGEST_PART and self.held:
+            return [True, False, 0, 0, *self._wire(place for place in self if place.admitted)]
+        rest = list(islice((place for place in self if place.serial > start), LONGEST_PART + 1))
+        final = len(rest) <= LONGEST_PART
+        part = rest[:LONGEST_PART]
+        end = LAST_SERIAL if final else part[-1].serial
+        self._announced_to = None if final else end
+        return [first, final, start, end, *self._wire(part)]
+
+    def _wire(self, places: Iterable[Place]) -> list[list[Any]]:
+        return [
+            [place.serial, int(place.admitted), place.order, place.ticket.priority, *place.needs]
+            for place in places
+        ]
+
+    # Replies ---------------------------------------------------------------------------------------------------
+
+    def read(self, message: bytes) -> Reply | None:
+        """
+        Take over what a reply says of the order of those that wait.
+
+        @return: the reply; None if Redis did nothing, for it does not know this owner.
+        """
+        status, *rest = msgpack.decode(message)
+        if status != "ok":
+            return None
+        reply = Reply(*rest)
+        self._known = (reply.epoch, reply.count, self._sequence)
+        self.owners = reply.owners
+        for serial, order in zip(reply.queued[::2], reply.queued[1::2], strict=True):
+            place = self._places.get(serial)
+            if place is not None:
+                place.order = order
+                self._order.catch_up(order, place.ticket.priority)
+        return reply

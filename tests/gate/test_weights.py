@@ -1,0 +1,250 @@
+"""
+With weights no brute force says whom to admit: that is up to where lanes are parked. So what must be true of L{Lanes}
+is looked at after every step; and the script, which is the same algorithm, is held against L{Lanes}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import valkey
+from tests.gate.model import Engine, Id, LanesEngine, ScriptEngine
+from tests.gate.test_model import KEYS, OWNERS, SETTINGS
+from thrtwisted.gate import Counter
+
+MAX_WAITING = 8
+
+#: A counter's key, the weight there, and how many may wait for it.
+needs = st.lists(
+    st.tuples(st.sampled_from(KEYS), st.integers(1, 5), st.sampled_from([None, None, None, 0, 2])),
+    max_size=3,
+    unique_by=lambda need: need[0],
+)
+
+
+def lane(counters: Sequence[Counter]) -> tuple[tuple[str, int], ...]:
+    """What tickets of one lane have in common."""
+    return tuple(sorted((counter.key, counter.weight) for counter in counters))
+
+
+class WeightsMachine(RuleBasedStateMachine):
+    """
+    Acquires and releases at random, while the limits go up and down, at L{Lanes} and, in a subclass, at another engine
+    that has to do precisely the same.
+
+    @ivar limits: what newcomers say that each counter has.
+    @ivar slots: what the last of them said, of the counters in use.
+    @ivar holding: the admitted.
+    @ivar waiting: those who wait, with their rank.
+    """
+
+    engine: Engine | None = None
+
+    def make_engine(self) -> Engine | None:
+        return None
+
+    @initialize()
+    def start(self) -> None:
+        self.engine = self.make_engine()
+        self.model = LanesEngine(MAX_WAITING)
+        self.lanes = self.model.lanes
+        self.serial = 0
+        self.limits = dict.fromkeys(KEYS, 3)
+        self.slots: dict[str, int] = {}
+        self.holding: dict[Id, Sequence[Counter]] = {}
+        self.waiting: dict[Id, tuple[tuple[int, int], Sequence[Counter]]] = {}
+
+    # Steps ---------------------------------------------------------------------------------------------------------
+
+    @rule(key=st.sampled_from(KEYS), slots=st.integers(0, 6))
+    def change_limit(self, key: str, slots: int) -> None:
+        """It takes effect with the next ticket."""
+        self.limits[key] = slots
+
+    @rule(owner=st.integers(0, OWNERS - 1), needs=needs, priority=st.sampled_from([1, 50, 50, 99]))
+    def acquire(self, owner: int, needs: list[tuple[str, int, int | None]], priority: int) -> None:
+        self.serial += 1
+        ticket = (owner, self.serial)
+        counters = [Counter(key, self.limits[key], weight, bound) for key, weight, bound in needs]
+        heads = self.heads()
+        admitted = self.model.acquire(*ticket, counters, priority)
+        if self.engine:
+            self.same(self.engine.acquire(*ticket, counters, priority), admitted)
+            assert self.engine.refused == self.model.refused
+        self.slots.update((counter.key, counter.max_concurrent) for counter in counters)
+        self.waiting[ticket] = ((priority, self.serial), counters)
+        if ticket in self.model.refused:
+            del self.waiting[ticket]
+            self.admit(admitted, heads)
+            assert self.crowded(counters)
+            assert any(self.blocks(counter, (priority, self.serial)) for counter in counters)
+        else:
+            self.admit([other for other in admitted if other != ticket], heads)
+            if ticket in admitted:
+                assert admitted[-1] == ticket
+                self.admit([ticket], heads)
+            else:
+                del self.waiting[ticket]
+                assert not self.crowded(counters)
+                self.waiting[ticket] = ((priority, self.serial), counters)
+        self.check()
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.give_up(data.draw(st.sampled_from(sorted(self.holding))))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        self.give_up(data.draw(st.sampled_from(sorted(self.waiting))))
+
+    def give_up(self, ticket: Id) -> None:
+        self.holding.pop(ticket, None)
+        self.waiting.pop(ticket, None)
+        heads = self.heads()
+        admitted = self.model.release(*ticket)
+        if self.engine:
+            self.same(self.engine.release(*ticket), admitted)
+        self.admit(admitted, heads)
+        self.check()
+
+    def same(self, got: list[Id], wanted: list[Id]) -> None:
+        """The same were admitted in the same order. What the script admits of several owners is seen by each alone."""
+        for owner in range(OWNERS):
+            assert [t for t in got if t[0] == owner] == [t for t in wanted if t[0] == owner], (got, wanted)
+
+    # What must be true ---------------------------------------------------------------------------------------------
+
+    def used(self, key: str) -> int:
+        return sum(c.weight for counters in self.holding.values() for c in counters if c.key == key)
+
+    def holders(self, key: str) -> int:
+        return sum(c.key == key for counters in self.holding.values() for c in counters)
+
+    def waiting_for(self, key: str) -> int:
+        return sum(c.key == key for _, counters in self.waiting.values() for c in counters)
+
+    def crowded(self, counters: Sequence[Counter]) -> bool:
+        return len(self.waiting) >= MAX_WAITING or any(
+            c.max_waiting is not None and self.waiting_for(c.key) >= c.max_waiting for c in counters
+        )
+
+    def heads(self) -> dict[Id, str]:
+        """Who is the head of a lane, and at which counter that is parked."""
+        return {lane.tickets.peekitem(0)[1]: lane.parked_at.key for lane in self.lanes._lanes.values()}
+
+    def fits(self, counter: Counter) -> bool:
+        used, slots = self.used(counter.key), self.slots[counter.key]
+        return used + counter.weight <= slots or (used == 0 and slots > 0)
+
+    def blocks(self, counter: Counter, rank: tuple[int, int]) -> bool:
+        parked = [self.waiting[head][0] for head, key in self.heads().items() if key == counter.key]
+        return not self.fits(counter) or any(other < rank for other in parked)
+
+    def admit(self, admitted: list[Id], heads: dict[Id, str]) -> None:
+        """
+        Note who was admitted in a step.
+
+        @param heads: where the lanes were parked before the step.
+        """
+        stayed = heads.items() & self.heads().items()
+        for ticket in admitted:
+            rank, counters = self.waiting.pop(ticket)
+            self.holding[ticket] = counters
+            # In order within the lane.
+            assert all(rank < other for other, needs in self.waiting.values() if lane(needs) == lane(counters))
+            # Nobody takes what is kept for a better one.
+            for head, key in stayed:
+                kept = head in self.waiting and key in {counter.key for counter in counters}
+                assert not kept or rank < self.waiting[head][0], (ticket, head, key)
+        # Never more than there are, but for one that is heavier than all of them.
+        for key in {counter.key for ticket in admitted for counter in self.holding[ticket]}:
+            assert self.used(key) <= self.slots[key] or (self.slots[key] and self.holders(key) == 1), key
+
+    def check(self) -> None:
+        """What L{Lanes} has in memory is what it should be."""
+        in_use = {c.key for counters in self.holding.values() for c in counters}
+        in_use |= {c.key for _, counters in self.waiting.values() for c in counters}
+        self.slots = {key: slots for key, slots in self.slots.items() if key in in_use}
+        assert {c.key: (c.slots, c.used, c.waiting) for c in self.lanes._counters.values()} == {
+            key: (self.slots[key], self.used(key), self.lanes.waiting_for(key)) for key in in_use
+        }
+        assert all(self.lanes.waiting_for(key) == self.waiting_for(key) for key in KEYS)
+        assert self.lanes.waiting == len(self.waiting)
+        assert all(ticket in self.lanes for ticket in [*self.holding, *self.waiting])
+
+        # Each waits in its lane; each lane is parked by its head at one of its counters.
+        lanes: dict[tuple[tuple[str, int], ...], list[tuple[tuple[int, int], Id]]] = {}
+        for ticket, (rank, counters) in self.waiting.items():
+            lanes.setdefault(lane(counters), []).append((rank, ticket))
+        assert {key: list(it.tickets.values()) for key, it in self.lanes._lanes.items()} == {
+            key: [ticket for _, ticket in sorted(tickets)] for key, tickets in lanes.items()
+        }
+        parked = {id(it): c for c in self.lanes._counters.values() for it in c.parked.values()}
+        assert sum(len(c.parked) for c in self.lanes._counters.values()) == len(parked) == len(lanes)
+        for it in self.lanes._lanes.values():
+            assert parked[id(it)] is it.parked_at
+            assert it.parked_at.parked[it.head] is it
+            assert it.parked_at in [counter for counter, _ in it.needs]
+
+        # The best that is parked at a counter does not fit there; and nobody waits whom no counter blocks.
+        for counter in self.lanes._counters.values():
+            if counter.parked:
+                head = counter.parked.peekitem(0)[1].tickets.peekitem(0)[1]
+                _, counters = self.waiting[head]
+                assert not any(self.fits(c) for c in counters if c.key == counter.key), head
+        for rank, counters in self.waiting.values():
+            assert any(self.blocks(counter, rank) for counter in counters)
+
+        if not self.holding and not self.waiting:
+            assert self.lanes.idle
+            assert not self.engine or self.engine.idle()
+
+    def teardown(self) -> None:
+        """As long as somebody holds a slot, a release helps; who waits at the end waits for a limit of 0."""
+        if not hasattr(self, "model"):
+            return
+        while self.holding:
+            self.give_up(min(self.holding))
+        for _, counters in self.waiting.values():
+            assert any(not self.slots[counter.key] for counter in counters)
+        while self.waiting:
+            self.give_up(min(self.waiting))
+        assert self.lanes.idle
+
+
+class ScriptWeightsMachine(WeightsMachine):
+    """The script, too."""
+
+    client: ClassVar = None
+
+    def make_engine(self) -> Engine:
+        engine = ScriptEngine(self.client, valkey.namespace(), OWNERS)
+        for owner in engine.owners:
+            owner.max_waiting = MAX_WAITING
+        return engine
+
+    def teardown(self) -> None:
+        super().teardown()
+        if isinstance(self.engine, ScriptEngine):
+            self.engine.close()
+            assert self.engine.keys() == set(), self.engine.keys()
+
+
+class WeightsTests(SynchronousTestCase):
+    def test_lanes(self) -> None:
+        """The lanes of one process."""
+        run_state_machine_as_test(WeightsMachine, settings=settings(SETTINGS, max_examples=200))
