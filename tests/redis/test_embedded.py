@@ -86,7 +86,7 @@ class EmbeddedServerTests(TestCase):
         found: Deferred[LogEvent] = Deferred()
 
         def observe(event: LogEvent) -> None:
-            if not found.called and accept(event.get("log_format") or ""):
+            if not found.called and accept(event.get("problem") or event.get("log_format") or ""):
                 found.callback(event)
 
         globalLogPublisher.addObserver(observe)
@@ -202,17 +202,45 @@ class EmbeddedServerTests(TestCase):
         self.assertIn("redis://host", str(error))
 
     async def test_dies(self) -> None:
-        """A server that ends while it runs is logged as an error, and its directory is removed."""
-        logged = self.event(lambda text: text == "{problem}")
+        """A server that ends while it runs is logged as an error, and started again at the same place, empty."""
+        logged = self.event(lambda text: "ended by itself" in text)
+        again = self.event(lambda text: "runs again" in text)
         server = self.server(reactor)
         path = await server.start()
         conversation = await converse(path)
+        conversation.transport.write(b"SET key value\r\n")
+        await conversation.answer
         conversation.transport.write(b"SHUTDOWN NOW\r\n")
         event = await logged
         self.assertIn("ended by itself: ", event["problem"])
+        self.assertIn("started again in 0.1 s", event["problem"])
         self.assertEqual(event["log_level"].name, "error")
-        self.assertFalse(os.path.exists(os.path.dirname(path)))
         await conversation.gone
+        await again
+        conversation = await converse(path)
+        conversation.transport.write(b"GET key\r\n")
+        self.assertEqual(await conversation.answer, b"$-1\r\n")
+        await server.stop()
+        self.assertFalse(os.path.exists(os.path.dirname(path)))
+
+    async def test_dies_again(self) -> None:
+        """One that ends each time is started less and less often; when it is stopped in between, nothing is left."""
+        clock = TimelessReactor()
+        path = os.path.abspath(self.mktemp())
+        program = self.script(
+            f"test -e {path} && exit 4\ntouch {path}\necho Ready to accept connections\nexit 3\n"
+        )
+        pauses = (0.1, 0.2, 0.4, 0.8)
+        ends = [self.event(lambda text, pause=pause: f"again in {pause:g} s" in text) for pause in pauses]
+        server = self.server(clock, program)
+        socket = await server.start()
+        for pause, end in zip(pauses, ends, strict=True):
+            await end
+            if pause < pauses[-1]:
+                clock.advance(pause)
+        await server.stop()
+        self.assertEqual((server.running, clock.getDelayedCalls()), (False, []))
+        self.assertFalse(os.path.exists(os.path.dirname(socket)))
 
     async def test_warnings(self) -> None:
         """The server's warnings are logged while it runs, and only they."""

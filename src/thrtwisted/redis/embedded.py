@@ -33,6 +33,10 @@ START_LIMIT = 10.0
 #: Seconds between SIGTERM, which the server obeys within 0.1 s unless a script is running, and SIGKILL.
 STOP_LIMIT = 2.0
 
+#: Seconds until a server that ended by itself is started again: after it ran well, and at most.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 30.0
+
 #: What is kept of the server's output, to be shown when it fails (lines).
 LINES_KEPT = 20
 
@@ -99,7 +103,8 @@ def private_directory() -> str:
 
 class EmbeddedServer:
     """
-    A Redis server that lives from L{start} to L{stop}, and no longer than this process.
+    A Redis server that lives from L{start} to L{stop}, and no longer than this process. If it ends by itself it is
+    started again, empty, at the same place.
 
     @param reactor: spawns and reaps the process, and times its start and end.
     @param find_program: the path of the server's program.
@@ -117,7 +122,10 @@ class EmbeddedServer:
         self._reactor = reactor
         self._find_program = find_program
         self._way = way
+        self._program = ""
         self._directory: str | None = None
+        self._pause = FIRST_PAUSE
+        self._since = 0.0
         self._process: IProcessTransport | None = None
         self._starting: Deferred[str] | None = None
         self._stopping: list[Deferred[None]] = []
@@ -126,8 +134,8 @@ class EmbeddedServer:
 
     @property
     def running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None
+        """Whether there is a process, or will soon be one."""
+        return self._directory is not None
 
     def start(self) -> Deferred[str]:
         """
@@ -136,21 +144,17 @@ class EmbeddedServer:
         @return: fires with the path of its unix socket once it accepts connections. Errbacks with
             L{EmbeddedServerError} when it cannot be started. Cancelling kills it.
         """
-        if self._process is not None:
+        if self.running:
             raise RuntimeError("the embedded server runs already")
         try:
-            program = self._find_program()
+            self._program = self._find_program()
         except EmbeddedServerError as error:
             return fail(error)
         self._directory = private_directory()
-        self._lines.clear()
-        command = server_command(program, self._directory, self._way)
-        self._process = self._reactor.spawnProcess(
-            _Output(self._line, self._ended), command[0], command, env=None
-        )
-        self._timer = self._reactor.callLater(START_LIMIT, self._late)
-        self._starting = Deferred(self._cancelled)
-        return self._starting
+        self._pause = FIRST_PAUSE
+        self._starting = starting = Deferred(self._cancelled)
+        self._spawn()
+        return starting
 
     def stop(self) -> Deferred[None]:
         """
@@ -159,6 +163,7 @@ class EmbeddedServer:
         @return: fires when its process is reaped and its directory is removed; at once where there is none.
         """
         if self._process is None:
+            self._clear()
             return succeed(None)
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
@@ -169,33 +174,59 @@ class EmbeddedServer:
                 self._process.signalProcess("TERM")
         return stopped
 
+    def _spawn(self) -> None:
+        """Start the server's process."""
+        assert self._directory is not None
+        self._lines.clear()
+        command = server_command(self._program, self._directory, self._way)
+        self._timer = self._reactor.callLater(START_LIMIT, self._late)
+        self._process = self._reactor.spawnProcess(
+            _Output(self._line, self._ended), command[0], command, env=None
+        )
+
     def _line(self, line: str) -> None:
         """The server wrote a line."""
         self._lines.append(line)
-        if self._starting is not None:
-            if READY in line and not self._stopping:
-                self._cancel_timer()
-                starting, self._starting = self._starting, None
-                assert self._directory is not None
-                starting.callback(os.path.join(self._directory, SOCKET))
-        elif " # " in line and not self._stopping:  # "PID:ROLE DAY TIME LEVEL TEXT"; # is a warning
+        if READY in line and not self._stopping:
+            self._cancel_timer()
+            self._since = self._reactor.seconds()
+            if self._starting is None:
+                self._log.info("the embedded Redis server runs again")
+                return
+            starting, self._starting = self._starting, None
+            assert self._directory is not None
+            starting.callback(os.path.join(self._directory, SOCKET))
+        elif (
+            self._starting is None and " # " in line and not self._stopping
+        ):  # "PID:ROLE DAY TIME LEVEL TEXT"; # is a warning
             self._log.warn("embedded Redis server: {line}", line=line.partition(" # ")[2])
 
     def _ended(self, reason: str) -> None:
         """The process is reaped, and all it wrote was read."""
         self._cancel_timer()
         self._process = None
-        directory, self._directory = self._directory, None
-        assert directory is not None
-        shutil.rmtree(directory, ignore_errors=True)
         starting, self._starting = self._starting, None
         stopping, self._stopping = self._stopping, []
+        if starting is None and not stopping:
+            if self._reactor.seconds() - self._since > LONGEST_PAUSE:
+                self._pause = FIRST_PAUSE
+            problem = self._told(f"ended by itself: {reason}; it is started again in {self._pause:g} s")
+            self._timer = self._reactor.callLater(self._pause, self._spawn)
+            self._log.error("{problem}", problem=problem)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            return
+        self._clear()
         if starting is not None:
             starting.errback(EmbeddedServerError(self._told(f"did not start: {reason}")))
-        elif not stopping:
-            self._log.error("{problem}", problem=self._told(f"ended by itself: {reason}"))
         for stopped in stopping:
             stopped.callback(None)
+
+    def _clear(self) -> None:
+        """Forget the server, which has no process any more."""
+        self._cancel_timer()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _cancelled(self, starting: Deferred[str]) -> None:
         """Who started the server wants it no more, and waits for nothing."""
