@@ -252,6 +252,10 @@ class RedisTests(ProxyTestCase):
         keys: list[bytes] = self.client.keys("[{]" + self.namespace + "}*")
         return keys
 
+    def nowhere(self, **options: Any) -> Redis:
+        """Where no Redis is."""
+        return Redis(url="unix:///nowhere/redis.sock", namespace=self.namespace, timeout=0.05, **options)
+
     async def test_serves(self) -> None:
         """Slots and queue are in Redis; nothing is left there when it has stopped."""
         proxy = await self.proxy(redis=self.redis)
@@ -315,9 +319,21 @@ class RedisTests(ProxyTestCase):
         await proxy.stopService()
 
     async def test_no_redis(self) -> None:
-        """Without Redis, who needs a slot gets 503 after a moment, and it can be stopped all the same."""
-        redis = Redis(url="unix:///nowhere/redis.sock", namespace=self.namespace, timeout=0.05)
-        proxy = await self.proxy(redis=redis)
+        """Without Redis, the proxy goes on alone after a moment, and can be stopped all the same."""
+        proxy = await self.proxy(redis=self.nowhere())
+        first, second = self.ask("/1"), self.ask("/2")
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: first.over or second.over)
+        await self.arrived(2)
+        self.answer()
+        await until(lambda: first.over and second.over)
+        self.assertEqual((first.status, second.status), (200, 200))
+        await proxy.stopService()
+
+    async def test_no_redis_closed(self) -> None:
+        """Where the outage policy is closed, who needs a slot gets 503 after a moment."""
+        proxy = await self.proxy(redis=self.nowhere(outage="closed"))
         asked = self.ask()
         await until(lambda: asked.over)
         self.assertEqual(asked.status, 503)
@@ -341,7 +357,7 @@ class OtherPrograms:
 class EmbeddedTests(ProxyTestCase):
     """With a server of the proxy's own."""
 
-    redis = Redis(url="embedded:", timeout=5, lease=20)
+    redis = Redis(url="embedded:", timeout=5, lease=20, outage="closed")
 
     def server(self, proxy: Proxy) -> embedded.EmbeddedServer:
         server = proxy._embedded
