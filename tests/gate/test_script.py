@@ -311,3 +311,151 @@ class AnnounceTests(ScriptTestCase):
         for _ in range(2):
             reply = owner.batch(announced=[self.announced(1, True), self.announced(2, False, order)])
             self.assertEqual((reply.admitted, reply.queued, reply.held), ([], [2, order], 1))
+
+
+class GraceTests(ScriptTestCase):
+    """A namespace that was found empty, or older than it was."""
+
+    def held(self, serial: int, counters: list[Counter] = ONE) -> list[Any]:
+        return [serial, 1, 0, 50, *needs(counters)]
+
+    def lose(self) -> None:
+        self.client.delete(*self.keys())
+
+    def over(self, owner: ScriptOwner) -> None:
+        """Let the grace end."""
+        self.client.hset(f"{owner.key}:gate", "grace", 1)
+
+    def test_first_start(self) -> None:
+        """Who knows nothing waits for nothing."""
+        reply = self.owner("a").batch(acquire_operation(1, ONE))
+        self.assertEqual((reply.admitted, reply.grace), ([1], 0))
+
+    def test_unknown_first(self) -> None:
+        """Nothing is done for an owner that finds the namespace empty, until it has announced what it has."""
+        owner = self.owner("a")
+        self.lose()
+        self.assertEqual(owner.batch(acquire_operation(1, ONE)), "unknown")
+        self.assertEqual(owner.batch(acquire_operation(1, ONE), announced=[]).admitted, [1])
+
+    def test_until_all_are_back(self) -> None:
+        """Nobody is admitted until all have announced of whom anybody knew; then whoever may is."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        b.batch(acquire_operation(1, TWO))
+        self.lose()
+        reply = a.batch(announced=[self.held(1, TWO)])
+        self.assertEqual(reply.grace, a.grace)
+        reply = a.batch(acquire_operation(2, TWO))
+        self.assertEqual((reply.admitted, reply.waiting), ([], 1))
+        stranger = self.owner("c")
+        self.assertEqual(stranger.batch(acquire_operation(1, [Counter("other", 1)])).admitted, [])
+        reply = b.batch(announced=[self.held(1, TWO)])
+        self.assertEqual((reply.grace, reply.overshoot), (0, 0))
+        self.assertEqual(stranger.published(), [1])
+        self.assertEqual(a.batch(["release", 1]).admitted, [2])
+
+    def test_until_the_last_part(self) -> None:
+        """An announcement in parts counts as one, and what is expected is what was known before it."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        b.batch()
+        self.lose()
+        a.batch(announced=[self.held(1)], part=(True, False, 0, 0))
+        reply = a.batch(announced=[self.held(1)], part=(False, True, 0, 2**53))
+        self.assertEqual(reply.grace > 0, True)
+        self.assertEqual(b.batch(announced=[]).grace, 0)
+
+    def test_time_is_over(self) -> None:
+        """Who does not come back is not waited for; the best of those who wait is admitted."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        self.lose()
+        a.batch(announced=[])
+        a.batch(acquire_operation(1, ONE), acquire_operation(2, ONE, 1), acquire_operation(3, TWO))
+        self.over(a)
+        reply = a.batch()
+        self.assertEqual((sorted(reply.admitted), reply.grace), ([2, 3], 0))
+        reply = b.batch(announced=[self.held(7)])
+        self.assertEqual((reply.overshoot, reply.grace), (1, 0))
+        self.assertEqual(self.client.hget(f"{a.key}:gate", "overshoot"), b"1")
+        self.assertEqual(a.batch(["release", 2]).admitted, [])
+        self.assertEqual(b.batch(["release", 7]).admitted, [])
+        self.assertEqual(a.published(), [1])
+
+    def test_older_than_it_was(self) -> None:
+        """A replica that lacks the last batches is as good as empty; leases that ran out meanwhile are forgiven."""
+        a, b = self.owner("a"), self.owner("b")
+        kept = {key: self.client.dump(key) for key in self.keys()}
+        b.batch(acquire_operation(1, ONE))
+        a.batch()
+        self.lose()
+        for key, value in kept.items():
+            self.client.restore(key, 0, value)
+        self.expire(a)
+        self.expire(b)
+        reply = a.batch(acquire_operation(1, ONE), announced=[])
+        self.assertEqual((reply.admitted, reply.owners), ([], 2))
+        self.assertEqual(b.batch(announced=[self.held(1)]).overshoot, 0)
+        self.assertEqual(b.batch(["release", 1]).admitted, [])
+        self.assertEqual(a.published(), [1])
+
+    def test_other_server(self) -> None:
+        """A server that may be another one is in doubt, though nobody sees what it lacks."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        self.assertEqual(b.batch(acquire_operation(1, ONE), unfamiliar=True), "unknown")
+        reply = b.batch(acquire_operation(1, ONE), announced=[])
+        self.assertEqual(reply.admitted, [])
+        a.batch(announced=[])
+        self.assertEqual(b.published(), [1])
+
+    def test_silence(self) -> None:
+        """Where nobody was heard for long Redis was away, and nobody is dead; one that is alone waits for nobody."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        b.batch(acquire_operation(1, ONE))
+        self.client.hset(f"{a.key}:gate", "last", 1)
+        self.expire(b)
+        reply = a.batch(acquire_operation(1, ONE), announced=[])
+        self.assertEqual((reply.admitted, reply.owners, reply.waiting), ([], 2, 1))
+        b.batch(["quit"])
+        self.client.hset(f"{a.key}:gate", "last", 1, mapping={"grace": 1, "graced": 1})
+        self.assertEqual(a.batch().admitted, [1])
+
+
+class ReclaimTests(ScriptTestCase):
+    """A dead owner's slots, where the application may still be at work."""
+
+    def test_delay(self) -> None:
+        """Its places go at once, its slots each in its time."""
+        dead, living = self.owner("dead"), self.owner("living")
+        dead.batch(
+            acquire_operation(1, ONE, reclaim=3_600_000),
+            acquire_operation(2, TWO),
+            acquire_operation(3, ONE),
+        )
+        living.batch(acquire_operation(1, ONE))
+        seconds, _ = self.client.time()
+        self.client.zadd(f"{dead.key}:owners", {dead.name: (seconds - 1) * 1000})
+        reply = living.batch()
+        self.assertEqual((reply.admitted, reply.waiting, reply.owners, reply.released), ([], 1, 1, 1))
+        self.client.zadd(f"{dead.key}:dead", {dead.name: 1})
+        self.assertEqual(living.batch().admitted, [])
+        self.client.hset(f"{dead.key}:gate", "death:dead", 1)
+        self.client.zadd(f"{dead.key}:dead", {dead.name: 1})
+        self.assertEqual(living.batch().admitted, [1])
+
+    def test_back(self) -> None:
+        """An owner that comes back has its slots still."""
+        dead, living = self.owner("dead"), self.owner("living")
+        dead.batch(acquire_operation(1, ONE, reclaim=3_600_000))
+        self.expire(dead)
+        self.client.zadd(f"{dead.key}:owners", {dead.name: self.client.time()[0] * 1000 - 1000})
+        living.batch()
+        self.assertEqual(dead.batch(), "unknown")
+        reply = dead.batch(announced=[[1, 1, 0, 50, *needs(ONE, 3_600_000)]])
+        self.assertEqual((reply.held, reply.overshoot, reply.owners), (1, 0, 2))
+        self.assertEqual(living.batch(acquire_operation(1, ONE)).admitted, [])
+        dead.batch(["release", 1])
+        self.assertEqual(living.published(), [1])

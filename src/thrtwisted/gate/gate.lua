@@ -502,7 +502,7 @@ local function begin_grace()
     return
   end
   grace, graced = now + grace_time, now
-  redis.call('HSET', GATE, 'grace', text(grace), 'graced', text(graced), 'expected', 1)
+  redis.call('HSET', GATE, 'grace', text(grace), 'graced', text(graced), 'expected', known[4])
   redis.call('DEL', RETURNED)
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
     redis.call('ZADD', OWNERS, grace, owner)
@@ -524,12 +524,14 @@ local function end_grace()
   settle(counters)
 end
 
--- Grace ends when as many have announced as anybody knew of, or with its time.
+-- Grace ends when as many owners have announced as anybody knew of, or with its time.
+local function expect(owners)
+  redis.call('HSET', GATE, 'expected', math.max(tonumber(redis.call('HGET', GATE, 'expected') or 0), owners))
+end
+
 local function has_returned()
   redis.call('SADD', RETURNED, me)
-  local expected = math.max(tonumber(redis.call('HGET', GATE, 'expected') or 1), known[4])
-  redis.call('HSET', GATE, 'expected', expected)
-  return redis.call('SCARD', RETURNED) >= expected
+  return redis.call('SCARD', RETURNED) >= tonumber(redis.call('HGET', GATE, 'expected') or 0)
 end
 
 -- Announcements ----------------------------------------------------------------------------------------------------
@@ -660,6 +662,9 @@ local function run()
   if announced then
     redis.call('ZREM', DEAD, me)
     redis.call('HDEL', GATE, 'death:' .. me)
+    if grace > 0 and announced[1] then
+      expect(known[4])
+    end
     announce()
     if grace > 0 and announced[2] and known[1] ~= '' and has_returned() then
       end_grace()

@@ -246,7 +246,8 @@ class Places:
             return None
         reply = Reply(*rest)
         self._known = (reply.epoch, reply.count, self._sequence)
-        self.owners = reply.owners
+        # In grace not all have come back.
+        self.owners = max(self.owners, reply.owners) if reply.grace else reply.owners
         for serial, order in zip(reply.queued[::2], reply.queued[1::2], strict=True):
             place = self._places.get(serial)
             if place is not None:
