@@ -108,7 +108,8 @@ class Places:
         #: What of the places has been announced, by serial; None if all has been.
         self._announced_to: int | None = 0
         self._registered = False
-        #: What was released since the last batch; None while nobody asks for it.
+        #: What was released in the batch under way, and what since then; None from an outage to the next reply.
+        self._freeing: list[Ticket] = []
         self._freed: list[Ticket] | None = []
 
     def __len__(self) -> int:
@@ -160,9 +161,9 @@ class Places:
     def entitled(self) -> dict[str, int]:
         """
         The slots of each counter that nobody else can have, now that Redis is gone: those that are held, and those that
-        it was not told to free.
+        it has not confirmed to be free.
         """
-        freed, self._freed = self._freed or [], None
+        freed, self._freed, self._freeing = [*self._freeing, *(self._freed or ())], None, []
         slots: dict[str, int] = {}
         for ticket in (*(place.ticket for place in self if place.admitted), *freed):
             for counter in ticket.counters:
@@ -201,7 +202,8 @@ class Places:
         """
         announced = self._next_part() if self.announcing else False
         operations, self._outbox = self._outbox[:LONGEST_BATCH], self._outbox[LONGEST_BATCH:]
-        self._freed = []
+        if self._freed is not None:
+            self._freeing, self._freed = self._freed, []
         return self._encode(announced, [*operations, *more])
 
     def last_word(self) -> bytes:
@@ -244,6 +246,8 @@ class Places:
         status, *rest = msgpack.decode(message)
         if status != "ok":
             return None
+        self._freeing = []
+        self._freed = self._freed or []
         reply = Reply(*rest)
         self._known = (reply.epoch, reply.count, self._sequence)
         # In grace not all have come back.

@@ -152,7 +152,8 @@ class EmbeddedServer:
             return fail(error)
         self._directory = private_directory()
         self._pause = FIRST_PAUSE
-        self._starting = starting = Deferred(self._cancelled)
+        starting: Deferred[str] = Deferred(self._cancelled)
+        self._starting = starting
         self._spawn()
         return starting
 
