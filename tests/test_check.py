@@ -43,9 +43,24 @@ class CheckTests(SynchronousTestCase):
             (replace(GOOD, listen="8888"), "listen: ", "write tcp:PORT"),
             (replace(GOOD, listen=["tcp:80", "tcp:x"]), "listen: ", "write tcp:PORT"),
             (
-                replace(GOOD, redis=Redis(url="rediss://h")),
-                "redis.url: rediss:// is not in this version",
-                "redis://",
+                replace(GOOD, redis=Redis(url="redis://h", ca="/nonexistent")),
+                "redis.ca: redis.url has no TLS",
+                "rediss://",
+            ),
+            (
+                replace(GOOD, redis=Redis(url="sentinel://h/m", certificate="/nonexistent")),
+                "redis.certificate: redis.url has no TLS",
+                "tls=true",
+            ),
+            (
+                replace(GOOD, redis=Redis(url="rediss://h", ca="/nonexistent")),
+                "redis.ca: the file cannot be read (No such file or directory)",
+                "correct its name",
+            ),
+            (
+                replace(GOOD, redis=Redis(url="rediss://h", certificate="/dev/null")),
+                "redis.certificate: there is no certificate",
+                "PEM",
             ),
             (replace(GOOD, redis=Redis(url="http://h")), "redis.url: ", "redis://"),
             (replace(GOOD, redis=Redis(timeout=5, lease=5)), "redis.timeout: must be less than", "lower it"),
@@ -118,7 +133,7 @@ class CheckTests(SynchronousTestCase):
         """No message shows a password."""
         for config in (
             replace(GOOD, redis=Redis(url="redis://user:secret@h:x")),
-            replace(GOOD, redis=Redis(url="rediss://user:secret@h")),
+            replace(GOOD, redis=Redis(url="rediss://user:secret@h?x")),
             replace(GOOD, backend={"app": Backend(url="http://user:secret@h")}),
             replace(GOOD, backend={"app": Backend(url="https://user:secret@h")}),
         ):

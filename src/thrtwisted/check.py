@@ -19,6 +19,7 @@ from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
 from .limits import compile_key, compile_limit
 from .listen import endpoint
 from .match import compile_match, encoded
+from .redis.tls import own, trusted
 from .redis.url import check_socket_path, parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
@@ -92,7 +93,17 @@ def _senseless(config: Config) -> Iterator[Problem]:
 
 
 def _senseless_redis(redis: Redis) -> Iterator[Problem]:
-    yield from _refused(("redis", "url"), parse, redis.url)
+    wrong = list(_refused(("redis", "url"), parse, redis.url))
+    yield from wrong
+    has_tls = bool(wrong) or parse(redis.url).has_tls
+    readers: dict[str, Callable[[str], object]] = {"ca": trusted, "certificate": own}
+    for name, read in readers.items():
+        path = getattr(redis, name)
+        if path is not None and not has_tls:
+            text = "redis.url has no TLS; write rediss:// there (or tls=true with sentinel://), or leave this out"
+            yield Problem(("redis", name), text)
+        elif path is not None:
+            yield from _refused(("redis", name), read, path)
     if redis.timeout >= redis.lease:
         text = f"must be less than redis.lease ({redis.lease:g}), or slots are lost while Redis is slow; lower it"
         yield Problem(("redis", "timeout"), text)

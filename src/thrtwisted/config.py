@@ -50,9 +50,22 @@ class Redis(_Table, frozen=True):
         str,
         Meta(
             description="`embedded:` (a server of the proxy's own), "
-            "`redis://[user:password@]host[:port][/database]`, or `unix:///path`."
+            "`redis://[user:password@]host[:port][/database]` (of a Redis Cluster any node, or several with commas), "
+            "`rediss://` for the same with TLS, `unix:///path`, or `sentinel://host[:port],host[:port]/service`; "
+            "see `docs/redis.md`."
         ),
     ] = "embedded:"
+    ca: Annotated[
+        str | None,
+        Meta(
+            description="A file with the certificates (PEM) whose signatures are trusted, with TLS; "
+            "absent: those that the system trusts."
+        ),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Meta(description="A file with a certificate and its key (PEM), for a server that asks for one."),
+    ] = None
     namespace: Annotated[
         Name, Meta(description="Processes with the same namespace share slots and queues.")
     ] = "thr"

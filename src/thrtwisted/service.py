@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-import attrs
 from twisted.application.service import Service
 from twisted.internet.defer import (
     CancelledError,
@@ -24,8 +23,10 @@ from .config import Config, ConfigError
 from .forward.client import Forwarder
 from .gate.local import LocalGate
 from .gate.redis import RedisGate
+from .redis import ISource
 from .redis.embedded import EmbeddedServer, EmbeddedServerError, installed_server
-from .redis.url import parse
+from .redis.source import source_of
+from .redis.url import RedisAddress, parse
 from .resource import ProxyResource
 
 
@@ -50,6 +51,7 @@ class Proxy(Service):
         self._config = config = validated(config)
         self._reactor = reactor
         self._embedded: EmbeddedServer | None = None
+        self._source: ISource | None = None
         self._starting: Deferred[None] = succeed(None)
         self._gate: LocalGate | RedisGate = self._make_gate()
         self._forwarders = {
@@ -96,6 +98,9 @@ class Proxy(Service):
             except EmbeddedServerError as error:
                 raise ConfigError([f"redis.url: {error}"]) from None
             self._embedded = EmbeddedServer(self._reactor)
+        else:
+            # Now: a process that gives up its rights later could not read the files any more.
+            self._source = source_of(redis.url, redis.ca, redis.certificate)
         return RedisGate(
             self._reactor,
             namespace=redis.namespace,
@@ -108,9 +113,6 @@ class Proxy(Service):
 
     @inlineCallbacks
     def _start_gate(self, gate: RedisGate) -> Generator[Deferred[Any], Any, None]:
-        redis = self._config.redis
-        assert redis is not None
-        address = parse(redis.url)
         if self._embedded is not None:
             try:
                 path = yield self._embedded.start()
@@ -120,5 +122,6 @@ class Proxy(Service):
                 self._log.critical("{error}", error=error)
                 gate.give_up()
                 return
-            address = attrs.evolve(address, kind="unix", path=path)
-        gate.start(address)
+            self._source = source_of(RedisAddress("unix", path=path))
+        assert self._source is not None
+        gate.start(self._source)

@@ -311,7 +311,7 @@ class HealingTests(RedisGateTestCase):
         second = self.acquire(b)
         yield until(self.waiting)
         assert b._link is not None
-        for connection in b._link._connections:
+        for connection in b._link._dialer._connections:
             connection.received = lambda payload: None
         first.release()
         (yield second).release()

@@ -1,13 +1,12 @@
-"""Where Redis may be, and what happens when it is not there."""
+"""What happens when Redis is not there."""
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 
 from twisted.internet.defer import gatherResults
 
-from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until, unused_port
+from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until
 
 CONFIG = """
 [backend.app]
@@ -96,71 +95,3 @@ class GoneTests(RedisCase):
         answers = await gatherResults([client.answer for client in clients])
         self.assertEqual(Counter(answer.status for answer in answers), {200: 100})
         self.assertEqual(most_at_once(backend.work()), 1)
-
-
-class PlaceTests(RedisCase):
-    """The kinds of URLs."""
-
-    PASSWORD = "p@ss:w/rd?"
-    ENCODED = "p%40ss%3Aw%2Frd%3F"
-
-    async def secured(self, program: str = "") -> int:
-        """A server on TCP that lets in one user, who may see what is the proxy's; its port."""
-        port = unused_port()
-        rights = (f"~{{{self.namespace}}}*", f"&{{{self.namespace}}}*", "+@all", "-@admin", "-@dangerous")
-        await self.server(
-            *("--bind", "127.0.0.1", "--port", str(port), "--user", "default", "off"),
-            *("--user", "proxy", "on", f">{self.PASSWORD}", *rights),
-            program=program,
-        )
-        return port
-
-    async def test_user(self) -> None:
-        """C{redis://} has a user, a password and a database, to which the proxy keeps; it tells nobody."""
-        port = await self.secured()
-        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}/3"
-        backend, proxy = await self.proxied()
-        await self.regulated(backend, proxy)
-        self.assertNotEqual(self.keys(), [])
-        self.redis = self.redis.replace("/3", "/0")
-        self.assertEqual(self.keys(), [])
-        said = proxy.child.output + proxy.child.errors
-        self.assertNotIn(self.PASSWORD.encode(), said)
-        self.assertNotIn(self.ENCODED.encode(), said)
-
-    async def test_older_redis(self) -> None:
-        """A Redis server of the system serves as well."""
-        program = shutil.which("redis-server")
-        if program is None:
-            self.skipTest("there is no redis-server")
-        port = await self.secured(program)
-        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}"
-        await self.regulated(*await self.proxied())
-
-    async def test_wrong_password(self) -> None:
-        """A password that Redis refuses is no reason not to start: it is said, without the password."""
-        port = await self.secured()
-        self.redis = f"redis://proxy:mistaken@127.0.0.1:{port}"
-        _, proxy = await self.proxied()
-        await proxy.child.said(b"WRONGPASS")
-        await self.closed(proxy, "refused")
-        self.assertNotIn(b"mistaken", proxy.child.output)
-
-    async def test_password_alone(self) -> None:
-        """C{redis://} may have a password without a user."""
-        port = unused_port()
-        await self.server(
-            *("--bind", "127.0.0.1", "--port", str(port), "--requirepass", self.PASSWORD),
-        )
-        self.redis = f"redis://:{self.ENCODED}@127.0.0.1:{port}"
-        await self.regulated(*await self.proxied())
-
-    async def test_unix(self) -> None:
-        """C{unix://} may have a database."""
-        await self.server()
-        self.redis += "?db=2"
-        backend, proxy = await self.proxied()
-        await self.regulated(backend, proxy)
-        self.assertNotEqual(self.keys(), [])
-        self.redis = self.redis.replace("db=2", "db=0")
-        self.assertEqual(self.keys(), [])

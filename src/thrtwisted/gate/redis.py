@@ -27,8 +27,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from thrtwisted.errors import GateUnavailable, QueueFull
+from thrtwisted.redis import ISource
 from thrtwisted.redis.link import ILinkUser, Link, RedisGone
-from thrtwisted.redis.url import RedisAddress, parse
+from thrtwisted.redis.source import source_of
+from thrtwisted.redis.url import Where
 
 from . import IAdmission, IGate, Ticket
 from .admission import Admission, Throughput, limit_waiting
@@ -61,8 +63,8 @@ class Figures:
     What went wrong at a gate so far, for whoever watches it.
 
     @ivar outages: how often Redis was gone.
-    @ivar overshoot: how many requests this process had in a backend that were over a limit: Redis had lost its
-        memory, or this process was taken for dead and went on.
+    @ivar overshoot: how many requests this process had in a backend that were over a limit: they were admitted while
+        Redis was gone, or it had lost its memory, or this process was taken for dead and went on.
     @ivar latest: by how much the latest heartbeat was late (seconds).
     """
 
@@ -176,22 +178,19 @@ class RedisGate:
             self._admit(admitted)
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
-    def start(self, address: RedisAddress | str) -> None:
+    def start(self, where: ISource | Where | str) -> None:
         """
         Connect to Redis, and connect again whenever the connection is lost. Tickets may be acquired before, and wait;
         from now on for C{timeout} at most, unless Redis answers.
 
-        @param address: where Redis is; C{redis://} and C{unix://} URLs will do.
+        @param where: where Redis is: a source, or any URL but C{embedded:}, or what that means.
         @raise ValueError: the URL names no server.
         """
-        if isinstance(address, str):
-            address = parse(address)
-        if address.kind == "embedded":
-            raise ValueError("a gate starts no server of its own; name one with redis:// or unix://")
+        source: ISource = where if ISource.providedBy(where) else source_of(where)
         self._doubt()
         channel = f"{self._namespace}:owner:{self._owner}"
         # Whoever comes back late from an outage finds that the grace is over.
-        self._link = Link(self._clock, address, channel, self, longest_pause=self._interval / 2)
+        self._link = Link(self._clock, source, channel, self, longest_pause=self._interval / 2)
         self._link.start()
 
     def give_up(self) -> None:
@@ -372,8 +371,8 @@ class RedisGate:
     def _overshot(self, count: int) -> None:
         self.figures.overshoot += count
         self._log.warn(
-            "{count} requests of this process are over a limit: Redis had lost its memory, or had taken this process "
-            "for dead",
+            "{count} requests of this process are over a limit: they were admitted while Redis was gone, or it had lost "
+            "its memory, or this process was taken for dead",
             count=count,
         )
 

@@ -1,8 +1,6 @@
 """
-The link to Redis: one connection for scripts, one for messages, both kept up together.
-
-txredisapi brings the protocols; connecting and reconnecting is done here, for its own factories stop for ever when a
-connection is lost during AUTH or SELECT, and queue commands without end while Redis is away.
+The link to Redis: one connection for scripts, one for messages, both to the server that has our keys, and both kept up
+together, whatever becomes of that server.
 """
 
 from __future__ import annotations
@@ -15,43 +13,33 @@ from typing import Any
 
 import txredisapi
 from twisted.application.internet import backoffPolicy
-from twisted.internet import error
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredList,
-    TimeoutError,
-    fail,
-    inlineCallbacks,
-    maybeDeferred,
-    succeed,
-)
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface
 
-from .url import RedisAddress
+from . import ISource
+from .cluster import ClusterSource, is_on_its_way, moved_to, slot_of
+from .connection import Dialer, Messages
+from .trouble import Lost, TooSlow, trouble_of
+from .url import ClusterAddress, RedisAddress
 
-#: Seconds that connecting and AUTH together may take.
-HANDSHAKE = 5.0
+#: Seconds that connecting to a server and logging in may take, on both connections together.
+HANDSHAKE = 2.0
 
 #: Seconds before the first of the attempts to connect again, and before the last ones: to a server that cannot be
 #: reached, so that a restarted one is found quickly, and to one that refuses, until somebody mends that.
-FIRST_PAUSE = 0.1
+FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 LONGEST_PAUSE_REFUSED = 5.0
+
+#: How often in a row a cluster's nodes may send us to another one before they count as being at odds.
+MOVES = 5
 
 
 class RedisGone(Exception):
     """Redis is not there, or went away before it answered: what was sent may or may not have been done."""
-
-
-class _Refused(Exception):
-    """Redis answers, and does not let us in."""
 
 
 class ILinkUser(Interface):
@@ -67,58 +55,16 @@ class ILinkUser(Interface):
         """A message has arrived on the channel."""
 
 
-class _Commands(txredisapi.RedisProtocol):
-    """The connection for scripts."""
-
-
-class _Messages(txredisapi.SubscriberProtocol):
-    """The connection for messages."""
-
-    received: Callable[[bytes], None]
-
-    def messageReceived(self, pattern: object, channel: object, message: bytes) -> None:
-        self.received(message)
-
-
-class _LinkFactory(Factory):
-    """Builds one connection's protocol; txredisapi tells it why a handshake failed."""
-
-    noisy = False
-    isLazy = False
-
-    def __init__(self, protocol: type[Any], address: RedisAddress) -> None:
-        self.failure = ""
-        self._protocol = protocol
-        self._address = address
-
-    def buildProtocol(self, addr: object) -> Any:
-        connection = self._protocol(
-            charset=None,
-            convertNumbers=False,
-            username=self._address.username,
-            password=self._address.password,
-            dbid=self._address.database or None,
-        )
-        connection.factory = self
-        return connection
-
-    def stopTrying(self) -> None:
-        """txredisapi's word for a failed handshake. The link decides when to try again."""
-
-    def connectionError(self, why: str) -> None:
-        self.failure = why.removeprefix("Redis error: ")
-
-
 class Link:
     """
     Keeps two connections to Redis, and tells its user when they stand.
 
     When one is lost the other is closed too: a user that missed messages has to take stock in either case, and so has
-    one thing to handle instead of three.
+    one thing to handle instead of three. In a cluster a message would reach each node; still both are to the same one.
 
     @param reactor: connects, and tells the time.
-    @param address: of kind C{tcp} or C{unix}.
-    @param channel: what to listen to.
+    @param source: which server to connect to.
+    @param channel: what to listen to; its hash tag, or all of it, is that of our keys.
     @param user: is told when the link is up or down, and of messages.
     @param longest_pause: seconds between the attempts to reach a server that is not there, at most.
     """
@@ -128,25 +74,33 @@ class Link:
     def __init__(
         self,
         reactor: Any,
-        address: RedisAddress,
+        source: ISource,
         channel: str,
         user: Any,
         longest_pause: float = LONGEST_PAUSE,
     ) -> None:
         self._reactor = reactor
-        self._address = address
+        self._source = source
+        self._slot = slot_of(channel.encode())
         self._channel = channel
         self._user = user
+        self._dialer = Dialer(reactor, source.security)
         self._commands: Any = None
-        self._connections: list[Any] = []
+        self._messages: Any = None
         self._running: Deferred[None] | None = None
         self._wait: Deferred[Any] = succeed(None)
         self._stopping = False
-        self._pause_unreachable = _pauses(longest_pause)
-        self._pause_refused = _pauses(max(longest_pause, LONGEST_PAUSE_REFUSED))
-        self._attempt = 0
-        self._refusal: Exception | None = None
-        self._answered: RedisAddress | None = None
+        # Where the connections lead, and who answered last
+        self._address: RedisAddress | None = None
+        self._familiar: RedisAddress | None = None
+        self._unfamiliar = False
+        # What went wrong
+        self._cause: Exception = Lost()
+        self._pause_soon = _pauses(longest_pause)
+        self._pause_late = _pauses(max(longest_pause, LONGEST_PAUSE_REFUSED))
+        self._attempts = 0
+        self._moves = 0
+        self._working = False
         self._reported = ""
 
     def start(self) -> None:
@@ -167,38 +121,38 @@ class Link:
         return running
 
     def reset(self) -> None:
-        """Give up the connections that stand, at once, and connect anew: Redis does not answer on them."""
-        for connection in self._connections:
-            connection.transport.abortConnection()
+        """Redis does not answer on the connections that stand: give them up, at once, and connect anew."""
+        self._give_up(TooSlow())
 
     def refused(self, problem: Exception) -> None:
         """
         Redis answers, but does not do what it is asked to: say so once, however long it lasts, give up the connections,
-        and connect anew after a pause.
+        and connect anew after a pause, to whatever server has our keys then.
         """
-        if self._commands is not None:
-            self._refusal = problem
-            self.reset()
+        self._give_up(problem)
 
     def working(self) -> None:
         """Redis does what it is asked to: whatever was wrong is over."""
-        self._attempt = 0
-        self._report(f"Redis at {self._address} is connected")
+        if not self._working:
+            self._working = True
+            self._attempts = self._moves = 0
+            self._report(f"Redis at {self._source.describe(self._address)} is connected")
 
     def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
         """
         Run a script with one key and one argument, by its digest if Redis knows it.
 
         It is given C{1} as a second argument if the server may lack what an earlier one had: it does not know the
-        script, as after a restart, or it is not the one that answered last, as after a failover.
+        script, as after a restart; or it is not the one that answered last, as after a failover; or the slot was on its
+        way.
 
         @return: fires with the reply. Errbacks with L{RedisGone} if there is no answer to be had, or with
             L{txredisapi.ResponseError} if Redis refuses.
         """
         if self._commands is None:
             return fail(RedisGone("Redis is not connected"))
-        commands = self._commands
-        unfamiliar = [b"1"] if self._answered not in (None, self._address) else []
+        commands, address = self._commands, self._address
+        unfamiliar = [b"1"] if self._unfamiliar else []
         reply: Deferred[bytes] = maybeDeferred(
             commands.execute_command, "EVALSHA", _digest(script), 1, key, argument, *unfamiliar
         )
@@ -210,7 +164,7 @@ class Link:
             return commands.execute_command("EVAL", script, 1, key, argument, b"1")
 
         def answered(answer: bytes) -> bytes:
-            self._answered = self._address
+            self._familiar, self._unfamiliar = address, False
             return answer
 
         def gone(failure: Any) -> Any:
@@ -222,40 +176,69 @@ class Link:
     @inlineCallbacks
     def _run(self) -> Generator[Deferred[Any], Any, None]:
         while not self._stopping:
-            since = self._reactor.seconds()
-            pause = self._pause_unreachable
+            self._address = None
+            self._cause = Lost()
             try:
-                yield self._until_stop(self._connect().addTimeout(HANDSHAKE, self._reactor))
+                yield self._until_stop(self._connect())
             except Exception as problem:
-                if not self._stopping:
-                    self._report(f"Redis at {self._address} is not usable: {_reason(problem)}")
-                if isinstance(problem, _Refused):
-                    pause = self._pause_refused
+                self._cause = problem
             else:
                 yield self._stand()
-                if self._refusal is not None:
-                    pause = self._pause_refused
-            yield self._disconnect()
-            # A server that accepts and then refuses is no reason to connect ten times a second.
-            self._attempt = (
-                self._attempt + 1 if self._reactor.seconds() - since < LONGEST_PAUSE_REFUSED else 0
-            )
-            yield self._until_stop(deferLater(self._reactor, pause(self._attempt))).addErrback(_stopped)
+            yield self._dialer.close()
+            if not self._stopping:
+                pause = self._after(self._cause)
+                yield self._until_stop(deferLater(self._reactor, pause)).addErrback(_stopped)
+
+    @inlineCallbacks
+    def _connect(self) -> Generator[Deferred[Any], Any, None]:
+        """Find the server, and open both connections."""
+        self._address = yield self._source.locate(self._slot, self._dialer)
+        yield self._open(self._address).addTimeout(HANDSHAKE, self._reactor)
+
+    @inlineCallbacks
+    def _open(self, address: RedisAddress) -> Generator[Deferred[Any], Any, None]:
+        commands = yield self._dialer.open(address)
+        messages = yield self._dialer.open(address, Messages)
+        messages.received = self._user.message
+        yield self._dialer.command(messages, "SUBSCRIBE", self._channel)
+        if commands.end is not None:
+            raise commands.end
+        if self._familiar not in (None, address):
+            self._unfamiliar = True
+        self._commands, self._messages = commands, messages
 
     @inlineCallbacks
     def _stand(self) -> Generator[Deferred[Any], Any, None]:
         """Let the user work until a connection is lost."""
-        lost = _any(*(connection.whenDisconnected() for connection in self._connections))
-        self._refusal = None
+        lost = _any(self._commands.whenDisconnected(), self._messages.whenDisconnected())
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
-        self._commands = None
+        self._commands = self._messages = None
         if not self._stopping:
-            if self._refusal is not None:
-                self._report(f"Redis at {self._address} is not usable: {_reason(self._refusal)}")
-            else:
-                self._report(f"The connection to Redis at {self._address} was lost")
             self._user.down()
+
+    def _give_up(self, cause: Exception) -> None:
+        if self._commands is not None:
+            self._cause = cause
+            self._dialer.abort()
+
+    def _after(self, cause: Exception) -> float:
+        """What to do after the connections have ended, or could not be made; the pause before they are made anew."""
+        self._working = False
+        if self._address is not None and (to := moved_to(cause, self._address)) and self._moves < MOVES:
+            self._moves += 1
+            if not isinstance(self._source, ClusterSource):
+                self._source = ClusterSource(ClusterAddress((self._address,)), self._source.security)
+            self._source.follow(to)
+            return 0.0
+        trouble = trouble_of(cause)
+        self._report(f"Redis at {self._source.describe(self._address)} is not usable: {trouble.line}")
+        # Whoever moved the slot may have given up in the middle.
+        self._unfamiliar |= is_on_its_way(cause)
+        self._source.doubt()
+        pause = (self._pause_soon if trouble.passes else self._pause_late)(self._attempts)
+        self._attempts += 1
+        return pause
 
     def _until_stop(self, wait: Deferred[Any]) -> Deferred[Any]:
         """What is waited for from now on: L{stop} cancels it."""
@@ -264,53 +247,11 @@ class Link:
             wait.cancel()
         return wait
 
-    @inlineCallbacks
-    def _connect(self) -> Generator[Deferred[Any], Any, None]:
-        commands = yield self._open(_Commands)
-        messages = yield self._open(_Messages)
-        messages.received = self._user.message
-        try:
-            yield messages.subscribe(self._channel)
-        except txredisapi.ResponseError as problem:
-            raise _Refused(str(problem)) from None
-        if not commands.connected:
-            raise RedisGone("the connection was closed")
-        self._commands = commands
-
-    @inlineCallbacks
-    def _open(self, protocol: type[Any]) -> Generator[Deferred[Any], Any, Any]:
-        """One connection, its handshake done."""
-        factory = _LinkFactory(protocol, self._address)
-        connection = yield self._endpoint().connect(factory)
-        self._connections.append(connection)
-        if self._address.kind == "tcp":
-            # Else the end of a batch of more than one packet waits until Redis has acknowledged its beginning.
-            connection.transport.setTcpNoDelay(True)
-        yield _any(connection.whenConnected(), connection.whenDisconnected())
-        if not connection.connected:
-            raise _Refused(factory.failure) if factory.failure else RedisGone("the connection was closed")
-        return connection
-
-    def _endpoint(self) -> IStreamClientEndpoint:
-        if self._address.kind == "unix":
-            return UNIXClientEndpoint(self._reactor, self._address.path, timeout=HANDSHAKE)
-        return HostnameEndpoint(self._reactor, self._address.host, self._address.port, timeout=HANDSHAKE)
-
-    def _disconnect(self) -> Deferred[Any]:
-        """Close what stands. Fires when all of it is closed."""
-        connections, self._connections = self._connections, []
-        closing = []
-        for connection in connections:
-            if connection.connected:
-                closing.append(connection.whenDisconnected())
-                connection.transport.abortConnection()
-        return DeferredList(closing)
-
     def _report(self, line: str) -> None:
         """One line for a change; the same trouble again is not told again."""
         if line != self._reported:
             self._reported = line
-            self._log.info("{line}", line=line)
+            (self._log.info if self._working else self._log.warn)("{line}", line=line)
 
 
 def _pauses(longest: float) -> Callable[[int], float]:
@@ -342,10 +283,3 @@ def _digest(script: bytes) -> str:
 def _stopped(failure: Failure) -> None:
     """A wait that L{Link.stop} has ended."""
     failure.trap(CancelledError)
-
-
-def _reason(problem: Exception) -> str:
-    # An attempt to connect that is cut short has an error of its own.
-    if isinstance(problem, (TimeoutError, error.TimeoutError, error.ConnectingCancelledError)):
-        return f"no answer in {HANDSHAKE:g} s"
-    return str(problem) or type(problem).__name__

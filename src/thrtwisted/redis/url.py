@@ -1,5 +1,5 @@
 """
-Where Redis is, from a URL: pure text in, an address out.
+Where Redis is, from a URL: pure text in, addresses out.
 
 Messages never show the URL that was given: the password is in it.
 """
@@ -7,26 +7,39 @@ Messages never show the URL that was given: the password is in it.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from typing import Literal, NoReturn
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from typing import ClassVar, Literal, NoReturn
+from urllib.parse import quote, unquote
 
 import attrs
 
 #: Bytes of a unix socket's path, without the final NUL of the kernel's structure (unix(7) of Linux; the BSDs').
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 
-#: The port of Redis where a URL names none (the IANA's registration).
+#: The ports of Redis and of its Sentinel where a URL names none (the IANA's registration; Sentinel's own default).
 DEFAULT_PORT = 6379
+DEFAULT_SENTINEL_PORT = 26379
 
-_FORMS = "write embedded:, redis://[user:password@]host[:port][/database] or unix:///path"
-_ESCAPES = "in a user or password write / as %2F, @ as %40, : as %3A, # as %23, ? as %3F and % as %25"
+_FORMS = (
+    "write embedded:, redis://[user:password@]host[:port][/database] (or rediss:// with TLS), unix:///path, "
+    "or sentinel://host[:port],host[:port]/service"
+)
+_ESCAPES = (
+    "in a user or password write / as %2F, @ as %40, : as %3A, # as %23, ? as %3F, & as %26 and % as %25"
+)
+
+# RFC 3986, appendix B. urlsplit() refuses several hosts, and drops tabs and the ends of lines without a word.
+_PARTS = re.compile(r"(?P<scheme>[a-z]+)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>\?[^#]*)?")
+_HOST = re.compile(r"(?:\[(?P<literal>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:@\s]+))(?::(?P<port>[0-9]*))?")
+
+_SENTINEL_OPTIONS = ("db", "tls", "sentinel_user", "sentinel_password", "sentinel_tls")
 
 
 @attrs.frozen
 class RedisAddress:
     """
-    Where a Redis server listens, and who we are to it.
+    Where one server listens, and who we are to it.
 
     @ivar kind: C{embedded} (a server of the proxy's own, which has no address yet), C{tcp} or C{unix}.
     @ivar host: of C{tcp}: a name or an IP address, without brackets.
@@ -35,6 +48,7 @@ class RedisAddress:
     @ivar username: for AUTH; None to send the password alone.
     @ivar password: for AUTH; None to send no AUTH.
     @ivar database: for SELECT.
+    @ivar tls: of C{tcp}: whether to speak TLS, and to verify that it is this host.
     """
 
     kind: Literal["embedded", "tcp", "unix"]
@@ -44,69 +58,181 @@ class RedisAddress:
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     database: int = 0
+    tls: bool = False
+
+    @property
+    def place(self) -> str:
+        """C{host:port} or the socket's path."""
+        if self.kind != "tcp":
+            return self.path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether any connection is with TLS."""
+        return self.tls
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """Another server, to which we are the same."""
+        return attrs.evolve(self, kind="tcp", host=host, port=port, path="")
 
     def masked(self) -> str:
         """The URL, its password replaced by stars."""
         if self.kind == "embedded":
             return "embedded:"
-        user = "" if self.password is None else f"{quote(self.username or '', safe='')}:***@"
         if self.kind == "unix":
-            return f"unix://{user}{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis://{user}{host}:{self.port}/{self.database}"
+            return f"unix://{_user(self)}{quote(self.path)}" + (
+                f"?db={self.database}" if self.database else ""
+            )
+        return ClusterAddress((self,)).masked()
 
     __str__ = masked
 
 
-def parse(url: str) -> RedisAddress:
+@attrs.frozen
+class ClusterAddress:
     """
-    The address that a URL names.
+    Some nodes of a Redis Cluster, which know the others.
 
-    @raise ValueError: it names none; the message is one line, with the mend.
+    @ivar nodes: addresses of kind C{tcp} that differ in nothing but host and port.
+    """
+
+    kind: ClassVar[Literal["cluster"]] = "cluster"
+    nodes: tuple[RedisAddress, ...]
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether any connection is with TLS."""
+        return self.nodes[0].tls
+
+    def masked(self) -> str:
+        """The URL, its password replaced by stars."""
+        first = self.nodes[0]
+        places = ",".join(node.place for node in self.nodes)
+        return f"{'rediss' if first.tls else 'redis'}://{_user(first)}{places}/{first.database}"
+
+    __str__ = masked
+
+
+@attrs.frozen
+class SentinelAddress:
+    """
+    The sentinels that know which server of a service is the master.
+
+    @ivar sentinels: addresses of kind C{tcp}.
+    @ivar service: the name that the sentinels have for it.
+    @ivar server: what we are to the master: its host and port mean nothing.
+    """
+
+    kind: ClassVar[Literal["sentinel"]] = "sentinel"
+    sentinels: tuple[RedisAddress, ...]
+    service: str
+    server: RedisAddress
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether any connection is with TLS."""
+        return self.server.tls or self.sentinels[0].tls
+
+    def masked(self) -> str:
+        """The URL, its passwords replaced by stars."""
+        first = self.sentinels[0]
+        options = {
+            "db": self.server.database or None,
+            "tls": "true" if self.server.tls else None,
+            "sentinel_user": first.username and quote(first.username, safe=""),
+            "sentinel_password": first.password and "***",
+            "sentinel_tls": "true" if first.tls else None,
+        }
+        query = "&".join(f"{name}={value}" for name, value in options.items() if value is not None)
+        places = ",".join(sentinel.place for sentinel in self.sentinels)
+        service = quote(self.service, safe="")
+        return f"sentinel://{_user(self.server)}{places}/{service}" + (f"?{query}" if query else "")
+
+    __str__ = masked
+
+
+#: What a URL may mean.
+Where = RedisAddress | ClusterAddress | SentinelAddress
+
+
+def parse(url: str) -> Where:
+    """
+    What a URL means.
+
+    @raise ValueError: nothing; the message is one line, with the mend.
     """
     if url == "embedded:":
         return RedisAddress("embedded")
-    scheme, separator, _ = url.partition(":")
-    if separator and scheme in ("rediss", "sentinel"):
-        _refuse(f"{scheme}:// is not in this version", "use embedded:, redis:// or unix://")
-    if not url.startswith(("redis://", "unix://")):
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        _refuse("a URL has no blanks", _ESCAPES)
+    if not url.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
         _refuse("not the URL of a Redis server", _FORMS)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a port that is no number, or unbalanced brackets
-        _refuse("the host or the port is malformed", f"the port is a number up to 65535; {_ESCAPES}")
-    if parts.fragment:
+    if "#" in url:
         _refuse("a URL of Redis has no #", _ESCAPES)
-    username, password = _credentials(parts.username, parts.password)
-    if parts.scheme == "unix":
-        if parts.netloc.rpartition("@")[2]:
-            _refuse("unix:// has no host", "write three slashes: unix:///run/redis.sock")
-        if len(parts.path) < 2:
-            _refuse("unix:// lacks the socket's path", "write unix:///run/redis.sock")
-        path = unquote(parts.path)
-        check_socket_path(path)
-        return RedisAddress(
-            "unix",
-            path=path,
-            username=username,
-            password=password,
-            database=_database_of_query(parts.query),
-        )
-    if not parts.hostname:
-        _refuse("redis:// lacks the host", "write redis://host[:port][/database]")
-    if port == 0:
-        _refuse("port 0 is not a port to connect to", f"leave it out for {DEFAULT_PORT}")
-    if parts.query:
-        _refuse("redis:// takes no ?", f"write the database as redis://host/1; {_ESCAPES}")
-    database = parts.path.removeprefix("/")
-    return RedisAddress(
-        "tcp",
-        host=parts.hostname,
-        port=port or DEFAULT_PORT,
-        username=username,
-        password=password,
-        database=_database(database) if database else 0,
+    parts = _PARTS.fullmatch(url)
+    assert parts is not None
+    scheme, path, query = parts["scheme"], parts["path"], (parts["query"] or "").removeprefix("?")
+    user, _, hosts = parts["authority"].rpartition("@")
+    username, password = _credentials(*user.partition(":")[::2])
+    server = RedisAddress("tcp", username=username, password=password)
+    if scheme == "unix":
+        return _unix(server, hosts, path, query)
+    if scheme == "sentinel":
+        return _sentinel(server, hosts, path, query)
+    return _servers(attrs.evolve(server, tls=scheme == "rediss"), hosts, path, query)
+
+
+def _unix(server: RedisAddress, hosts: str, path: str, query: str) -> RedisAddress:
+    if hosts:
+        _refuse("unix:// has no host", "write three slashes: unix:///run/redis.sock")
+    if len(path) < 2:
+        _refuse("unix:// lacks the socket's path", "write unix:///run/redis.sock")
+    path = unquote(path)
+    check_socket_path(path)
+    options = _options(query, ("db",), "unix:// takes nothing but ?db=NUMBER")
+    return attrs.evolve(server, kind="unix", path=path, database=_database(options.get("db", "0")))
+
+
+def _servers(server: RedisAddress, hosts: str, path: str, query: str) -> RedisAddress | ClusterAddress:
+    scheme = "rediss" if server.tls else "redis"
+    if not hosts:
+        _refuse(f"{scheme}:// lacks the host", f"write {scheme}://host[:port][/database]")
+    if query:
+        _refuse(f"{scheme}:// takes no ?", f"write the database as {scheme}://host/1; {_ESCAPES}")
+    places = _hosts(hosts, DEFAULT_PORT)
+    server = attrs.evolve(server, database=_database(path.removeprefix("/") or "0"))
+    nodes = tuple(server.at(host, port) for host, port in places)
+    return nodes[0] if len(nodes) == 1 else ClusterAddress(nodes)
+
+
+def _sentinel(server: RedisAddress, hosts: str, path: str, query: str) -> SentinelAddress:
+    form = "write sentinel://host[:port],host[:port]/service"
+    if not hosts:
+        _refuse("sentinel:// lacks the hosts", form)
+    service = path.removeprefix("/")
+    if not service:
+        _refuse("sentinel:// lacks the service's name", form)
+    if "/" in service:
+        _refuse("sentinel:// has one name after the hosts", f"{form}, and the database as ?db=1; {_ESCAPES}")
+    known = ", ".join(_SENTINEL_OPTIONS)
+    options = _options(query, _SENTINEL_OPTIONS, f"sentinel:// takes nothing but {known} after the ?")
+    username, password = _credentials(
+        options.get("sentinel_user", ""),
+        options.get("sentinel_password", ""),
+        "add sentinel_password=PASSWORD, or leave sentinel_user out for a password alone",
+    )
+    sentinel = RedisAddress(
+        "tcp", username=username, password=password, tls=_boolean(options.get("sentinel_tls", "false"))
+    )
+    return SentinelAddress(
+        tuple(sentinel.at(host, port) for host, port in _hosts(hosts, DEFAULT_SENTINEL_PORT)),
+        unquote(service),
+        attrs.evolve(
+            server,
+            database=_database(options.get("db", "0")),
+            tls=_boolean(options.get("tls", "false")),
+        ),
     )
 
 
@@ -124,28 +250,59 @@ def check_socket_path(path: str) -> None:
         )
 
 
-def _credentials(username: str | None, password: str | None) -> tuple[str | None, str | None]:
+def _user(server: RedisAddress) -> str:
+    """What stands before the host, its password replaced by stars."""
+    return "" if server.password is None else f"{quote(server.username or '', safe='')}:***@"
+
+
+def _credentials(
+    username: str, password: str, mend: str = "write user:password@, or :password@ for a password alone"
+) -> tuple[str | None, str | None]:
     """The user and the password, decoded."""
     if username and not password:
-        _refuse("a user without a password", "write user:password@, or :password@ for a password alone")
+        _refuse("a user without a password", mend)
     return unquote(username) if username else None, unquote(password) if password else None
 
 
-def _database_of_query(query: str) -> int:
-    """The database of a query that may say C{db=N}, and nothing else."""
-    if not query:
-        return 0
-    arguments = parse_qsl(query, keep_blank_values=True)
-    if [name for name, _ in arguments] != ["db"]:
-        _refuse("unix:// takes nothing but ?db=NUMBER", _ESCAPES)
-    return _database(arguments[0][1])
+def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
+    """The hosts and ports of a list with commas."""
+    found = []
+    for part in text.split(","):
+        match = _HOST.fullmatch(part)
+        if match is None or int(match["port"] or 0) > 65535:
+            _refuse("the host or the port is malformed", f"the port is a number up to 65535; {_ESCAPES}")
+        if match["port"] and int(match["port"]) == 0:
+            _refuse("port 0 is not a port to connect to", f"leave it out for {default_port}")
+        host = match["literal"] or unquote(match["name"])
+        found.append((host.lower(), int(match["port"] or default_port)))
+    return found
+
+
+def _options(query: str, known: tuple[str, ...], problem: str) -> dict[str, str]:
+    """What a query says, each thing once. A + is a plus: passwords have them."""
+    options: dict[str, str] = {}
+    for argument in query.split("&") if query else ():
+        name, _, value = argument.partition("=")
+        if name not in known or name in options:
+            _refuse(problem, f"each of it once; {_ESCAPES}")
+        options[name] = value
+    return options
 
 
 def _database(text: str) -> int:
     """The number of a database."""
     if not (text.isascii() and text.isdigit()):
-        _refuse("the database is not a number", f"write redis://host/0 or unix:///path?db=0; {_ESCAPES}")
+        _refuse(
+            "the database is not a number",
+            f"write redis://host/0, unix:///path?db=0 or sentinel://host/service?db=0; {_ESCAPES}",
+        )
     return int(text)
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        _refuse("tls is neither true nor false", "write ?tls=true, or leave it out")
+    return text == "true"
 
 
 def _refuse(problem: str, mend: str) -> NoReturn:
