@@ -92,11 +92,15 @@ class Places:
     @param order: learns the ranks that Redis gives.
     @ivar held: how many of the places hold slots.
     @ivar owners: how many owners there were at the last reply.
+    @ivar longest_batch: operations in one batch, at most.
+    @ivar longest_part: announced tickets in one batch, at most.
     """
 
     def __init__(self, owner: str, settings: tuple[int, int, int, int], order: Order) -> None:
         self.held = 0
         self.owners = 0
+        self.longest_batch = LONGEST_BATCH
+        self.longest_part = LONGEST_PART
         self._owner = owner
         self._settings = settings
         self._order = order
@@ -201,7 +205,7 @@ class Places:
         @param more: operations after those that there are.
         """
         announced = self._next_part() if self.announcing else False
-        operations, self._outbox = self._outbox[:LONGEST_BATCH], self._outbox[LONGEST_BATCH:]
+        operations, self._outbox = self._outbox[: self.longest_batch], self._outbox[self.longest_batch :]
         if self._freed is not None:
             self._freeing, self._freed = self._freed, []
         return self._encode(announced, [*operations, *more])
@@ -220,11 +224,11 @@ class Places:
         first, self._registered = not self._registered, True
         assert self._announced_to is not None
         start = self._announced_to
-        if first and len(self._places) > LONGEST_PART and self.held:
+        if first and len(self._places) > self.longest_part and self.held:
             return [True, False, 0, 0, *self._wire(place for place in self if place.admitted)]
-        rest = list(islice((place for place in self if place.serial > start), LONGEST_PART + 1))
-        final = len(rest) <= LONGEST_PART
-        part = rest[:LONGEST_PART]
+        rest = list(islice((place for place in self if place.serial > start), self.longest_part + 1))
+        final = len(rest) <= self.longest_part
+        part = rest[: self.longest_part]
         end = LAST_SERIAL if final else part[-1].serial
         self._announced_to = None if final else end
         return [first, final, start, end, *self._wire(part)]

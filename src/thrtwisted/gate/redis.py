@@ -87,6 +87,7 @@ class RedisGate:
         admitted.
     @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
+    @param owner: what this process is called in Redis, of letters and digits; no other may ever be called so.
     @raise ValueError: the namespace holds a brace, or a time is not above 0.
     @ivar figures: what went wrong so far.
     """
@@ -103,6 +104,7 @@ class RedisGate:
         outage: Literal["local", "closed", "open"] = "local",
         max_waiting: int = 1000,
         aging: float = 0.0,
+        owner: str | None = None,
     ) -> None:
         if set(namespace) & set("{}"):
             raise ValueError(f"a namespace has no braces: {namespace!r}")
@@ -120,7 +122,7 @@ class RedisGate:
         self._outage = outage
         self._max_waiting = max_waiting
         self._aging = aging
-        self._owner = secrets.token_hex(8)
+        self._owner = owner or secrets.token_hex(8)
         # In a heartbeat every living process is heard of, unless its batch has to wait for an answer.
         grace = self._interval + timeout
         settings = (round(lease * 1000), round(grace * 1000), max_waiting, round(aging * MICROSECONDS))
@@ -187,11 +189,15 @@ class RedisGate:
         @raise ValueError: the URL names no server.
         """
         source: ISource = where if ISource.providedBy(where) else source_of(where)
-        self._doubt()
         channel = f"{self._namespace}:owner:{self._owner}"
         # Whoever comes back late from an outage finds that the grace is over.
-        self._link = Link(self._clock, source, channel, self, longest_pause=self._interval / 2)
-        self._link.start()
+        self.connect(Link(self._clock, source, channel, self, longest_pause=self._interval / 2))
+
+    def connect(self, link: Link) -> None:
+        """As L{start}, over a link whose user this gate is."""
+        self._doubt()
+        self._link = link
+        link.start()
 
     def give_up(self) -> None:
         """There is no Redis to connect to: it counts as gone, for good."""
