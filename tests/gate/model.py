@@ -192,6 +192,7 @@ class ScriptEngine:
         self.client = client
         self.namespace = namespace
         self.owners = [ScriptOwner(client, namespace, f"owner{n}") for n in range(owners)]
+        self.refused: list[Id] = []
         for owner in self.owners:
             owner.batch(announced=[])
 
@@ -203,7 +204,7 @@ class ScriptEngine:
 
     def _run(self, owner: int, operation: list[Any]) -> list[Id]:
         reply = self.owners[owner].batch(operation)
-        assert not reply.full
+        self.refused += [(owner, serial) for serial in reply.full]
         told = [(n, serial) for n, other in enumerate(self.owners) for serial in other.published()]
         return [(owner, serial) for serial in reply.admitted] + told
 

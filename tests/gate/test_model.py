@@ -70,6 +70,10 @@ class GateMachine(RuleBasedStateMachine):
         assert self.engine.release(owner, self.serial + 1) == []
 
     @invariant()
+    def nobody_is_refused(self) -> None:
+        assert not hasattr(self, "engine") or not self.engine.refused
+
+    @invariant()
     def idle_leaves_nothing(self) -> None:
         if hasattr(self, "engine") and self.model.idle():
             assert self.engine.idle()

@@ -21,17 +21,32 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import Engine, Id, LanesEngine, ScriptEngine
-from tests.gate.test_model import KEYS, OWNERS, SETTINGS
+from tests.gate.test_model import OWNERS, SETTINGS
 from thrtwisted.gate import Counter
 
 MAX_WAITING = 8
 
+#: Few, so that many tickets meet at one, and many lanes have several tickets.
+KEYS = ("a", "b", "c=1")
+
 #: A counter's key, the weight there, and how many may wait for it.
+Need = tuple[str, int, int | None]
+
 needs = st.lists(
-    st.tuples(st.sampled_from(KEYS), st.integers(1, 5), st.sampled_from([None, None, None, 0, 2])),
+    st.tuples(st.sampled_from(KEYS), st.integers(1, 3), st.sampled_from([None] * 8 + [0, 2])),
     max_size=3,
     unique_by=lambda need: need[0],
 )
+#: Some that get in each other's way.
+common: list[list[Need]] = [
+    [("a", 1, None)],
+    [("a", 3, None)],
+    [("a", 1, None), ("b", 1, None)],
+    [("a", 1, None), ("b", 2, None)],
+    [("b", 1, None)],
+    [("b", 1, None), ("c=1", 2, None)],
+]
+priorities = st.sampled_from([1, 50, 99])
 
 
 def lane(counters: Sequence[Counter]) -> tuple[tuple[str, int], ...]:
@@ -68,13 +83,20 @@ class WeightsMachine(RuleBasedStateMachine):
 
     # Steps ---------------------------------------------------------------------------------------------------------
 
-    @rule(key=st.sampled_from(KEYS), slots=st.integers(0, 6))
+    @rule(key=st.sampled_from(KEYS), slots=st.sampled_from([0, 1, 2, 3, 3, 4, 6]))
     def change_limit(self, key: str, slots: int) -> None:
         """It takes effect with the next ticket."""
         self.limits[key] = slots
 
-    @rule(owner=st.integers(0, OWNERS - 1), needs=needs, priority=st.sampled_from([1, 50, 50, 99]))
-    def acquire(self, owner: int, needs: list[tuple[str, int, int | None]], priority: int) -> None:
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), owner=st.integers(0, OWNERS - 1), priority=priorities)
+    def acquire_alike(self, data: st.DataObject, owner: int, priority: int) -> None:
+        """One more for a lane."""
+        _, counters = self.waiting[data.draw(st.sampled_from(sorted(self.waiting)))]
+        self.acquire(owner, [(c.key, c.weight, c.max_waiting) for c in counters], priority)
+
+    @rule(owner=st.integers(0, OWNERS - 1), needs=st.sampled_from(common) | needs, priority=priorities)
+    def acquire(self, owner: int, needs: list[Need], priority: int) -> None:
         self.serial += 1
         ticket = (owner, self.serial)
         counters = [Counter(key, self.limits[key], weight, bound) for key, weight, bound in needs]
@@ -84,32 +106,25 @@ class WeightsMachine(RuleBasedStateMachine):
             self.same(self.engine.acquire(*ticket, counters, priority), admitted)
             assert self.engine.refused == self.model.refused
         self.slots.update((counter.key, counter.max_concurrent) for counter in counters)
-        self.waiting[ticket] = ((priority, self.serial), counters)
-        if ticket in self.model.refused:
-            del self.waiting[ticket]
-            self.admit(admitted, heads)
+        # Whom a raised limit lets through goes before the newcomer is looked at.
+        self.admit([other for other in admitted if other != ticket], heads)
+        rank = (priority, self.serial)
+        if ticket in admitted:
+            assert admitted[-1] == ticket
+            self.waiting[ticket] = (rank, counters)
+            self.admit([ticket], heads)
+        elif ticket in self.model.refused:
             assert self.crowded(counters)
-            assert any(self.blocks(counter, (priority, self.serial)) for counter in counters)
+            assert any(self.blocks(counter, rank) for counter in counters)
         else:
-            self.admit([other for other in admitted if other != ticket], heads)
-            if ticket in admitted:
-                assert admitted[-1] == ticket
-                self.admit([ticket], heads)
-            else:
-                del self.waiting[ticket]
-                assert not self.crowded(counters)
-                self.waiting[ticket] = ((priority, self.serial), counters)
+            assert not self.crowded(counters)
+            self.waiting[ticket] = (rank, counters)
         self.check()
 
-    @precondition(lambda self: self.holding)
+    @precondition(lambda self: self.holding or self.waiting)
     @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        self.give_up(data.draw(st.sampled_from(sorted(self.holding))))
-
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def withdraw(self, data: st.DataObject) -> None:
-        self.give_up(data.draw(st.sampled_from(sorted(self.waiting))))
+    def release_or_withdraw(self, data: st.DataObject) -> None:
+        self.give_up(data.draw(st.sampled_from(sorted([*self.holding, *self.waiting]))))
 
     def give_up(self, ticket: Id) -> None:
         self.holding.pop(ticket, None)
@@ -160,12 +175,16 @@ class WeightsMachine(RuleBasedStateMachine):
 
         @param heads: where the lanes were parked before the step.
         """
+        ranks = [self.waiting[ticket][0] for ticket in admitted]
+        assert ranks == sorted(ranks)
         stayed = heads.items() & self.heads().items()
         for ticket in admitted:
             rank, counters = self.waiting.pop(ticket)
             self.holding[ticket] = counters
             # In order within the lane.
-            assert all(rank < other for other, needs in self.waiting.values() if lane(needs) == lane(counters))
+            assert all(
+                rank < other for other, needs in self.waiting.values() if lane(needs) == lane(counters)
+            )
             # Nobody takes what is kept for a better one.
             for head, key in stayed:
                 kept = head in self.waiting and key in {counter.key for counter in counters}
@@ -248,3 +267,8 @@ class WeightsTests(SynchronousTestCase):
     def test_lanes(self) -> None:
         """The lanes of one process."""
         run_state_machine_as_test(WeightsMachine, settings=settings(SETTINGS, max_examples=200))
+
+    def test_script(self) -> None:
+        """The script in a real server, with three owners; the last to go leaves nothing in it."""
+        with valkey.client() as ScriptWeightsMachine.client:
+            run_state_machine_as_test(ScriptWeightsMachine, settings=settings(SETTINGS, max_examples=40))

@@ -193,16 +193,6 @@ class Lanes(Generic[Id]):
         self._take(ticket, needs)
         return self._settle(raised)
 
-    def resize(self, counters: Iterable[Counter]) -> list[Id]:
-        """
-        Take over the limits of counters, where they are in use.
-
-        @return: who was admitted because one was raised, in order.
-        """
-        used = [counter for counter in counters if counter.key in self._counters]
-        wanted, needs = self._needs(used)
-        return self._settle(_resize(needs, wanted))
-
     def release(self, ticket: Id) -> list[Id]:
         """
         Give up a ticket: its slots if it was admitted, its place if it waited. An unknown one is ignored.
