@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import txredisapi
 from twisted.internet import reactor
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionRefusedError
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
@@ -20,11 +19,15 @@ from zope.interface import implementer
 
 from tests import valkey
 from tests.forward.support import Wire, until
+from tests.redis.support import Answer, ScriptedServer, User, good, resp
+from thrtwisted.redis import ISource
 from thrtwisted.redis import link as module
+from thrtwisted.redis.connection import Dialer
 from thrtwisted.redis.link import (
     HANDSHAKE,
     LONGEST_PAUSE,
     LONGEST_PAUSE_REFUSED,
+    MOVES,
     ILinkUser,
     Link,
     RedisGone,
@@ -35,27 +38,6 @@ from thrtwisted.redis.url import RedisAddress
 CHANNEL = "{test}:owner:me"
 SCRIPT = b"return {KEYS[1], ARGV[1]}"
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$15\r\n{test}:owner:me\r\n:1\r\n"
-
-
-@implementer(ILinkUser)
-class User:
-    """Notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[object] = []
-        self.when_up: Callable[[], object] = lambda: None
-        self.when_down: Callable[[], object] = lambda: None
-
-    def up(self) -> None:
-        self.told.append("up")
-        self.when_up()
-
-    def down(self) -> None:
-        self.told.append("down")
-        self.when_down()
-
-    def message(self, payload: bytes) -> None:
-        self.told.append(payload)
 
 
 class MemoryLinkTestCase(SynchronousTestCase):
@@ -589,75 +571,6 @@ class StopTests(MemoryLinkTestCase):
         self.stop()
 
 
-class Commands:
-    """How a scripted server reads: commands as lists of bytes."""
-
-    def __init__(self) -> None:
-        self._data = b""
-
-    def feed(self, data: bytes) -> list[list[bytes]]:
-        self._data += data
-        commands = []
-        while (command := self._take()) is not None:
-            commands.append(command)
-        return commands
-
-    def _take(self) -> list[bytes] | None:
-        lines = self._data.split(b"\r\n")
-        if len(lines) < 2 or not lines[0].startswith(b"*"):
-            return None
-        count = 2 * int(lines[0][1:])
-        if len(lines) < count + 2:
-            return None
-        self._data = b"\r\n".join(lines[count + 1 :])
-        return lines[2 : count + 1 : 2]
-
-
-class ScriptedServer(Factory):
-    """
-    A server that says what the test wants.
-
-    @ivar answer: from a command to the reply; None to say nothing, C{Exception} to close.
-    """
-
-    noisy = False
-
-    def __init__(self, answer: Callable[[list[bytes]], bytes | None]) -> None:
-        self.answer = answer
-        self.commands: list[list[bytes]] = []
-        self.connections: list[ScriptedConnection] = []
-        self.accepted = 0
-
-    def buildProtocol(self, addr: object) -> Protocol:
-        self.accepted += 1
-        return ScriptedConnection(self)
-
-
-class ScriptedConnection(Protocol):
-    """One connection to it."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.server = server
-        self.reader = Commands()
-
-    def connectionMade(self) -> None:
-        self.server.connections.append(self)
-
-    def dataReceived(self, data: bytes) -> None:
-        for command in self.reader.feed(data):
-            self.server.commands.append(command)
-            try:
-                reply = self.server.answer(command)
-            except Exception:
-                self.transport.abortConnection()
-                return
-            if reply is not None:
-                self.transport.write(reply)
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.server.connections.remove(self)
-
-
 class SocketLinkTests(TestCase):
     """A link on TCP, to a server that the test plays."""
 
@@ -665,58 +578,43 @@ class SocketLinkTests(TestCase):
 
     def setUp(self) -> None:
         self.patch(module, "FIRST_PAUSE", 0.01)
-        self.patch(module, "LONGEST_PAUSE", 0.05)
+        self.patch(module, "LONGEST_PAUSE_REFUSED", 0.05)
+        catcher = capturedLogs()
+        self.log = catcher.__enter__()
+        self.addCleanup(catcher.__exit__, None, None, None)
 
-    async def serve(self, answer: Callable[[list[bytes]], bytes | None], port: int = 0) -> int:
-        """Listen; the port."""
-        self.server = ScriptedServer(answer)
-        listening = await TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(self.server)
-        self.addCleanup(listening.stopListening)
-        return int(listening.getHost().port)
+    async def serve(self, answer: Answer = good) -> ScriptedServer:
+        """A server."""
+        return await ScriptedServer(self, answer).listen()
 
     def link(self, url: str) -> tuple[Link, User]:
-        """Start a link; at the end of the test it leaves no connection."""
+        """Start a link, which is stopped at the end of the test."""
         user = User()
-        link = Link(reactor, source_of(url), CHANNEL, user)
-
-        async def stop() -> None:
-            await link.stop()
-            if hasattr(self, "server"):
-                await until(lambda: not self.server.connections)
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        link = Link(reactor, source_of(url), CHANNEL, user, longest_pause=0.05)
+        self.addCleanup(link.stop)
         link.start()
         return link, user
 
-    @staticmethod
-    def good(command: list[bytes]) -> bytes | None:
-        """What a server in order says."""
-        if command[0] == b"SUBSCRIBE":
-            return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%b\r\n:1\r\n" % (len(command[1]), command[1])
-        if command[0] == b"EVALSHA":
-            return b"$2\r\nhi\r\n"
-        return b"+OK\r\n"
+    @property
+    def lines(self) -> list[str]:
+        """What the link has logged."""
+        return [event["line"] for event in self.log if "line" in event]
 
     async def test_refused_then_accepted(self) -> None:
         """A server that starts after the proxy is found."""
-        port = await self.serve(self.good)
-        await self.server_gone()
-        link, user = self.link(f"redis://127.0.0.1:{port}")
-        with capturedLogs() as log:
-            await until(lambda: any("not usable" in event.get("line", "") for event in log))
-        await self.serve(self.good, port)
+        server = await self.serve()
+        await server.stop()
+        link, user = self.link(f"redis://{server.place}")
+        await until(lambda: self.lines)
+        self.assertIn("nobody listens there", self.lines[0])
+        await server.listen()
         await until(lambda: user.told == ["up"])
         self.assertEqual(await link.script(SCRIPT, "k", b"a"), b"hi")
 
-    async def server_gone(self) -> None:
-        """Listen no more."""
-        cleanup, arguments, _ = self._cleanups.pop()
-        await cleanup(*arguments)
-
     async def test_no_delay(self) -> None:
         """The end of a batch that fills more than a packet does not wait for an acknowledgement."""
-        port = await self.serve(self.good)
-        link, user = self.link(f"redis://127.0.0.1:{port}")
+        server = await self.serve()
+        link, user = self.link(f"redis://{server.place}")
         await until(lambda: user.told == ["up"])
         self.assertTrue(all(c.transport.getTcpNoDelay() for c in link._dialer._connections))
 
@@ -727,21 +625,22 @@ class SocketLinkTests(TestCase):
         def answer(command: list[bytes]) -> bytes | None:
             if command[0] == b"AUTH" and not right:
                 return b"-WRONGPASS no\r\n"
-            return self.good(command)
+            return good(command)
 
-        port = await self.serve(answer)
-        _, user = self.link(f"redis://:pw@localhost:{port}/3")
-        await until(lambda: self.server.accepted > 2)
+        server = await self.serve(answer)
+        _, user = self.link(f"redis://:pw@localhost:{server.port}/3")
+        await until(lambda: server.accepted > 2)
         self.assertEqual(user.told, [])
         right = True
         await until(lambda: user.told == ["up"])
         self.assertEqual(
-            self.server.commands[-5:],
+            server.commands[-5:],
             [
                 *([b"AUTH", b"pw"], [b"SELECT", b"3"]),
                 *([b"AUTH", b"pw"], [b"SELECT", b"3"], [b"SUBSCRIBE", CHANNEL.encode()]),
             ],
         )
+        self.assertEqual(len(self.lines), 1)
 
     async def test_lost_during_auth(self) -> None:
         """Connections that are reset while they log in are made again, which txredisapi alone would not do."""
@@ -753,33 +652,33 @@ class SocketLinkTests(TestCase):
                 lost += command[0] == b"AUTH" or lost % 2
                 if lost % 2:
                     raise OSError
-            return self.good(command)
+            return good(command)
 
-        port = await self.serve(answer)
-        _, user = self.link(f"redis://we:pw@127.0.0.1:{port}/3")
+        server = await self.serve(answer)
+        _, user = self.link(f"redis://we:pw@{server.place}/3")
         await until(lambda: user.told == ["up"])
         self.assertEqual(lost, 4)
 
     async def test_silent(self) -> None:
         """A server that accepts and never answers is given up after a time."""
         self.patch(module, "HANDSHAKE", 0.05)
-        port = await self.serve(lambda command: None)
-        _, user = self.link(f"redis://127.0.0.1:{port}")
-        await until(lambda: self.server.accepted >= 4)
-        self.server.answer = self.good
+        server = await self.serve(lambda command: None)
+        _, user = self.link(f"redis://{server.place}")
+        await until(lambda: server.accepted >= 4)
+        server.answer = good
         await until(lambda: user.told == ["up"])
 
     async def test_reply_lost(self) -> None:
         """The server dies while it works: who waits for its reply hears of it, and the link comes back."""
-        port = await self.serve(self.good)
-        link, user = self.link(f"redis://127.0.0.1:{port}")
+        server = await self.serve()
+        link, user = self.link(f"redis://{server.place}")
         await until(lambda: user.told == ["up"])
 
         def die(command: list[bytes]) -> bytes | None:
-            self.server.answer = self.good
+            server.answer = good
             raise OSError
 
-        self.server.answer = die
+        server.answer = die
         reply = link.script(SCRIPT, "k", b"a")
         with self.assertRaises(RedisGone):
             await reply
@@ -788,11 +687,141 @@ class SocketLinkTests(TestCase):
 
     async def test_name_unknown(self) -> None:
         """A host that cannot be resolved is trouble like any other; the end may come while it is looked up."""
-        with capturedLogs() as log:
-            self.link("redis://nowhere.invalid")
-            await until(lambda: any("not usable" in event.get("line", "") for event in log))
+        self.link("redis://nowhere.invalid")
+        await until(lambda: any("there is no host of this name" in line for line in self.lines))
         link, _ = self.link("redis://nowhere.invalid")
         await link.stop()
+
+    async def ask(self, link: Link) -> bytes | None:
+        """Run a script as the gate does; its reply, or None if the server refuses."""
+        try:
+            reply = await link.script(SCRIPT, "k", b"a")
+        except txredisapi.ResponseError as problem:
+            link.refused(problem)
+            return None
+        link.working()
+        return reply
+
+    async def test_moved(self) -> None:
+        """A server that is a node of a cluster, and has not our slot, says who has it: that is followed at once."""
+        other = await self.serve()
+        moved = b"-MOVED 1234 127.0.0.1:%d\r\n" % other.port
+        first = await self.serve(lambda command: moved if command[0] == b"EVALSHA" else good(command))
+        link, user = self.link(f"redis://:pw@{first.place}")
+        await until(lambda: user.told == ["up"])
+        self.patch(link, "_pause_soon", None)  # there is none
+        self.assertIsNone(await self.ask(link))
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertEqual(await self.ask(link), b"hi")
+        self.assertEqual(first.accepted, 2)
+        self.assertIn([b"AUTH", b"pw"], other.commands)
+        line = f"Redis at {other.place} (in the cluster redis://:***@{first.place}/0) is connected"
+        self.assertEqual(self.lines, [line])
+
+    async def test_moved_to_the_same_host(self) -> None:
+        """A node that does not know its own address means the one under which it was asked."""
+        other = await self.serve()
+        moved = b"-MOVED 1234 :%d\r\n" % other.port
+        first = await self.serve(lambda command: moved if command[0] == b"EVALSHA" else good(command))
+        link, user = self.link(f"redis://{first.place}")
+        await until(lambda: user.told == ["up"])
+        await self.ask(link)
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertEqual(await self.ask(link), b"hi")
+
+    async def test_moved_in_a_circle(self) -> None:
+        """Nodes that send us to each other are followed a few times, and then with pauses; it is said."""
+        servers: list[ScriptedServer] = []
+
+        def moved(to: int, command: list[bytes]) -> bytes | None:
+            if command[0] == b"EVALSHA":
+                return b"-MOVED 1234 127.0.0.1:%d\r\n" % servers[to].port
+            return resp([]) if command[0] == b"CLUSTER" else good(command)
+
+        servers = [await self.serve(partial(moved, 1)), await self.serve(partial(moved, 0))]
+        link, user = self.link(f"redis://{servers[0].place}")
+        user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
+        await until(lambda: any("disagree on who has the slot" in line for line in self.lines))
+        self.assertEqual(len(user.told), 2 * MOVES + 2)
+        user.when_up = lambda: None
+
+    async def test_slot_on_its_way(self) -> None:
+        """A slot that is being moved is waited for; whoever has it in the end may lack something."""
+        asks = 5
+
+        def answer(command: list[bytes]) -> bytes | None:
+            nonlocal asks
+            if command[0] == b"EVALSHA" and asks:
+                asks -= 1
+                return b"-ASK 1234 127.0.0.1:1\r\n"
+            return good(command)
+
+        server = await self.serve(answer)
+        link, user = self.link(f"redis://{server.place}")
+        user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
+        await until(lambda: len(self.lines) == 2)
+        self.assertIn("the slot of the namespace is on its way to another node", self.lines[0])
+        self.assertIn("is connected", self.lines[1])
+        asked = [command[-1] for command in server.commands if command[0] == b"EVALSHA"]
+        self.assertEqual(asked, [b"a", *[b"1"] * 5])
+        self.assertEqual(user.told, [*["up", "down"] * 5, "up"])
+
+    async def test_unfamiliar(self) -> None:
+        """The script is told of a server that is not the one that answered last, until that one has answered."""
+        servers = [await self.serve() for _ in range(2)]
+        source = Alternating([server.address for server in servers])
+        user = User()
+        link = Link(reactor, source, CHANNEL, user)
+        self.addCleanup(link.stop)
+        link.start()
+        for ups in range(1, 5):
+            await until(lambda ups=ups: user.told.count("up") == ups)
+            if ups == 2:
+                servers[1].answer = lambda command: b"-LOADING\r\n"
+                self.assertIsNone(await self.ask(link))
+                continue
+            for _ in range(2):
+                self.assertEqual(await self.ask(link), b"hi")
+            servers[1].answer = good
+            link.reset()
+        familiar, unfamiliar = [b"k", b"a"], [b"k", b"a", b"1"]
+        asked = [[c[3:] for c in server.commands if c[0] == b"EVALSHA"] for server in servers]
+        self.assertEqual(asked[0], [familiar, familiar, unfamiliar, familiar])
+        self.assertEqual(asked[1], [unfamiliar, unfamiliar, familiar])
+
+    async def test_nobody_knows(self) -> None:
+        """Where nobody says which server it is, that is said once, and the asking goes on."""
+        sentinel = await self.serve(lambda command: resp(None))
+        link, user = self.link(f"sentinel://{sentinel.place}/main")
+        await until(lambda: sentinel.accepted > 3)
+        self.assertEqual(
+            self.lines,
+            [
+                f"Redis at sentinel://{sentinel.place}/main is not usable: no sentinel says which server is the master "
+                f"({sentinel.place}: it knows no service main); write the name as in sentinel monitor NAME"
+            ],
+        )
+        self.assertEqual(user.told, [])
+        await link.stop()
+
+
+@implementer(ISource)
+class Alternating:
+    """Names one server after the other."""
+
+    security = None
+
+    def __init__(self, addresses: list[RedisAddress]) -> None:
+        self._addresses = cycle(addresses)
+
+    def locate(self, slot: int, dialer: Dialer) -> Deferred[RedisAddress]:
+        return succeed(next(self._addresses))
+
+    def doubt(self) -> None:
+        pass
+
+    def describe(self, address: RedisAddress | None) -> str:
+        return str(address)
 
 
 class ValkeyLinkTests(TestCase):

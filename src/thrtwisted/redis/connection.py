@@ -13,7 +13,6 @@ from typing import Any
 import txredisapi
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
@@ -24,6 +23,9 @@ from .url import RedisAddress
 
 #: Seconds for a short question to a sentinel or to a node of a cluster, connecting included: others can be asked too.
 ASK_LIMIT = 1.0
+
+#: Seconds between the attempts to connect to the addresses of one host. A refusal, too, is told only so much later.
+ATTEMPT_DELAY = 0.05
 
 
 class _Connection:
@@ -103,17 +105,14 @@ class Dialer:
         if address.kind == "unix":
             endpoint = UNIXClientEndpoint(self._reactor, address.path)
         else:
-            endpoint = HostnameEndpoint(self._reactor, address.host, address.port)
+            endpoint = HostnameEndpoint(self._reactor, address.host, address.port, attemptDelay=ATTEMPT_DELAY)
         if address.tls:
             assert self._security is not None
             connection.tls = self._security.client(address.host)
             endpoint = wrapClientTLS(connection.tls, endpoint)
         factory = Factory.forProtocol(lambda: connection)
         factory.noisy = False
-        try:
-            yield endpoint.connect(factory)
-        except ConnectingCancelledError:  # endpoints have an error of their own for it
-            raise CancelledError from None
+        yield _plainly(endpoint.connect(factory))
         self._connections.append(connection)
         connection.whenDisconnected().addCallback(self._connections.remove)
         try:
@@ -183,3 +182,15 @@ class Dialer:
         closing = DeferredList([connection.whenDisconnected() for connection in self._connections])
         self.abort()
         return closing
+
+
+def _plainly(connecting: Deferred[Any]) -> Deferred[Any]:
+    """The same, but cancelled it errbacks with L{CancelledError}: endpoints have errors of their own for that."""
+
+    def cancel(outcome: Deferred[Any]) -> None:
+        outcome.errback(CancelledError())
+        connecting.cancel()
+
+    outcome: Deferred[Any] = Deferred(cancel)
+    connecting.addBoth(lambda result: None if outcome.called else outcome.callback(result))
+    return outcome

@@ -145,7 +145,7 @@ _SAID: list[tuple[str, Trouble]] = [
     ),
     # How it is
     (
-        r"OOM",
+        r"\bOOM\b",
         Trouble(
             "it is out of memory, and refuses to write",
             "raise its maxmemory, and leave its maxmemory-policy at noeviction",
@@ -172,7 +172,7 @@ _SAID: list[tuple[str, Trouble]] = [
     ),
     (r"LOADING", Trouble("it is loading its data from disk", _MOVES, True)),
     (
-        r"BUSY",
+        r"\bBUSY\b",
         Trouble(
             "it is busy with a script", "wait, or end the script of another program with SCRIPT KILL", True
         ),
@@ -201,7 +201,7 @@ _UNTRUSTED = {
     9: Trouble("its certificate is not valid yet", "set the clocks, or renew the certificate"),
     10: Trouble("its certificate has expired", "renew the certificate"),
 } | dict.fromkeys(
-    (2, 18, 19, 20, 21),
+    (2, 7, 18, 19, 20, 21),
     Trouble(
         "its certificate is signed by nobody who is trusted", "name the signer's certificate in redis.ca"
     ),
