@@ -383,6 +383,16 @@ class GraceTests(ScriptTestCase):
         self.assertEqual(b.batch(["release", 7]).admitted, [])
         self.assertEqual(a.published(), [1])
 
+    def test_over_the_limit(self) -> None:
+        """What was admitted in place of others is not over it; of what is, as many are counted as are too many."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, TWO), acquire_operation(2, TWO))
+        reply = a.batch(announced=[self.held(3, TWO), self.held(4, TWO)])
+        self.assertEqual((reply.held, reply.overshoot), (2, 0))
+        self.assertEqual(b.batch(announced=[self.held(serial, TWO) for serial in range(3)]).overshoot, 3)
+        a.batch(["release", 3], ["release", 4])
+        self.assertEqual(a.batch(announced=[self.held(5, TWO)]).overshoot, 1)
+
     def test_older_than_it_was(self) -> None:
         """A replica that lacks the last batches is as good as empty; leases that ran out meanwhile are forgiven."""
         a, b = self.owner("a"), self.owner("b")

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 from twisted.internet import reactor
@@ -31,6 +31,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 from valkey import Valkey
 
 from tests import valkey
+from tests.integration.cutter import Cutter
 from tests.process import Child, python
 from thrtwisted.redis.embedded import READY, SOCKET, installed_server, private_directory, server_command
 
@@ -176,6 +177,12 @@ class Running:
     port: int = 0
 
     @property
+    def said(self) -> list[str]:
+        """What a proxy's log says of Redis and of the gate."""
+        line = rb"\[thrtwisted\.(?:gate|redis)\.[^#\]]+#(?:info|warn|error|critical)\] (.*)"
+        return [text.decode() for text in re.findall(line, self.child.output)]
+
+    @property
     def pid(self) -> int:
         return self.process.pid  # type: ignore[no-any-return]
 
@@ -198,6 +205,16 @@ class Work:
     name: str
     begin: float
     end: float
+
+
+class Looping(Running):
+    """Clients that ask again and again."""
+
+    async def end(self) -> dict[str, int]:
+        """Let each come to its end; how many answers there were of each status."""
+        self.process.closeStdin()
+        assert await self.child.ended == 0, self.child.errors
+        return json.loads(self.child.output)  # type: ignore[no-any-return]
 
 
 class Backend(Running):
@@ -245,6 +262,12 @@ def most_at_once(work: list[Work]) -> int:
     return most
 
 
+def most_begun(work: list[Work], since: float) -> int:
+    """How many were in the application together when one of those began that began since then; 0 if there are none."""
+    begun = [each for each in work if each.begin >= since]
+    return max((sum(other.begin <= each.begin < other.end for other in work) for each in begun), default=0)
+
+
 def busy(work: list[Work], slots: int) -> float:
     """The share of the time, from the first begin to the last end, in which the slots were in use."""
     span = max(each.end for each in work) - min(each.begin for each in work)
@@ -290,10 +313,12 @@ class IntegrationCase(TestCase):
     @ivar redis: the URL of the Redis of all tests, or of one of the test's own.
     @ivar namespace: of this test alone.
     @ivar outage: the policy of its proxies.
+    @ivar settings: what else their table C{[redis]} says.
     """
 
     timeout = 60
     outage = "local"
+    settings: ClassVar[dict[str, float]] = {"lease": LEASE}
 
     if not os.path.isdir("/proc/self"):
         skip = "processes are looked at through /proc"
@@ -305,6 +330,7 @@ class IntegrationCase(TestCase):
         self._proxies: list[Running] = []
         self._others: list[Child] = []
         self._clients: list[Client] = []
+        self._lines: list[Cutter] = []
         self.addCleanup(self._tear_down)
 
     async def _tear_down(self) -> None:
@@ -314,6 +340,8 @@ class IntegrationCase(TestCase):
         await gatherResults([client.answer for client in self._clients], consumeErrors=True)
         proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
         stopped = [await proxy.signal("TERM") for proxy in proxies]
+        for line in self._lines:
+            await line.stop()
         orphans = self.of_proxies()
         for pid in working_in(self._place):
             with suppress(ProcessLookupError):
@@ -324,22 +352,26 @@ class IntegrationCase(TestCase):
         self.assertEqual(orphans, [], "the processes that proxies have left")
         self.assertEqual(stopped, [-signal.SIGTERM] * len(stopped))
         for proxy in self._proxies:
-            self.assertNotIn("Traceback", (proxy.child.output + proxy.child.errors).decode())
+            said = (proxy.child.output + proxy.child.errors).decode()
+            self.assertNotIn("Traceback", said)
+            self.assertNotIn("Unhandled", said)
 
     # Proxies
 
-    async def proxy(self, config: str, *, covered: bool = True) -> Running:
+    async def proxy(self, config: str, *, url: str = "", covered: bool = True) -> Running:
         """
         A proxy process that listens.
 
         @param config: the tables of its configuration, but for C{[redis]}.
+        @param url: of Redis, if other than the tests'.
         """
         path = os.path.abspath(self.mktemp())
+        settings = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
         with open(path, "w") as file:
             file.write(
                 f'listen = "tcp:0:interface=127.0.0.1"\nshutdown_timeout = 5.0\n{config}\n'
-                f'[redis]\nurl = "{self.redis}"\nnamespace = "{self.namespace}"\nlease = {LEASE}\n'
-                f'outage = "{self.outage}"\n'
+                f'[redis]\nurl = "{url or self.redis}"\nnamespace = "{self.namespace}"\n'
+                f'outage = "{self.outage}"\n{settings}\n'
             )
         return await self.twistd("--config", path, covered=covered)
 
@@ -463,6 +495,11 @@ class IntegrationCase(TestCase):
         self.assertEqual(await child.ended, 0, child.errors)
         return json.loads(child.output)  # type: ignore[no-any-return]
 
+    def looping(self, clients: int, target: str, *servers: Running) -> Looping:
+        """Clients in a process of their own, each of which asks again as soon as it is answered."""
+        ports = [str(server.port) for server in servers]
+        return Looping(*self.other("-m", "tests.integration.loop", str(clients), target, *ports))
+
     async def let(self, backend: Backend, name: str) -> None:
         """Let a request of C{/hold/NAME} end."""
         answer = await self.ask(backend, f"/let/{name}").answer
@@ -484,6 +521,13 @@ class IntegrationCase(TestCase):
         self.redis = f"unix://{directory}/{SOCKET}"
         return server
 
+    def line(self, upstream: str) -> tuple[Cutter, str]:
+        """A line to the server with a socket, and the URL for a proxy."""
+        line = Cutter(upstream)
+        url = line.listen(f"{self._of('others')}/{len(self._lines)}.sock")
+        self._lines.append(line)
+        return line, url
+
     def waiting(self) -> int:
         """How many tickets wait, as Redis has it."""
         with Valkey.from_url(self.redis) as redis:
@@ -493,6 +537,15 @@ class IntegrationCase(TestCase):
         """How many slots are taken, as Redis has it."""
         with Valkey.from_url(self.redis) as redis:
             return sum(map(int, redis.hvals(f"{{{self.namespace}}}:used")))
+
+    async def idle(self) -> None:
+        """Nobody waits, and no slot is taken: then nothing is left in Redis but who is there."""
+        own = f"{{{self.namespace}}}".encode()
+        await until(lambda: set(self.keys()) <= {own + b":owners", own + b":gate"})
+        with Valkey.from_url(self.redis) as redis:
+            gate = redis.hgetall(own + b":gate")
+        counts = {name: int(count) for name, count in gate.items() if name.startswith((b"waiting", b"held"))}
+        self.assertEqual([count for count in counts.values() if count], [])
 
     def keys(self) -> list[bytes]:
         """What this test has in Redis."""

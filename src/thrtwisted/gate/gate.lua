@@ -565,23 +565,36 @@ local function catch_up(waiting)
   end
 end
 
--- Slots of a ticket that was admitted already, be it over the limit.
+-- Slots of a ticket that was admitted already, be it over the limit. Returns as needs_in does.
 local function hold(serial, ticket)
   local needs, raised = needs_in(ticket, 5)
   take(me, serial, needs)
-  for _, counter in ipairs(needs.counters) do
-    local taken, slots = used(counter), tonumber(redis.call('HGET', SLOTS, counter))
-    if taken > slots and taken > needs.weights[counter] then
-      overshoot = overshoot + 1
-      break
+  return needs, raised
+end
+
+-- How many of the tickets that need this would have to go until no counter has more than it may.
+local function count_over(held)
+  local count, gone = 0, {}
+  for _, needs in ipairs(held) do
+    local is_over = false
+    for _, counter in ipairs(needs.counters) do
+      local taken = used(counter) - (gone[counter] or 0)
+      local slots = tonumber(redis.call('HGET', SLOTS, counter))
+      is_over = is_over or taken > slots and taken > needs.weights[counter]
+    end
+    if is_over then
+      count = count + 1
+      for _, counter in ipairs(needs.counters) do
+        gone[counter] = (gone[counter] or 0) + needs.weights[counter]
+      end
     end
   end
-  return raised
+  return count
 end
 
 local function announce()
   local from, to = announced[3], announced[4]
-  local kept, waiting, raised = {}, {}, {}
+  local kept, held, waiting, raised = {}, {}, {}, {}
   for i = 5, #announced do
     kept[text(announced[i][1])] = true
   end
@@ -605,7 +618,9 @@ local function announce()
         place = nil
       end
       if not place then
-        for _, counter in ipairs(hold(serial, ticket)) do
+        local needs, more = hold(serial, ticket)
+        held[#held + 1] = needs
+        for _, counter in ipairs(more) do
           raised[#raised + 1] = counter
         end
       end
@@ -628,6 +643,7 @@ local function announce()
   if to > from then
     release_all(me, '+', is_gone)
   end
+  overshoot = count_over(held)
   if overshoot > 0 then
     redis.call('HINCRBY', GATE, 'overshoot', overshoot)
   end
