@@ -101,6 +101,28 @@ def tenant(exchange):
     return exchange.path.split(b"/")[1] or None
 ```
 
+## Weights
+
+A request takes one slot of each limit that it falls under, or as many as the limit's `weight` says. A number is the
+weight of each request; a function says it for each, and so lets large requests count for more than small ones:
+
+```python
+def months(exchange):
+    # weight = "python:reports:months": the report of a year takes as many slots as those of twelve months.
+    return 12 if exchange.query_argument(b"span") == b"year" else 1
+```
+
+It returns a whole number from 1, and is called as key functions are; if it raises an exception or returns anything
+else, that is logged with the limit's name and the request is answered 500. A request that is heavier than
+`max_concurrent` runs alone. While a heavy request waits, slots that come free are kept for it until there are enough:
+lighter ones that come after it, or have a worse priority, do not pass it, but better ones do.
+
+## Full queues
+
+`queue.max_waiting` bounds how many requests wait in all, a limit's `max_waiting` how many wait that share its slots:
+of one user, for instance. One more is answered 503 with `Retry-After`, unless there are slots for it at once; the
+others still find room in the queue. With `max_waiting = 0` nobody waits for this limit.
+
 ## Rules
 
 Rules apply in order, before the limits are looked at. Each changes the request for all that comes after it: later

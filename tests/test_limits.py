@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.config import Backend, Config, Limit
@@ -36,6 +38,12 @@ def by_name(found: Exchange) -> object:
         b"number": 3,
         b"surrogate": "\ud800",
     }[what]
+
+
+def by_size(found: Exchange) -> object:
+    """A weight function of a user's: what it returns, or raises, is in a header."""
+    what = found.header(b"size")
+    return {b"big": 3, b"huge": 2**60, b"none": 0, b"text": "3", b"half": 1.5, b"yes": True}[what or b"big"]
 
 
 async def later(found: Exchange) -> str:
@@ -166,6 +174,58 @@ class FunctionTests(SynchronousTestCase):
             self.assertNotIn(what, str(error))
             self.assertEqual(error.status, 500)
             self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+
+
+class WeightTests(SynchronousTestCase):
+    """How many slots an exchange takes, and how many may wait for them."""
+
+    def weights(self, found: Exchange, weight: int | str, **options: Any) -> list[int]:
+        limit = Limit(name="l", weight=weight, **{"max_concurrent": 10, **options})
+        return [counter.weight for counter in Limits(Config(limit=[limit])).counters(found)]
+
+    def test_number(self) -> None:
+        """A limit has a weight, whatever its key."""
+        for options in ({}, {"key": "client"}, {"key": "client", "match": "glob:*"}):
+            self.assertEqual(self.weights(exchange(), 3, **options), [3])
+        self.assertEqual(self.weights(BARE, 3, key="client"), [])
+
+    def test_function(self) -> None:
+        """A function says it for each exchange."""
+        for size, weight in (("big", 3), ("huge", 10)):
+            found = exchange(headers={"size": [size]})
+            self.assertEqual(self.weights(found, f"python:{__name__}:by_size"), [weight])
+
+    def test_heavier_than_the_limit(self) -> None:
+        """One that is heavier than the limit is as heavy as the limit: it runs alone."""
+        self.assertEqual(self.weights(exchange(), 3, max_concurrent=2), [2])
+        self.assertEqual(self.weights(exchange(), 3, max_concurrent=0), [1])
+
+    def test_fails(self) -> None:
+        """What a function raises, or returns wrongly, is logged with the limit's name, and hidden from the client."""
+        for size, kind in [
+            ("secret", KeyError),
+            ("none", ValueError),
+            ("text", TypeError),
+            ("half", TypeError),
+            ("yes", TypeError),
+        ]:
+            found = exchange(headers={"size": [size]})
+            with capturedLogs() as events:
+                error = self.assertRaises(RuleFailed, self.weights, found, f"python:{__name__}:by_size")
+            self.assertNotIn(size, str(error))
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 1)
+            self.assertIn("weight function of limit l failed", formatEvent(events[0]))
+
+    def test_max_waiting(self) -> None:
+        """Each counter of a limit has the limit's bound; a backend's has none, and a weight of 1."""
+        config = Config(
+            limit=[Limit(name="l", max_concurrent=2, key="client", weight=2, max_waiting=5)],
+            backend={"app": Backend(url="http://a", max_concurrent=10)},
+        )
+        self.assertEqual(
+            Limits(config).counters(exchange()),
+            (Counter("l=192.0.2.1", 2, weight=2, max_waiting=5), Counter("backend:app", 10)),
+        )
 
 
 class KeyTests(SynchronousTestCase):

@@ -30,6 +30,11 @@ def failing_key(exchange: Exchange) -> str | None:
     return None
 
 
+def size(exchange: Exchange) -> int:
+    """A user's weight function: what the header says."""
+    return int(exchange.header(b"Size") or 1)
+
+
 class ForwardedTests(SynchronousTestCase):
     """An exchange that goes all the way."""
 
@@ -221,6 +226,49 @@ class QueueTests(SynchronousTestCase):
             lines, [b"GET /1 HTTP/1.1", b"GET /urgent HTTP/1.1", b"X-Via: thr", b"GET /2 HTTP/1.1"]
         )
 
+    def test_heavy_request(self) -> None:
+        """A request that takes several slots waits until they are free, and lighter ones do not pass it for ever."""
+        rig = Rig(
+            self,
+            limit=[Limit(name="size", max_concurrent=3, weight=f"python:{__name__}:size")],
+            backend={"app": Backend(url="http://127.0.0.1:9999", keep_alive=0)},
+        )
+        for name, size in zip("abHcdZ", (1, 1, 3, 1, 1, 9), strict=True):
+            rig.request(f"GET /{name} HTTP/1.1\r\nHost: h\r\nSize: {size}\r\n\r\n".encode())
+        sent = ""
+        for _ in range(6):
+            while len(rig.backends) < rig.connections:
+                sent += chr(rig.accept().value()[len(b"GET /")])
+            sent += "."
+            rig.backends[sent.count(".") - 1].receive(OK)
+        self.assertEqual(sent, "ab..H.cd..Z.")
+
+    def test_reclaim_delay(self) -> None:
+        """A ticket says how long the slots stay taken if the proxy dies: as its backend's configuration does."""
+        tickets: list[Ticket] = []
+
+        class NotingGate(LocalGate):
+            def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
+                tickets.append(ticket)
+                return super().acquire(ticket)
+
+        url = "http://127.0.0.1:9999"
+        rig = Rig(
+            self,
+            gate=NotingGate,
+            backend={"one": Backend(url=url), "two": Backend(url=url, max_concurrent=1, reclaim_delay=20.0)},
+            rule=[Rule(when=When(path="/two"), then=Then(backend="two", priority=7))],
+        )
+        for path in (b"/one", b"/two"):
+            rig.request(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path)
+        self.assertEqual(
+            tickets,
+            [
+                Ticket((), timeout=300.0, reclaim_delay=0.0),
+                Ticket((Counter("backend:two", 1),), 7, timeout=300.0, reclaim_delay=20.0),
+            ],
+        )
+
     def test_backend_of_a_rule(self) -> None:
         """A rule sends a request elsewhere, where it needs a slot of that backend."""
         rig = Rig(
@@ -409,6 +457,26 @@ class AnsweredTests(SynchronousTestCase):
         answer = self.check(rig.request(), 503, "connection_limit_reached")
         self.assertGreaterEqual(int(answer.header("Retry-After") or 0), 1)
         self.assertEqual(answer.header("Server-Timing"), "queue;dur=0.0")
+
+    def test_queue_full_for_one(self) -> None:
+        """One user cannot fill the queue: only so many of theirs may wait, and others still get in."""
+        limit = Limit(name="per-user", key="header:User", max_concurrent=1, max_waiting=2)
+        backend = Backend(url="http://127.0.0.1:9999", max_concurrent=2)
+        rig = Rig(self, backend={"app": backend}, limit=[limit], queue=Queue(max_waiting=4))
+        alice, bob = (b"GET / HTTP/1.1\r\nHost: h\r\nUser: %b\r\n\r\n" % user for user in (b"alice", b"bob"))
+        for _ in range(3):
+            rig.request(alice)
+        for _ in range(5):
+            answer = self.check(rig.request(alice), 503, "connection_limit_reached")
+            self.assertIn(b"Too many requests of this kind are waiting already.", answer.body)
+            self.assertNotIn(b"alice", answer.body)
+            self.assertGreaterEqual(int(answer.header("Retry-After") or 0), 1)
+        served, waiting = rig.request(bob), rig.request(bob)
+        rig.accept()
+        rig.accept().receive(OK)
+        self.assertEqual((Answer(served.value()).status, waiting.value()), (200, b""))
+        rig.backends[1].receive(OK)
+        self.assertEqual(Answer(waiting.value()).status, 200)
 
     def test_queue_timeout(self) -> None:
         """One that has waited too long is sent away; its place is gone, and its body."""

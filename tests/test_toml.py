@@ -29,7 +29,7 @@ listen = [
 lisen = 3                                                       # 6
 shutdown_timeout = inf                                          # 7
 [redis]
-url = "rediss://:secret@x"                                      # 9
+url = "redos://:secret@x"                                       # 9
 outage = "opened"                                               # 10
 [backend.app]                                                   # 11
 conect_timeout = 3                                              # 12
@@ -77,6 +77,7 @@ class LoadsTests(SynchronousTestCase):
             url = "http://a"
             max_concurrent = 10
             connect_timeout = 3
+            reclaim_delay = 20
             [queue]
             aging = 0.5
             [[limit]]
@@ -85,6 +86,12 @@ class LoadsTests(SynchronousTestCase):
             match = "bar"
             default = "none"
             max_concurrent = 2
+            weight = 2
+            max_waiting = 20
+            [[limit]]
+            name = "size"
+            max_concurrent = 8
+            weight = "python:os.path:basename"
             [[rule]]
             when = { path = "glob:/batch/*", method = ["GET", "HEAD"], header = { X-Urgent = "yes" } }
             then = { priority = 90, backend = "first", set_input_header = { X-Via = "thr" } }
@@ -99,10 +106,23 @@ class LoadsTests(SynchronousTestCase):
                 redis=Redis(url="redis://user:pass@host:1/2", namespace="ns"),
                 backend={
                     "second": Backend(url=["http://b", "unix:///run/b"]),
-                    "first": Backend(url="http://a", max_concurrent=10, connect_timeout=3.0),
+                    "first": Backend(
+                        url="http://a", max_concurrent=10, connect_timeout=3.0, reclaim_delay=20.0
+                    ),
                 },
                 queue=Queue(aging=0.5),
-                limit=[Limit(name="foo", key="header:Foo", match="bar", default="none", max_concurrent=2)],
+                limit=[
+                    Limit(
+                        name="foo",
+                        key="header:Foo",
+                        match="bar",
+                        default="none",
+                        max_concurrent=2,
+                        weight=2,
+                        max_waiting=20,
+                    ),
+                    Limit(name="size", max_concurrent=8, weight="python:os.path:basename"),
+                ],
                 rule=[
                     Rule(
                         when=When(path="glob:/batch/*", method=["GET", "HEAD"], header={"X-Urgent": "yes"}),

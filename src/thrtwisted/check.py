@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
-from .limits import compile_key, compile_limit
+from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
 from .redis.tls import own, trusted
@@ -123,6 +123,7 @@ def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
         *(_refused((*place, "key"), compile_key, limit.key) if limit.key is not None else ()),
         *_senseless_match((*place, "match"), limit.match),
         *(_refused((*place, "default"), encoded, limit.default) if limit.default is not None else ()),
+        *_refused((*place, "weight"), compile_weight, limit.weight),
     ]
     # The parts first, which have a place of their own; then the whole.
     yield from problems or _refused((*place, "key"), compile_limit, limit)

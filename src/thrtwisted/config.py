@@ -123,6 +123,13 @@ class Backend(_Table, frozen=True):
             "application server's own (gunicorn: 2). 0: each request has a new connection."
         ),
     ] = 1.0
+    reclaim_delay: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds for which the slots of a process that died stay taken past its `redis.lease`, because "
+            "the application may still be at work on what that process had sent."
+        ),
+    ] = 0.0
     max_spool: Annotated[
         Annotated[int, Meta(ge=0, le=10**12)],
         Meta(
@@ -178,6 +185,20 @@ class Limit(_Table, frozen=True):
     default: Annotated[
         str | None,
         Meta(description="The key of a request that lacks it; without it the limit does not apply."),
+    ] = None
+    weight: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | str,
+        Meta(
+            description="How many of the slots a request takes: a number, or `python:module:function` (called with the "
+            "exchange). One that is heavier than the limit runs alone."
+        ),
+    ] = 1
+    max_waiting: Annotated[
+        Count | None,
+        Meta(
+            description="Requests waiting that share the slots; one more gets 503 with Retry-After, so that one user "
+            "cannot fill the queue. Absent: `queue.max_waiting` alone counts."
+        ),
     ] = None
 
 

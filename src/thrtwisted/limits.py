@@ -1,5 +1,5 @@
 """
-Limits: from an exchange to the counters that it needs a slot of.
+Limits: from an exchange to the counters that it needs slots of.
 
 The limits are compiled once, when the configuration is read; what is left for each request is a look-up.
 """
@@ -11,6 +11,7 @@ import inspect
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import TypeVar
 
 import attrs
 from twisted.logger import Logger
@@ -22,6 +23,9 @@ from .gate import Counter
 from .match import CompiledMatch, compile_match, encoded
 
 Key = Callable[[Exchange], bytes | None]
+Weight = Callable[[Exchange], int]
+
+T = TypeVar("T")
 
 #: RFC 9110, section 5.6.2: what the names of methods, header fields and cookies are made of.
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -48,10 +52,11 @@ class Limits:
 
     def counters(self, exchange: Exchange) -> tuple[Counter, ...]:
         """
-        The counters that an exchange needs a slot of, no counter twice: those of the limits that apply, in the
+        The counters that an exchange needs slots of, no counter twice: those of the limits that apply, in the
         configuration's order, then its backend's.
 
-        @raise RuleFailed: a key function of the configuration raised an exception, which is logged.
+        @raise RuleFailed: a key or weight function of the configuration raised an exception, or returned what is none;
+            that is logged.
         """
         counters = [counter for limit in self._limits if (counter := limit.counter(exchange)) is not None]
         backend = self._backends.get(exchange.backend)
@@ -68,7 +73,8 @@ class CompiledLimit:
     @ivar key: finds the key value of an exchange; None if the limit applies to every request.
     @ivar match: which key values the limit applies to; None for all.
     @ivar default: the key value of an exchange that lacks it.
-    @ivar shared: the counter of a limit that has one only.
+    @ivar weight: how many slots an exchange takes.
+    @ivar max_waiting: how many tickets may wait for one counter; None for no bound.
     """
 
     name: str
@@ -76,31 +82,41 @@ class CompiledLimit:
     key: Key | None
     match: CompiledMatch | None
     default: bytes | None
-    shared: Counter
+    weight: Weight
+    max_waiting: int | None
 
     def counter(self, exchange: Exchange) -> Counter | None:
-        """The counter that an exchange needs a slot of; None where the limit does not apply."""
+        """The counter that an exchange needs slots of; None where the limit does not apply."""
         if self.key is None:
-            return self.shared
-        try:
-            value = self.key(exchange)
-        except Exception:
-            _log.failure("The key function of limit {limit} failed", limit=self.name)
-            raise RuleFailed("The configuration of the proxy failed for this request.") from None
+            return self._counter(exchange, None)
+        value = self._found("key", self.key, exchange)
         if value is None:
             value = self.default
         if value is None:
             return None
         if self.match is None:
-            return Counter.of(self.name, self.max_concurrent, value)
-        return self.shared if self.match.matches(value) else None
+            return self._counter(exchange, value)
+        return self._counter(exchange, None) if self.match.matches(value) else None
+
+    def _counter(self, exchange: Exchange, value: bytes | None) -> Counter:
+        # Heavier than the limit is as heavy as the limit: so lanes, which weights keep apart, do not get many.
+        weight = min(self._found("weight", self.weight, exchange), max(1, self.max_concurrent))
+        return Counter.of(self.name, self.max_concurrent, value, weight, self.max_waiting)
+
+    def _found(self, what: str, find: Callable[[Exchange], T], exchange: Exchange) -> T:
+        """What may come from a function of the user's."""
+        try:
+            return find(exchange)
+        except Exception:
+            _log.failure("The {what} function of limit {limit} failed", what=what, limit=self.name)
+            raise RuleFailed("The configuration of the proxy failed for this request.") from None
 
 
 def compile_limit(limit: Limit) -> CompiledLimit:
     """
     Compile one limit.
 
-    @raise ValueError: its key or its match cannot be read.
+    @raise ValueError: its key, its match or its weight cannot be read.
     """
     if limit.key is None and (limit.match is not None or limit.default is not None):
         raise ValueError("match and default say nothing without a key; add a key, or leave them out")
@@ -110,7 +126,8 @@ def compile_limit(limit: Limit) -> CompiledLimit:
         key=None if limit.key is None else compile_key(limit.key),
         match=None if limit.match is None else compile_match(limit.match, ignore_case=limit.key == "host"),
         default=None if limit.default is None else encoded(limit.default),
-        shared=Counter.of(limit.name, limit.max_concurrent),
+        weight=compile_weight(limit.weight),
+        max_waiting=limit.max_waiting,
     )
 
 
@@ -133,6 +150,30 @@ def compile_key(key: str) -> Key:
     close = get_close_matches(kind.lower(), _FORMS, 1)
     mend = f"did you mean {_FORMS[close[0]]}?" if close else f"write one of {', '.join(_FORMS.values())}"
     raise ValueError(f'unknown key "{kind}"; {mend}')
+
+
+def compile_weight(weight: int | str) -> Weight:
+    """
+    Compile a limit's weight to what finds it for an exchange.
+
+    @raise ValueError: it is no weight, or its function cannot be imported; the message is one line, with the mend.
+    """
+    if isinstance(weight, int):
+        return lambda exchange: weight
+    kind, _, name = weight.partition(":")
+    if kind != "python":
+        raise ValueError(f"not a weight; write a whole number from 1, without quotes, or {_FORMS['python']}")
+    function = _imported(name)
+
+    def find(exchange: Exchange) -> int:
+        found = function(exchange)
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise TypeError(f"{name} returned {type(found).__name__}, not int")
+        if found < 1:
+            raise ValueError(f"{name} returned {found}, not 1 or more")
+        return found
+
+    return find
 
 
 def _header(name: str) -> Key:

@@ -53,6 +53,7 @@ class ProxyResource(Resource):
         self._limits = Limits(config)
         self._default_backend = default_backend(config)
         self._timeout = config.queue.timeout
+        self._reclaim_delays = {name: backend.reclaim_delay for name, backend in config.backend.items()}
         self._server_timing = config.server_timing
         self._under_way = 0
         self._requests: set[Any] = set()
@@ -92,7 +93,7 @@ class ProxyResource(Resource):
                 if exchange.status is not None:
                     client.answer(*answer(exchange.status, None, exchange.header(b"accept")))
                     return
-                ticket = Ticket(self._limits.counters(exchange), exchange.priority, self._timeout)
+                ticket = self._ticket(exchange)
                 forwarder = self._forwarders[exchange.backend]
                 waiting = self._gate.acquire(ticket)
                 client.when_leaving(waiting.cancel)
@@ -126,6 +127,14 @@ class ProxyResource(Resource):
             headers.setRawHeaders(b"host", [host])
         address = request.getClientAddress()
         return Exchange(request.method, target, headers, getattr(address, "host", ""), self._default_backend)
+
+    def _ticket(self, exchange: Exchange) -> Ticket:
+        return Ticket(
+            self._limits.counters(exchange),
+            exchange.priority,
+            self._timeout,
+            self._reclaim_delays[exchange.backend],
+        )
 
     def _backend_finished(self, _: None, admission: IAdmission) -> None:
         admission.release()
