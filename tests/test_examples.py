@@ -213,13 +213,25 @@ class PagesTests(SynchronousTestCase):
         """The other pieces of Python on the gate's page do what the page says."""
         page = (ROOT / "docs" / "gate-alone.md").read_text("utf-8")
         pieces = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1:]
-        tickets, by_hand = (compile(piece, "page", "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT) for piece in pieces)
+        tickets, weights, by_hand = (
+            compile(piece, "page", "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT) for piece in pieces
+        )
         gate = LocalGate(Clock())
         working: Deferred[None] = Deferred()
         ticket = Ticket((Counter("one", 1),))
-        names = {"Counter": Counter, "Ticket": Ticket, "user": "ann", "gate": gate, "ticket": ticket}
+        names = {
+            "Counter": Counter,
+            "Ticket": Ticket,
+            "user": "ann",
+            "gigabytes": 4,
+            "gate": gate,
+            "ticket": ticket,
+        }
         exec(tickets, names)
         self.assertEqual(names["per_user"], Counter("reports=ann", 3))
+        exec(weights, names)
+        self.assertEqual(names["memory"], Counter("memory", 16, weight=4))
+        self.assertEqual(names["per_user"], Counter("reports=ann", 3, max_waiting=20))
         done = Deferred.fromCoroutine(eval(by_hand, {**names, "function": lambda: working}))
         self.assertFalse(gate.idle)
         working.callback(None)

@@ -135,6 +135,68 @@ class LocalGateTests(SynchronousTestCase):
         held.release()
         self.successResultOf(waiting).release()
 
+    def test_full_for_one(self) -> None:
+        """When as many wait for one counter as may, one more gets QueueFull and leaves nothing; others may wait."""
+        alice = Counter.of("user", 1, b"alice", max_waiting=2)
+        bob = Counter.of("user", 1, b"bob", max_waiting=2)
+        held = [self.successResultOf(self.acquire((user, *TWO))) for user in (alice, bob)]
+        waiting = [self.acquire((alice, *TWO)) for _ in range(2)]
+        for counters in ((alice,), (alice, *TWO), (Counter("new", 1), alice)):
+            problem = self.failureResultOf(self.acquire(counters), QueueFull).value
+            self.assertEqual(str(problem), "Too many requests of this kind are waiting already.")
+            self.assertGreaterEqual(problem.retry_after, 1)
+        waiting += [self.acquire((bob, *TWO)) for _ in range(2)]
+        self.failureResultOf(self.acquire((bob,)), QueueFull)
+        for admission in held:
+            admission.release()
+        for deferred in waiting:
+            self.successResultOf(deferred).release()
+
+    def test_full_for_all(self) -> None:
+        """When the whole queue is full, that is what the message says."""
+        self.gate = LocalGate(self.clock, max_waiting=1)
+        held = self.successResultOf(self.acquire())
+        waiting = self.acquire()
+        problem = self.failureResultOf(self.acquire((Counter("one", 1, max_waiting=1),)), QueueFull).value
+        self.assertEqual(str(problem), "Too many requests are waiting already.")
+        held.release()
+        self.successResultOf(waiting).release()
+
+    def test_heavy_among_light(self) -> None:
+        """Light tickets do not pass a heavy one for ever, nor does it keep them waiting after its turn."""
+        light, heavy = (Counter("c", 3),), (Counter("c", 3, weight=3),)
+        held = [self.successResultOf(self.acquire(light)) for _ in range(3)]
+        waiting = self.acquire(heavy)
+        crowd = []
+        for admission in held:
+            self.assertNoResult(waiting)
+            crowd.append(self.acquire(light))
+            admission.release()
+        self.assertEqual([deferred.called for deferred in crowd], [False] * 3)
+        self.successResultOf(waiting).release()
+        for deferred in crowd:
+            self.successResultOf(deferred).release()
+
+    def test_heavy_leaves(self) -> None:
+        """When a heavy ticket's time is over, those go at once from whom slots were kept."""
+        held = self.successResultOf(self.acquire((Counter("c", 3),)))
+        heavy = self.acquire((Counter("c", 3, weight=3),), timeout=5)
+        light = self.acquire((Counter("c", 3),))
+        self.clock.advance(5)
+        self.failureResultOf(heavy, QueueTimeout)
+        self.successResultOf(light).release()
+        held.release()
+
+    def test_heavy_leaves_at_the_end(self) -> None:
+        """But not when all are sent away, because the gate closes."""
+        held = self.successResultOf(self.acquire((Counter("c", 3),)))
+        waiting = [self.acquire((Counter("c", 3, weight=weight),)) for weight in (3, 1, 1)]
+        self.gate.close()
+        for deferred in waiting:
+            self.failureResultOf(deferred, GateUnavailable)
+        self.assertEqual(self.admitted, [""])
+        held.release()
+
     def test_release_twice(self) -> None:
         """A second release is logged as a mistake, and frees nothing."""
         first = self.successResultOf(self.acquire())
@@ -181,11 +243,24 @@ class LocalGateTests(SynchronousTestCase):
 
     def test_limit_of_none(self) -> None:
         """A limit of 0 lets nobody through until it is raised."""
-        waiting = self.acquire((Counter("one", 0),))
-        self.assertNoResult(waiting)
-        newcomer = self.acquire()
-        self.successResultOf(waiting).release()
-        self.successResultOf(newcomer).release()
+        waiting = [self.acquire((Counter("one", 0),)) for _ in range(3)]
+        self.assertEqual([deferred.called for deferred in waiting], [False] * 3)
+        newcomer = self.acquire((Counter("one", 3),))
+        self.assertNoResult(newcomer)
+        for deferred in [*waiting, newcomer]:
+            self.successResultOf(deferred).release()
+
+    def test_limit_raised_while_full(self) -> None:
+        """Even if the queue is full, and the ticket that brings the higher limit is refused for another's sake."""
+        self.gate = LocalGate(self.clock, max_waiting=3)
+        waiting = [self.acquire((Counter("one", 0),)) for _ in range(2)]
+        other = self.acquire((Counter("two", 0, max_waiting=1),))
+        newcomer = self.acquire((Counter("one", 1), Counter("two", 0, max_waiting=1)))
+        self.failureResultOf(newcomer, QueueFull)
+        for deferred in waiting:
+            self.successResultOf(deferred).release()
+        other.cancel()
+        self.failureResultOf(other)
 
     def test_close(self) -> None:
         """After close, those who wait and those who come get GateUnavailable; slots are still released."""
