@@ -205,6 +205,14 @@ class LanesTests(SynchronousTestCase):
         self.assertEqual(self.acquire("a", Counter("c", 1)), "")
         self.assertEqual(self.release("x"), "")
 
+    def test_same_order(self) -> None:
+        """With aging, a later and better one may have the same order; none is lost, in a lane or beside."""
+        c, d = Counter("c", 1), Counter("d", 1)
+        self.acquire("a", c)
+        for ticket, counters in (("b", [c]), ("e", [c]), ("f", [c, d]), ("g", [c, d])):
+            self.assertEqual(self.acquire(ticket, *counters, order=7), "")
+        self.assertEqual([self.release(ticket) for ticket in "abef"], ["b", "e", "f", "g"])
+
     def test_repr(self) -> None:
         """It shows what is taken, and who waits."""
         self.assertEqual(repr(self.lanes), "<Lanes idle, 0 waiting in 0 lanes>")

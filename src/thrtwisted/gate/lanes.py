@@ -49,6 +49,9 @@ from . import Counter
 
 Id = TypeVar("Id", bound=Hashable)
 
+#: Order, then arrival here: with aging, two orders may be the same.
+_Rank: TypeAlias = tuple[int, int]
+
 
 @attrs.define(eq=False)
 class _Counter:
@@ -57,7 +60,7 @@ class _Counter:
 
     @ivar used: slots taken; more than C{slots} after the limit was lowered, or by a ticket heavier than that.
     @ivar waiting: how many tickets wait that need this counter, in lanes parked here or elsewhere.
-    @ivar parked: the lanes parked here, by the order of their heads.
+    @ivar parked: the lanes parked here, by the ranks of their heads.
     """
 
     key: str
@@ -69,14 +72,14 @@ class _Counter:
     def fits(self, weight: int) -> bool:
         return self.used + weight <= self.slots or (not self.used and self.slots > 0)
 
-    def blocks(self, weight: int, order: int) -> bool:
-        return not self.fits(weight) or bool(self.parked and self.best < order)
+    def blocks(self, weight: int, rank: _Rank) -> bool:
+        return not self.fits(weight) or bool(self.parked and self.best < rank)
 
     @property
-    def best(self) -> int:
-        """The order of the best head that is parked here."""
-        order: int = self.parked.peekitem(0)[0]
-        return order
+    def best(self) -> _Rank:
+        """The rank of the best head that is parked here."""
+        rank: _Rank = self.parked.peekitem(0)[0]
+        return rank
 
     @property
     def movable(self) -> bool:
@@ -96,7 +99,7 @@ class _Lane:
     """
     The waiting tickets that need the same.
 
-    @ivar tickets: their ids, by order.
+    @ivar tickets: their ids, by rank.
     @ivar parked_at: the counter that this lane waits for.
     """
 
@@ -105,17 +108,17 @@ class _Lane:
     tickets: SortedDict = attrs.field(factory=SortedDict)
 
     @property
-    def head(self) -> int:
-        order: int = self.tickets.peekitem(0)[0]
-        return order
+    def head(self) -> _Rank:
+        rank: _Rank = self.tickets.peekitem(0)[0]
+        return rank
 
 
 @attrs.define(eq=False)
 class _Place:
-    """A ticket's place: in a lane, at C{order}; or, once admitted, in no lane."""
+    """A ticket's place: in a lane, at its rank; or, once admitted, in no lane."""
 
     needs: _Needs
-    order: int = 0
+    rank: _Rank = (0, 0)
     lane: _Lane | None = None
 
 
@@ -130,6 +133,7 @@ class Lanes(Generic[Id]):
     def __init__(self) -> None:
         self.waiting = 0
         self.released = 0
+        self._number = 0
         self._counters: dict[str, _Counter] = {}
         self._lanes: dict[tuple[tuple[str, int], ...], _Lane] = {}
         self._places: dict[Id, _Place] = {}
@@ -160,7 +164,7 @@ class Lanes(Generic[Id]):
         the limits it came with count from now on. (If they did not, a limit of 0 could not be raised while the queue
         is full.) A ticket that is already here is left where it is.
 
-        @param order: its rank: the lowest goes first. No two tickets have the same.
+        @param order: the lowest goes first; of two that are the same, the earlier.
         @param max_waiting: if so many tickets wait, or as many as one of the counters allows, it may not wait too. None
             for no bound, not even those of the counters.
         @return: who was admitted, in order: this ticket, and before it those that a raised limit let through.
@@ -169,14 +173,16 @@ class Lanes(Generic[Id]):
             return []
         wanted, needs = self._needs(counters)
         admitted = self._settle(_resize(needs, wanted))
-        blocking = _first_blocking(needs, order)
+        self._number += 1
+        rank = (order, self._number)
+        blocking = _first_blocking(needs, rank)
         if blocking is None:
             self._take(ticket, needs)
             admitted.append(ticket)
         elif max_waiting is not None and self._crowded(wanted, max_waiting):
             self._forget_idle(needs)
         else:
-            self._join(ticket, needs, order, blocking)
+            self._join(ticket, needs, rank, blocking)
         return admitted
 
     def hold(self, ticket: Id, counters: Iterable[Counter]) -> list[Id]:
@@ -236,7 +242,7 @@ class Lanes(Generic[Id]):
             counter.used += weight
         self._places[ticket] = _Place(needs)
 
-    def _join(self, ticket: Id, needs: _Needs, order: int, blocking: _Counter) -> None:
+    def _join(self, ticket: Id, needs: _Needs, rank: _Rank, blocking: _Counter) -> None:
         """
         Let a ticket wait in its lane.
 
@@ -247,15 +253,15 @@ class Lanes(Generic[Id]):
         at = blocking
         if lane is None:
             lane = self._lanes[key] = _Lane(needs, at)
-        elif order > lane.head:
+        elif rank > lane.head:
             at = lane.parked_at
         else:
             del lane.parked_at.parked[lane.head]
             # It is not the best there, for then it would not fit, and block each of its own: nobody gains by its going.
-            if any(counter is lane.parked_at and counter.blocks(weight, order) for counter, weight in needs):
+            if any(counter is lane.parked_at and counter.blocks(weight, rank) for counter, weight in needs):
                 at = lane.parked_at
-        lane.tickets[order] = ticket
-        self._places[ticket] = _Place(lane.needs, order, lane)
+        lane.tickets[rank] = ticket
+        self._places[ticket] = _Place(lane.needs, rank, lane)
         self._count_waiting(needs, 1)
         self._park(lane, at)
 
@@ -263,7 +269,7 @@ class Lanes(Generic[Id]):
         """Take a waiting ticket out of its lane; the counter is returned of which another may be the best now."""
         at = lane.parked_at
         del at.parked[lane.head]
-        del lane.tickets[place.order]
+        del lane.tickets[place.rank]
         self._count_waiting(lane.needs, -1)
         self._park(lane, at)
         return [at]
@@ -281,8 +287,8 @@ class Lanes(Generic[Id]):
         admitted: list[Id] = []
         while movable := [counter for counter in freed if counter.movable]:
             counter = min(movable, key=lambda counter: counter.best)
-            order, lane = counter.parked.popitem(0)
-            blocking = _first_blocking(lane.needs, order)
+            rank, lane = counter.parked.popitem(0)
+            blocking = _first_blocking(lane.needs, rank)
             if blocking is None:
                 _, ticket = lane.tickets.popitem(0)
                 self._count_waiting(lane.needs, -1)
@@ -314,9 +320,9 @@ def _resize(needs: _Needs, wanted: list[Counter]) -> list[_Counter]:
     return raised
 
 
-def _first_blocking(needs: _Needs, order: int) -> _Counter | None:
+def _first_blocking(needs: _Needs, rank: _Rank) -> _Counter | None:
     """The first counter, by their keys, that blocks a ticket; None if it can go."""
-    return next((counter for counter, weight in needs if counter.blocks(weight, order)), None)
+    return next((counter for counter, weight in needs if counter.blocks(weight, rank)), None)
 
 
 def _lane_key(needs: _Needs) -> tuple[tuple[str, int], ...]:

@@ -27,7 +27,7 @@ class Order:
 
     def next(self, priority: int, now: float) -> int:
         """
-        The rank of a ticket that arrives now; the lowest goes first, and no two are the same.
+        The rank of a ticket that arrives now; the lowest goes first. Without aging no two are the same.
 
         @param now: seconds, from a clock that does not go backwards by much.
         """
