@@ -1,117 +1,167 @@
-"""Where Redis may be."""
+"""Where Redis may be: the kinds of URLs, users and their rights, and TLS."""
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
+from pathlib import Path
 
-from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until, unused_port
+from tests.integration.harness import until
+from tests.integration.servers import ONE, Server, ServerCase, system_redis
 
-CONFIG = """
-[backend.app]
-url = "{url}"
-
-[[limit]]
-name = "one"
-key = "header:One"
-max_concurrent = 1
-"""
-
-ONE = {"One": "a"}
+ROOT = Path(__file__).parents[2]
 
 
-class PlaceCase(IntegrationCase):
-    """A proxy before an application, with a Redis of its own."""
-
-    outage = "closed"
-
-    async def proxied(self) -> tuple[Backend, Running]:
-        """The proxy has Redis where C{self.redis} says."""
-        backend = await self.lean()
-        return backend, await self.proxy(CONFIG.format(url=backend.url))
-
-    async def regulated(self, backend: Backend, proxy: Running) -> None:
-        """Of two requests for one slot, one waits for the other."""
-        first = self.ask(proxy, "/hold/first", ONE)
-        await backend.begun("first")
-        second = self.ask(proxy, "/work/second?seconds=0", ONE)
-        await until(lambda: self.waiting() == 1)
-        await self.let(backend, "first")
-        self.assertEqual([(await client.answer).status for client in (first, second)], [200, 200])
-        self.assertEqual(most_at_once(backend.work()), 1)
-
-    async def closed(self, proxy: Running, name: str) -> None:
-        """Without Redis, requests under a limit are sent away, and all others pass."""
-        answer = await self.ask(proxy, f"/work/{name}-limited?seconds=0", ONE).answer
-        self.assertEqual((answer.status, answer.complete), (503, True))
-        self.assertGreaterEqual(int(answer.headers["Retry-After"]), 1)
-        self.assertIn("error=proxy_internal_error", answer.headers["Proxy-Status"])
-        answer = await self.ask(proxy, f"/work/{name}-unlimited?seconds=0").answer
-        self.assertEqual(answer.status, 200)
-
-
-class PlaceTests(PlaceCase):
-    """The kinds of URLs."""
+class PlaceTests(ServerCase):
+    """One server, on TCP or a socket, with or without users and databases."""
 
     PASSWORD = "p@ss:w/rd?"
     ENCODED = "p%40ss%3Aw%2Frd%3F"
 
-    async def secured(self, program: str = "") -> int:
-        """A server on TCP that lets in one user, who may see what is the proxy's; its port."""
-        port = unused_port()
+    async def secret(self, *options: str, program: str = "") -> Server:
+        """A server that lets in one user, who may see what is the proxy's."""
         rights = (f"~{{{self.namespace}}}*", f"&{{{self.namespace}}}*", "+@all", "-@admin", "-@dangerous")
-        await self.server(
-            *("--bind", "127.0.0.1", "--port", str(port), "--user", "default", "off"),
+        self.main = await self.started(
             *("--user", "proxy", "on", f">{self.PASSWORD}", *rights),
+            *("--user", "admin", "on", ">admin", "~*", "&*", "+@all"),
+            *("--user", "default", "off", *options),
             program=program,
+            username="admin",
+            password="admin",
         )
-        return port
+        return self.main
 
-    async def test_user(self) -> None:
-        """C{redis://} has a user, a password and a database, to which the proxy keeps; it tells nobody."""
-        port = await self.secured()
-        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}/3"
+    async def check_database(self, database: int) -> None:
+        """The proxy's keys are in one database alone."""
         backend, proxy = await self.proxied()
+        self.main.login["db"] = database
         await self.regulated(backend, proxy)
         self.assertNotEqual(self.keys(), [])
-        self.redis = self.redis.replace("/3", "/0")
+        self.main.login["db"] = 0
         self.assertEqual(self.keys(), [])
         said = proxy.child.output + proxy.child.errors
         self.assertNotIn(self.PASSWORD.encode(), said)
         self.assertNotIn(self.ENCODED.encode(), said)
 
+    async def test_user(self) -> None:
+        """C{redis://} has a user, a password and a database, to which the proxy keeps; it tells nobody."""
+        server = await self.secret()
+        self.redis = f"redis://proxy:{self.ENCODED}@{server.place}/3"
+        await self.check_database(3)
+
+    async def test_unix(self) -> None:
+        """C{unix://} has them too."""
+        path = os.path.join(self._of("others"), "redis.sock")
+        await self.secret("--unixsocket", path)
+        self.redis = f"unix://proxy:{self.ENCODED}@{path}?db=2"
+        await self.check_database(2)
+
     async def test_older_redis(self) -> None:
         """A Redis server of the system serves as well."""
-        program = shutil.which("redis-server")
-        if program is None:
-            self.skipTest("there is no redis-server")
-        port = await self.secured(program)
-        self.redis = f"redis://proxy:{self.ENCODED}@127.0.0.1:{port}"
+        server = await self.secret(program=system_redis())
+        self.redis = f"redis://proxy:{self.ENCODED}@{server.place}"
         await self.regulated(*await self.proxied())
-
-    async def test_wrong_password(self) -> None:
-        """A password that Redis refuses is no reason not to start: it is said, without the password."""
-        port = await self.secured()
-        self.redis = f"redis://proxy:mistaken@127.0.0.1:{port}"
-        _, proxy = await self.proxied()
-        await proxy.child.said(b"is not usable: the user or the password is wrong; correct redis.url")
-        await self.closed(proxy, "refused")
-        self.assertNotIn(b"mistaken", proxy.child.output)
 
     async def test_password_alone(self) -> None:
         """C{redis://} may have a password without a user."""
-        port = unused_port()
-        await self.server(
-            *("--bind", "127.0.0.1", "--port", str(port), "--requirepass", self.PASSWORD),
-        )
-        self.redis = f"redis://:{self.ENCODED}@127.0.0.1:{port}"
+        self.main = await self.started("--requirepass", self.PASSWORD, password=self.PASSWORD)
+        self.redis = f"redis://:{self.ENCODED}@{self.main.place}"
         await self.regulated(*await self.proxied())
 
-    async def test_unix(self) -> None:
-        """C{unix://} may have a database."""
-        await self.server()
-        self.redis += "?db=2"
+    async def test_host_name(self) -> None:
+        """A host may have a name."""
+        self.main = await self.started()
+        self.redis = f"redis://localhost:{self.main.port}"
+        await self.regulated(*await self.proxied())
+
+
+def documented_rights() -> list[str]:
+    """The rule in docs/redis.md."""
+    text = (ROOT / "docs" / "redis.md").read_text("utf-8")
+    [rule] = re.findall(r"^ACL SETUSER thr on >PASSWORD (.*?)\n```", text, re.DOTALL | re.MULTILINE)
+    return str(rule.replace("\\\n", " ")).split()
+
+
+class RightsTests(ServerCase):
+    """What a user has to be allowed."""
+
+    async def check_rights(self, program: str = "") -> None:
+        """The rule is enough for all that a gate does."""
+        self.main = await self.started(program=program)
+        rights = [right.replace("{thr}", f"{{{self.namespace}}}") for right in documented_rights()]
+        self.main.do("ACL", "SETUSER", "thr", "on", ">pass", *rights)
+        self.redis = f"redis://thr:pass@{self.main.place}/1"
+        self.main.login["db"] = 1
         backend, proxy = await self.proxied()
-        await self.regulated(backend, proxy)
-        self.assertNotEqual(self.keys(), [])
-        self.redis = self.redis.replace("db=2", "db=0")
-        self.assertEqual(self.keys(), [])
+        _, other = await self.proxied(backend)
+        await self.regulated(backend, proxy, "a-")
+        # One that leaves; one that waits in another process; a server that forgets its scripts.
+        first = self.ask(proxy, "/hold/b-first", ONE)
+        await backend.begun("b-first")
+        leaving = self.ask(other, "/work/b-leaving?seconds=0", ONE)
+        waiting = self.ask(other, "/work/b-waiting?seconds=0", ONE)
+        await until(lambda: self.waiting() == 2)
+        leaving.leave()
+        await until(lambda: self.waiting() == 1)
+        self.main.do("SCRIPT", "FLUSH")
+        await self.let(backend, "b-first")
+        self.assertEqual([(await client.answer).status for client in (first, waiting)], [200, 200])
+        # A process that dies while it holds the slot, and a server that forgets everything.
+        self.ask(other, "/hold/c-held", ONE)
+        await backend.begun("c-held")
+        later = self.ask(proxy, "/work/c-later?seconds=0", ONE)
+        await until(lambda: self.waiting() == 1)
+        await other.signal("KILL")
+        self.assertEqual((await later.answer).status, 200)
+        self.main.do("FLUSHALL")
+        self.assertEqual((await self.ask(proxy, "/work/d?seconds=0", ONE).answer).status, 200)
+        self.assertEqual(self.main.do("ACL", "LOG"), [])
+        self.assertEqual(len(self.lines(proxy)), 1, self.lines(proxy))
+
+    async def test_valkey(self) -> None:
+        """In Valkey."""
+        await self.check_rights()
+
+    async def test_redis(self) -> None:
+        """In the system's Redis."""
+        await self.check_rights(system_redis())
+
+    def test_nothing_else(self) -> None:
+        """The rule names what the script calls, and what the link sends, and nothing else."""
+        script = (ROOT / "src" / "thrtwisted" / "gate" / "gate.lua").read_text("utf-8")
+        called = re.findall(r"redis\.p?call\(\s*'(\w+)'", script)
+        self.assertEqual(len(called), len(re.findall(r"redis\.p?call\(", script)))
+        named = {right[1:].upper() for right in documented_rights() if right.startswith("+")}
+        self.assertEqual(named, {*called, "EVALSHA", "EVAL", "SUBSCRIBE", "SELECT", "CLUSTER|SLOTS"})
+
+
+class TLSTests(ServerCase):
+    """C{rediss://}"""
+
+    async def test_verified(self) -> None:
+        """A certificate that an authority in the file has signed, for the host's name or its address."""
+        self.main = await self.secured(self.authority(), names=("localhost", "127.0.0.1"))
+        self.main.login["db"] = 1
+        backend = await self.lean()
+        for host in ("localhost", "127.0.0.1"):
+            self.redis = f"rediss://{host}:{self.main.port}/1"
+            await self.regulated(*await self.proxied(backend), f"{host}-")
+
+    async def test_user(self) -> None:
+        """Users are the same with TLS."""
+        self.main = await self.secured(self.authority(), "--requirepass", "s3cret", names=("localhost",))
+        self.main.login["password"] = "s3cret"
+        self.redis = f"rediss://:s3cret@localhost:{self.main.port}"
+        await self.regulated(*await self.proxied())
+
+    async def test_our_certificate(self) -> None:
+        """A server that wants to see a certificate of ours."""
+        authority = self.authority()
+        certificate, key, both = authority.identify().save(self._place, "ours")
+        self.main = await self.secured(authority, "--tls-auth-clients", "yes", names=("localhost",))
+        self.main.login |= {"ssl_certfile": certificate, "ssl_keyfile": key}
+        self.redis = f"rediss://localhost:{self.main.port}"
+        backend, proxy = await self.proxied()
+        await proxy.child.said(b"is not usable: it wants a certificate from us; name one")
+        self.options += f'certificate = "{both}"\n'
+        await self.regulated(*await self.proxied(backend))
