@@ -377,8 +377,8 @@ class RedisGate:
     def _overshot(self, count: int) -> None:
         self.figures.overshoot += count
         self._log.warn(
-            "{count} requests of this process are over a limit: they were admitted while Redis was gone, or it had lost "
-            "its memory, or this process was taken for dead",
+            "Over a limit: {count} of this process's requests. They were admitted while Redis was gone, or it has lost its "
+            "memory, or this process was taken for dead",
             count=count,
         )
 
