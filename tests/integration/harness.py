@@ -191,6 +191,14 @@ class Running:
         self.process.signalProcess(name)
         return self.child.ended
 
+    def freeze(self) -> None:
+        """Let it do nothing at all, while its connections stay open."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def memory(self, field: str) -> int:
         """C{VmRSS} or C{VmHWM}, in bytes (proc(5))."""
         with open(f"/proc/{self.pid}/status") as status:
@@ -339,6 +347,8 @@ class IntegrationCase(TestCase):
             client.leave()
         await gatherResults([client.answer for client in self._clients], consumeErrors=True)
         proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
+        for proxy in proxies:
+            proxy.thaw()
         stopped = [await proxy.signal("TERM") for proxy in proxies]
         for line in self._lines:
             await line.stop()

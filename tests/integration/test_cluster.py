@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from twisted.internet.defer import gatherResults
 
-from tests.integration.harness import (
-    LEASE,
-    Backend,
-    Client,
-    IntegrationCase,
-    Running,
-    busy,
-    most_at_once,
-    until,
-)
+from tests.integration.harness import Backend, IntegrationCase, Running, busy, most_at_once, until
 
 CONFIG = """
 [backend.app]
@@ -72,29 +61,3 @@ class ClusterTests(IntegrationCase):
         patient = [f"waiting-{number}" for number in range(12)]
         self.assertEqual(backend.names(), ["working", "urgent", *patient])
         self.assertEqual(most_at_once(backend.work()), 1)
-
-    async def test_killed(self) -> None:
-        """What a killed process held and waited for is free for the other within its lease and a second."""
-        backend, doomed, other = await self.cluster(2)
-        lost = await self.filled(backend, doomed, ["lost-1", "lost-2"], ["lost-3", "lost-4"])
-        kept = [self.ask(other, f"/work/kept-{number}?seconds=0") for number in range(2)]
-        await until(lambda: self.waiting() == 4)
-        killed = time.monotonic()
-        await doomed.signal("KILL")
-        answers = await gatherResults([client.answer for client in kept])
-        self.assertEqual([answer.status for answer in answers], [200, 200])
-        began = {work.name: work.begin - killed for work in backend.work()}
-        self.assertLess(max(began["kept-0"], began["kept-1"]), LEASE + 1.0)
-        self.assertEqual(sorted(began), ["kept-0", "kept-1", "lost-1", "lost-2"])
-        for client in lost:
-            self.assertEqual((await client.answer).status, 0)
-
-    async def filled(
-        self, backend: Backend, proxy: Running, working: list[str], waiting: list[str]
-    ) -> list[Client]:
-        """All slots are taken by requests of a process, and more of its requests wait."""
-        clients = [self.ask(proxy, f"/hold/{name}") for name in working]
-        await gatherResults([backend.begun(name) for name in working])
-        clients += [self.ask(proxy, f"/hold/{name}") for name in waiting]
-        await until(lambda: self.waiting() == len(waiting))
-        return clients
