@@ -1,6 +1,6 @@
 """
-Real Redis servers of a test's own, on TCP: Valkey, or the system's Redis, which has TLS; with replicas and sentinels, or
-in a cluster.
+Real Redis servers of a test's own, on TCP: Valkey, or the system's Redis, which has TLS; with replicas and sentinels,
+or in a cluster.
 """
 
 from __future__ import annotations
@@ -104,10 +104,15 @@ class Server(Running):
         """CONFIG SET."""
         self.do("CONFIG", "SET", name, str(value))
 
-    def connections(self) -> int:
-        """How many it has accepted, those of this test's clients included."""
+    async def met(self, times: int) -> None:
+        """Wait until somebody else has connected so many times."""
         with self.client() as client:
-            return int(client.info("stats")["total_connections_received"])
+
+            def connections() -> int:
+                return int(client.info("stats")["total_connections_received"])
+
+            before = connections()
+            await until(lambda: connections() >= before + times)
 
 
 class ServerCase(IntegrationCase):
@@ -244,8 +249,7 @@ class ServerCase(IntegrationCase):
             program=system_redis(),
             port=port,
             ssl=True,
-            ssl_ca_certs=ca,
-            ssl_check_hostname=False,
+            ssl_cert_reqs="none",
         )
 
     # Proxies
