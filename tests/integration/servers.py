@@ -170,11 +170,15 @@ class ServerCase(IntegrationCase):
         await until(synchronous)
         return replica
 
-    async def sentinel(self, master: Server, *lines: str) -> Server:
-        """A sentinel that looks after a service with the name of main."""
+    async def sentinel(self, master: Server, *lines: str, port: int = 0) -> Server:
+        """
+        A sentinel that looks after a service with the name of main, and has found it well.
+
+        @param lines: more of its configuration.
+        """
         directory = os.path.join(self._of("others"), f"sentinel-{len(self._others)}")
         os.mkdir(directory)
-        port = unused_port()
+        port = port or unused_port()
         path = os.path.join(directory, "sentinel.conf")
         with open(path, "w") as file:
             file.write(
@@ -239,18 +243,30 @@ class ServerCase(IntegrationCase):
 
     async def secured(self, authority: Authority, *options: str, names: tuple[str, ...]) -> Server:
         """A server that speaks nothing but TLS, under these names; it is asked for certificates as the options say."""
-        certificate, key, _ = authority.identify(*names).save(self._place, f"server-{len(self._others)}")
-        ca, _, _ = authority.identity.save(self._place, "ca")
         port = unused_port()
+        settings = self.tls_settings(authority, port, names)
         return await self.started(
-            *("--port", "0", "--tls-port", str(port), "--tls-replication", "yes"),
-            *("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca),
-            *("--tls-auth-clients", "no", *options),
+            *(word for name, value in settings.items() for word in (f"--{name}", value)),
+            *options,
             program=system_redis(),
             port=port,
             ssl=True,
             ssl_cert_reqs="none",
         )
+
+    def tls_settings(self, authority: Authority, port: int, names: tuple[str, ...]) -> dict[str, str]:
+        """What a server, or a sentinel, has to be told to speak nothing but TLS."""
+        certificate, key, _ = authority.identify(*names).save(self._place, f"server-{len(self._others)}")
+        ca, _, _ = authority.identity.save(self._place, "ca")
+        return {
+            "port": "0",
+            "tls-port": str(port),
+            "tls-replication": "yes",
+            "tls-auth-clients": "no",
+            "tls-cert-file": certificate,
+            "tls-key-file": key,
+            "tls-ca-cert-file": ca,
+        }
 
     # Proxies
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import permutations
 
 import txredisapi
 from OpenSSL import SSL
@@ -204,12 +205,13 @@ class TroubleTests(SynchronousTestCase):
         """Of several servers each is named, always in the same order; the mend is for what does not pass by itself."""
         here, there = RedisAddress("tcp", host="a"), RedisAddress("tcp", host="b", password="s3cret")
         refused, wrong = error.ConnectionRefusedError(), txredisapi.ResponseError("WRONGPASS")
-        for problems in ([(here, refused), (there, wrong)], [(there, wrong), (here, refused)]):
-            trouble = trouble_of(NobodyAnswers("nobody answers", problems))
+        elsewhere, unknown = RedisAddress("tcp", host="c"), UnknownService("main")
+        for problems in permutations([(here, refused), (there, wrong), (elsewhere, unknown)]):
+            trouble = trouble_of(NobodyAnswers("nobody answers", list(problems)))
             self.assertEqual(
                 trouble.line,
-                "nobody answers (a:6379: nobody listens there, b:6379: the user or the password is wrong); "
-                "correct redis.url, or the user on the server",
+                "nobody answers (a:6379: nobody listens there, b:6379: the user or the password is wrong, "
+                "c:6379: it knows no service main); correct redis.url, or the user on the server",
             )
             self.assertFalse(trouble.passes)
         trouble = trouble_of(NobodyAnswers("nobody answers", [(here, refused)]))

@@ -321,12 +321,15 @@ def _tls(problem: SSL.Error) -> Trouble:
 
 
 def _nobody(problem: NobodyAnswers) -> Trouble:
-    """What is wrong with each; the mend of what will not pass, if there is such a thing."""
-    troubles = [(address, trouble_of(each)) for address, each in problem.problems]
-    each = ", ".join(f"{address.place}: {trouble.what}" for address, trouble in sorted(troubles, key=str))
-    lasting = [trouble for _, trouble in troubles if not trouble.passes]
-    mend = (lasting or [trouble for _, trouble in troubles])[0].mend
-    return Trouble(f"{problem} ({each})", mend, passes=not lasting)
+    """
+    What is wrong with each, always in one order, whoever was asked first; the mend of what will not pass, if there is
+    such a thing.
+    """
+    troubles = {address.place: trouble_of(each) for address, each in problem.problems}
+    places = sorted(troubles)
+    lasting = [place for place in places if not troubles[place].passes]
+    each = ", ".join(f"{place}: {troubles[place].what}" for place in places)
+    return Trouble(f"{problem} ({each})", troubles[(lasting or places)[0]].mend, passes=not lasting)
 
 
 def _shown(text: object) -> str:
