@@ -538,26 +538,30 @@ class IntegrationCase(TestCase):
         self._lines.append(line)
         return line, url
 
+    def database(self) -> Any:
+        """A blocking client of Redis, a context manager."""
+        return Valkey.from_url(self.redis)
+
     def waiting(self) -> int:
         """How many tickets wait, as Redis has it."""
-        with Valkey.from_url(self.redis) as redis:
+        with self.database() as redis:
             return int(redis.hget(f"{{{self.namespace}}}:gate", "waiting") or 0)
 
     def admitted(self) -> int:
         """How many slots are taken, as Redis has it."""
-        with Valkey.from_url(self.redis) as redis:
+        with self.database() as redis:
             return sum(map(int, redis.hvals(f"{{{self.namespace}}}:used")))
 
     async def idle(self) -> None:
         """Nobody waits, and no slot is taken: then nothing is left in Redis but who is there."""
         own = f"{{{self.namespace}}}".encode()
         await until(lambda: set(self.keys()) <= {own + b":owners", own + b":gate"})
-        with Valkey.from_url(self.redis) as redis:
+        with self.database() as redis:
             gate = redis.hgetall(own + b":gate")
         counts = {name: int(count) for name, count in gate.items() if name.startswith((b"waiting", b"held"))}
         self.assertEqual([count for count in counts.values() if count], [])
 
     def keys(self) -> list[bytes]:
         """What this test has in Redis."""
-        with Valkey.from_url(self.redis) as redis:
+        with self.database() as redis:
             return list(redis.scan_iter(match=f"{{{self.namespace}}}*"))

@@ -309,8 +309,10 @@ class RedisGate:
                 comparable = checking and not self._places.has_news
                 if checking and self._unheard is None:
                     self._unheard = sent
-                reply = yield self._ask(batch)
-                self._read(self._places.read(reply), sent, comparable)
+                reply = self._places.read((yield self._ask(batch)))
+                if reply is None:  # nothing was done: the echo, too, is asked for again
+                    self._checking |= checking
+                self._read(reply, sent, comparable)
             except Exception as problem:
                 self._disconnected()
                 if isinstance(problem, RedisGone):

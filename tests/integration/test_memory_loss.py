@@ -1,0 +1,218 @@
+"""A Redis that forgets: restarted, flushed, or replaced by a replica that lacks the last writes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from twisted.internet import reactor
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import deferLater
+from valkey import Valkey
+
+from tests.integration.harness import (
+    LEASE,
+    Backend,
+    IntegrationCase,
+    Running,
+    Work,
+    most_at_once,
+    most_begun,
+    until,
+)
+from tests.integration.servers import ServerCase
+
+CONFIG = """
+[backend.app]
+url = "{url}"
+
+[[limit]]
+name = "all"
+max_concurrent = {slots}
+"""
+
+HEARTBEAT = LEASE / 4
+
+#: Lines in the log of a process that has lost Redis once: that it is not usable, and why, if that changes; that it does
+#: not answer, and what happens meanwhile; that it is connected, and answers again; how many are over a limit.
+LINES = 7
+
+
+async def pause(seconds: float) -> None:
+    """Let things happen."""
+    await deferLater(reactor, seconds)
+
+
+class Forgetting(IntegrationCase):
+    """Several proxies before one backend, with a Redis of the test's own."""
+
+    timeout = 120
+    slots = 4
+
+    async def cluster(self, count: int) -> tuple[Backend, list[Running]]:
+        """A backend and the proxies before it."""
+        backend = await self.lean()
+        config = CONFIG.format(url=backend.url, slots=self.slots)
+        proxies = [await self.proxy(config) for _ in range(count)]
+        for proxy in proxies:
+            await proxy.child.said(b"is connected")
+        return backend, proxies
+
+    def check(self, answers: dict[str, int], work: list[Work], most: int, exact_since: float) -> None:
+        """
+        No request failed; all were forwarded once.
+
+        @param most: how many may have been in the backend together.
+        @param exact_since: from when on none may be over the limit, and no slot remain unused.
+        """
+        self.assertEqual(answers, {"200": len(work)})
+        self.assertLessEqual(most_at_once(work), most)
+        self.assertEqual(most_begun(work, exact_since), self.slots)
+
+    def check_log(self, proxies: list[Running]) -> None:
+        """What happened is told in a handful of lines."""
+        for proxy in proxies:
+            self.assertLessEqual(len(proxy.said[1:]), LINES, proxy.said)
+
+
+class RestartTests(Forgetting):
+    """The server is killed, and started again at once: empty."""
+
+    async def test_local(self) -> None:
+        """Nobody notices, though each process may have had one request too many until Redis was back."""
+        server = await self.server()
+        backend, proxies = await self.cluster(3)
+        clients = self.looping(24, "/work/{}?seconds=0.05", *proxies)
+        await until(lambda: self.waiting() >= 10)
+        await server.signal("KILL")
+        await self.server()
+        back = time.monotonic()
+        await pause(4 * HEARTBEAT)
+        answers, most = await clients.end(), self.slots + len(proxies) - 1
+        self.check(answers, backend.work(), most, back + 2 * HEARTBEAT)
+        self.check_log(proxies)
+        await self.idle()
+
+    async def test_many_times(self) -> None:
+        """Time and again, for as long as it takes until Redis counts as gone, or not quite."""
+        server = await self.server()
+        backend, proxies = await self.cluster(2)
+        clients = self.looping(20, "/work/{}?seconds=0.02", *proxies)
+        for seconds in (0.0, 0.1, 0.2, 0.3, 0.5):
+            await until(lambda: self.waiting() >= 10)
+            await server.signal("KILL")
+            await pause(seconds)
+            server = await self.server()
+        back = time.monotonic()
+        await pause(4 * HEARTBEAT)
+        answers, most = await clients.end(), self.slots + len(proxies) - 1
+        self.check(answers, backend.work(), most, back + 2 * HEARTBEAT)
+        await self.idle()
+
+
+class ClosedTests(Forgetting):
+    """The same where nobody is admitted without Redis."""
+
+    outage = "closed"
+
+    async def test_restarted(self) -> None:
+        """Those who wait keep their places, and never is one too many in the backend."""
+        server = await self.server()
+        backend, proxies = await self.cluster(3)
+        held = [self.ask(proxies[number % 3], f"/hold/{number}") for number in range(self.slots)]
+        for number in range(self.slots):
+            await backend.begun(f"{number}")
+        crowd = ensureDeferred(self.crowd(60, "/work/waiting-{}?seconds=0.02", *proxies))
+        await until(lambda: self.waiting() == 60)
+        await server.signal("KILL")
+        await self.let(backend, "0")
+        await self.server()
+        for number in range(1, self.slots):
+            await until(lambda: self.admitted() == self.slots)
+            await self.let(backend, f"{number}")
+        self.assertEqual([(await client.answer).status for client in held], [200] * self.slots)
+        self.assertEqual(await crowd, {"200": 60})
+        self.assertEqual(most_at_once(backend.work()), self.slots)
+        self.check_log(proxies)
+        await self.idle()
+
+
+class FlushTests(Forgetting):
+    """C{FLUSHALL}, while all are connected."""
+
+    async def test_flushed(self) -> None:
+        """Nothing is admitted until all have announced: never is one too many in the backend, and nobody fails."""
+        await self.server()
+        backend, proxies = await self.cluster(3)
+        clients = self.looping(24, "/work/{}?seconds=0.02", *proxies)
+        with Valkey.from_url(self.redis) as redis:
+            for number in range(6):
+                await until(lambda: self.waiting() >= 10)
+                redis.flushall()
+                if number % 2:
+                    redis.script_flush()
+                await pause(HEARTBEAT / 2)
+        self.check(await clients.end(), backend.work(), self.slots, time.monotonic() - 3600)
+        for proxy in proxies:
+            self.assertEqual(proxy.said[1:], [])
+        await self.idle()
+
+
+class NoGraceTests(Forgetting):
+    """When there is nobody to wait for. With this lease, grace would last for more than a minute."""
+
+    slots = 1
+    settings: ClassVar = {"lease": 300.0}
+
+    async def test_first_start(self) -> None:
+        """The first requests of the first processes do not wait, nor after a restart those of one that is alone."""
+        server = await self.server()
+        backend, [proxy] = await self.cluster(1)
+        answer = await self.ask(proxy, "/work/first?seconds=0").answer
+        self.assertEqual(answer.status, 200)
+        clients = [self.ask(proxy, "/hold/working")]
+        await backend.begun("working")
+        clients.append(self.ask(proxy, "/work/waiting?seconds=0"))
+        await until(lambda: self.waiting() == 1)
+        await server.signal("KILL")
+        await self.server()
+        await until(lambda: self.waiting() == 1)
+        await self.let(backend, "working")
+        self.assertEqual([(await client.answer).status for client in clients], [200, 200])
+        other = await self.proxy(CONFIG.format(url=backend.url, slots=1))
+        self.assertEqual((await self.ask(other, "/work/other?seconds=0").answer).status, 200)
+        self.assertEqual(backend.names(), ["first", "working", "waiting", "other"])
+        self.assertEqual(most_at_once(backend.work()), 1)
+
+
+class FailoverTests(Forgetting, ServerCase):
+    """A sentinel makes a replica the master."""
+
+    def database(self) -> Any:
+        """See L{IntegrationCase}."""
+        return self.main.client()
+
+    async def test_last_writes(self) -> None:
+        """It lacks what happened last: nobody notices that either."""
+        self.main = master = await self.started()
+        replica = await self.replica(master)
+        sentinel = await self.sentinel(master)
+        await sentinel.child.said(b"+slave ")
+        self.redis = f"sentinel://127.0.0.1:{sentinel.port}/main"
+        backend, proxies = await self.cluster(2)
+        clients = self.looping(20, "/work/{}?seconds=0.05", *proxies)
+        await until(lambda: self.waiting() >= 10)
+        master.do("ACL", "SETUSER", "default", "-psync", "-sync")
+        master.do("CLIENT", "KILL", "TYPE", "REPLICA")
+        gate = f"{{{self.namespace}}}:gate"
+        seen = int(replica.do("HGET", gate, "count"))
+        await until(lambda: int(master.do("HGET", gate, "count")) > seen + 10)
+        self.assertEqual(int(replica.do("HGET", gate, "count")), seen)
+        await master.signal("KILL")
+        await sentinel.child.said(b"+switch-master")
+        self.main, back = replica, time.monotonic()
+        await pause(4 * HEARTBEAT)
+        answers, most = await clients.end(), self.slots + len(proxies) - 1
+        self.check(answers, backend.work(), most, back + 2 * HEARTBEAT)
+        self.check_log(proxies)
+        await self.idle()
