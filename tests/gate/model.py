@@ -173,7 +173,7 @@ class ScriptOwner:
 def needs(counters: Sequence[Counter], reclaim: int = 0) -> list[Any]:
     """What a ticket needs, as the script reads it; the reclaim delay in ms."""
     words: list[Any] = [reclaim]
-    for counter in counters:
+    for counter in sorted(counters, key=lambda counter: counter.key):
         most = -1 if counter.max_waiting is None else counter.max_waiting
         words += (counter.key, counter.max_concurrent, counter.weight, most)
     return words

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
@@ -43,20 +44,34 @@ releases = st.builds(lambda serial: ["release", serial], serials)
 operations = st.lists(st.one_of(acquires, acquires, releases), max_size=6)
 
 
+#: All keys of a kind, in one reply, for it is asked for often: what type each is, and what it holds.
+LOOK = """
+local all = {}
+for i, key in ipairs(redis.call('KEYS', ARGV[1])) do
+  local type, what = redis.call('TYPE', key).ok
+  if type == 'hash' then
+    what = redis.call('HGETALL', key)
+  elseif type == 'zset' then
+    what = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  end
+  all[i] = { key, type, what }
+end
+return cmsgpack.pack(all)
+"""
+
+
 class Contents:
     """What a namespace holds in Redis, read as the head of C{gate.lua} describes it."""
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.hashes: dict[str, dict[str, str]] = {}
         self.sets: dict[str, dict[str, float]] = {}
-        for key in client.keys("[{]" + prefix[1:] + ":*"):
-            name = key.decode().removeprefix(prefix + ":")
-            if name == "returned":
-                continue
-            if name in ("owners", "dead") or name.startswith(("lane:", "parked:")):
-                self.sets[name] = {m.decode(): s for m, s in client.zrange(key, 0, -1, withscores=True)}
-            else:
-                self.hashes[name] = {f.decode(): v.decode() for f, v in client.hgetall(key).items()}
+        for key, kind, *what in msgpack.decode(client.eval(LOOK, 0, "[{]" + prefix[1:] + ":*")):
+            name = key.removeprefix(prefix + ":")
+            if kind == "hash":
+                self.hashes[name] = dict(zip(what[0][::2], what[0][1::2], strict=True))
+            elif kind == "zset":
+                self.sets[name] = dict(zip(what[0][::2], map(float, what[0][1::2]), strict=True))
 
     def numbers(self, name: str) -> dict[str, int]:
         return {field: int(value) for field, value in self.hashes.get(name, {}).items() if field != "epoch"}

@@ -188,6 +188,18 @@ class OwnerTests(ScriptTestCase):
         self.assertEqual(living.batch().admitted, [1])
         self.assertEqual((a.published(), b.published()), ([], []))
 
+    def test_nothing_for_the_dead_that_are_light(self) -> None:
+        """What was kept for a dead owner's heavy ticket is not given to its light one, but to the living."""
+        dead, living = self.owner("dead"), self.owner("living")
+        living.batch(acquire_operation(1, [Counter("three", 3)]))
+        dead.batch(
+            acquire_operation(1, [Counter("three", 3, weight=3)]), acquire_operation(2, [Counter("three", 3)])
+        )
+        living.batch(acquire_operation(2, [Counter("three", 3)]))
+        self.expire(dead)
+        self.assertEqual(living.batch().admitted, [2])
+        self.assertEqual(dead.published(), [])
+
     def test_reaped_by_a_stranger(self) -> None:
         """What is freed by a batch that is refused itself is published all the same."""
         dead, living = self.owner("dead"), self.owner("living")
@@ -288,6 +300,15 @@ class AnnounceTests(ScriptTestCase):
         reply = a.batch(announced=[])
         self.assertEqual((reply.held, reply.waiting), (0, 0))
         self.assertEqual(b.published(), [3])
+
+    def test_nothing_for_what_has_left(self) -> None:
+        """What an owner no longer has is not admitted because its heavier one has left too."""
+        a, b = self.owner("a"), self.owner("b")
+        b.batch(acquire_operation(1, [Counter("three", 3)]))
+        a.batch(
+            acquire_operation(1, [Counter("three", 3, weight=3)]), acquire_operation(2, [Counter("three", 3)])
+        )
+        self.assertEqual(a.batch(announced=[]).admitted, [])
 
     def test_lost_reply(self) -> None:
         """A ticket that is announced as waiting, and was admitted meanwhile, is told so."""

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from thrtwisted.errors import QueueTimeout
+from thrtwisted.errors import QueueFull, QueueTimeout
 
 from . import IAdmission
 
@@ -59,6 +59,18 @@ def limit_waiting(
     if timeout is not None:
         waiting.addTimeout(timeout, clock, onTimeoutCancel=timed_out)
     return waiting
+
+
+def queue_full(waiting: int, max_waiting: int, retry_after: float) -> QueueFull:
+    """
+    What a ticket gets that may not wait: for too many wait in all or, if they do not, for one of its counters.
+
+    @param waiting: how many wait.
+    @param max_waiting: how many may.
+    @param retry_after: seconds.
+    """
+    kind = "" if waiting >= max_waiting else "of this kind "
+    return QueueFull(f"Too many requests {kind}are waiting already.", retry_after=retry_after)
 
 
 class Throughput:

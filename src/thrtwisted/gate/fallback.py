@@ -88,6 +88,11 @@ class Fallback:
         for place in waiting:
             self.admitted += self.acquire(place, now)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._lanes.waiting
+
     def __contains__(self, place: Place) -> bool:
         """Whether a place is held, or waits."""
         return place.serial in self._lanes

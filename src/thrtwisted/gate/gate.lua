@@ -19,8 +19,9 @@
 --                              {"release", serial}     its slots if it was admitted, its place if it waits
 --                              {"echo"}                an empty list is published to this owner
 --                              {"quit"}                the owner's last word: all it has is released
---          NEEDS is: reclaim delay (ms), then for each counter its name, the slots it has, the slots this ticket takes
---          (its weight), and how many tickets may wait for it (-1: as many as like)
+--          NEEDS is: reclaim delay (ms), then for each counter, in the order of their names (byte by byte, for which
+--          Redis's own comparison depends on its locale): its name, the slots it has, the slots this ticket takes (its
+--          weight), and how many tickets may wait for it (-1: as many as like)
 -- ARGV[2]  "1" if this server may not have what another, or this one before it was started again, had
 --
 -- A ticket is "owner:serial". Each operation may be sent again: a ticket that is here is not acquired twice, one that
@@ -334,7 +335,6 @@ local function needs_in(ticket, first)
     end
     words[#words + 1] = counter
   end
-  table.sort(words)
   if ticket[first] > 0 then
     words[#words + 1] = '\1' .. ticket[first]
   end
@@ -388,14 +388,15 @@ local function acquire(serial, priority, ticket, first, known_order)
   end
 end
 
+-- Take a ticket out of the queue. Returns the counter where it was parked: settle it, for what was kept there for this
+-- ticket is free.
 local function withdraw(owner, serial, needs)
+  redis.call('HDEL', TICKETS .. owner, serial)
   leave(owner, serial, needs)
   local at = redis.call('HGET', LANES, needs.lane)
   redis.call('ZREM', PARKED .. at, needs.lane)
   park_by_head(needs, at)
-  if weighted then
-    settle({ at }) -- what was kept for it is free
-  end
+  return at
 end
 
 local function release(owner, serial)
@@ -403,11 +404,15 @@ local function release(owner, serial)
   if not place then
     return
   end
-  redis.call('HDEL', TICKETS .. owner, serial)
   local needs = needs_of(string.sub(place, 2))
   if string.sub(place, 1, 1) == '-' then
-    return withdraw(owner, serial, needs)
+    local at = withdraw(owner, serial, needs)
+    if weighted then
+      settle({ at })
+    end
+    return
   end
+  redis.call('HDEL', TICKETS .. owner, serial)
   for _, counter in ipairs(needs.counters) do
     redis.call('HINCRBY', USED, counter, -needs.weights[counter])
   end
@@ -417,13 +422,13 @@ local function release(owner, serial)
   forget_idle(needs.counters)
 end
 
--- What an owner has of one kind, '+' (slots) or '-' (places), as far as it may go.
-local function release_all(owner, kind, may_go)
+-- Call a function with the serial and the needs of each ticket of an owner that waits ('-') or holds slots ('+').
+local function each_place(owner, kind, action)
   local places = redis.call('HGETALL', TICKETS .. owner)
   for i = 1, #places, 2 do
-    local serial, place = places[i], places[i + 1]
-    if string.sub(place, 1, 1) == kind and may_go(serial, place) then
-      release(owner, serial)
+    local place = places[i + 1]
+    if string.sub(place, 1, 1) == kind then
+      action(places[i], needs_of(string.sub(place, 2)))
     end
   end
 end
@@ -433,20 +438,22 @@ end
 -- An owner's lease has ended, at a time DEATHS[owner]. First the places of all of them go, so that no slot freed here is
 -- given to one of them; then their slots, but for those whose reclaim delay is not over.
 local function bury(owners, deaths)
-  local function always()
-    return true
-  end
+  local freed = {}
   for _, owner in ipairs(owners) do
-    release_all(owner, '-', always)
+    each_place(owner, '-', function(serial, needs)
+      freed[#freed + 1] = withdraw(owner, serial, needs)
+    end)
   end
+  settle(freed)
   for _, owner in ipairs(owners) do
     local death, next_time = deaths[owner], nil
-    release_all(owner, '+', function(_, place)
-      local free = death + needs_of(string.sub(place, 2)).reclaim
-      if free > now then
+    each_place(owner, '+', function(serial, needs)
+      local free = death + needs.reclaim
+      if free <= now then
+        release(owner, serial)
+      else
         next_time = math.min(next_time or free, free)
       end
-      return free <= now
     end)
     redis.call('ZREM', OWNERS, owner)
     if next_time then
@@ -594,7 +601,7 @@ end
 
 local function announce()
   local from, to = announced[3], announced[4]
-  local kept, held, waiting, raised = {}, {}, {}, {}
+  local kept, held, waiting, freed = {}, {}, {}, {}
   for i = 5, #announced do
     kept[text(announced[i][1])] = true
   end
@@ -602,9 +609,11 @@ local function announce()
     local number = tonumber(serial)
     return from < number and number <= to and not kept[serial]
   end
-  if to > from then
-    release_all(me, '-', is_gone)
-  end
+  each_place(me, '-', function(serial, needs)
+    if is_gone(serial) then
+      freed[#freed + 1] = withdraw(me, serial, needs)
+    end
+  end)
   -- What holds a slot already counts before anything is admitted.
   for i = 5, #announced do
     local ticket = announced[i]
@@ -614,19 +623,19 @@ local function announce()
     else
       local place = redis.call('HGET', TICKETS .. me, serial)
       if place and string.sub(place, 1, 1) == '-' then
-        release(me, serial)
+        freed[#freed + 1] = withdraw(me, serial, needs_of(string.sub(place, 2)))
         place = nil
       end
       if not place then
-        local needs, more = hold(serial, ticket)
+        local needs, raised = hold(serial, ticket)
         held[#held + 1] = needs
-        for _, counter in ipairs(more) do
-          raised[#raised + 1] = counter
+        for _, counter in ipairs(raised) do
+          freed[#freed + 1] = counter
         end
       end
     end
   end
-  settle(raised)
+  settle(freed)
   catch_up(waiting)
   for _, ticket in ipairs(by_order(waiting)) do
     local serial = text(ticket[1])
@@ -640,9 +649,11 @@ local function announce()
       acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
     end
   end
-  if to > from then
-    release_all(me, '+', is_gone)
-  end
+  each_place(me, '+', function(serial)
+    if is_gone(serial) then
+      release(me, serial)
+    end
+  end)
   overshoot = count_over(held)
   if overshoot > 0 then
     redis.call('HINCRBY', GATE, 'overshoot', overshoot)

@@ -9,15 +9,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from thrtwisted.errors import GateUnavailable, QueueFull
+from thrtwisted.errors import GateUnavailable
 
 from . import IAdmission, IGate, Ticket
-from .admission import Admission, Throughput, limit_waiting
+from .admission import Admission, Throughput, limit_waiting, queue_full
 from .lanes import Lanes
 from .order import Order
-
-_FULL = "Too many requests are waiting already."
-_FULL_OF_THIS_KIND = "Too many requests of this kind are waiting already."
 
 
 @attrs.define(eq=False)
@@ -70,8 +67,7 @@ class LocalGate:
         if admitted == [serial]:
             return succeed(self._admission(serial, 0.0))
         if serial not in self._lanes:
-            full = self._lanes.waiting >= self._max_waiting
-            problem = QueueFull(_FULL if full else _FULL_OF_THIS_KIND, retry_after=self._estimate())
+            problem = queue_full(self._lanes.waiting, self._max_waiting, self._estimate())
             self._tell(admitted)
             return fail(problem)
         waiter = self._waiters[serial] = _Waiter(now, Deferred(lambda _: self._leave(serial)))

@@ -54,7 +54,7 @@ class Place:
     def needs(self) -> list[str | int]:
         """What it needs, as the script reads it."""
         needs: list[str | int] = [round(self.ticket.reclaim_delay * 1000)]
-        for counter in self.ticket.counters:
+        for counter in sorted(self.ticket.counters, key=lambda counter: counter.key):
             most = -1 if counter.max_waiting is None else counter.max_waiting
             needs += (counter.key, counter.max_concurrent, counter.weight, most)
         return needs
@@ -212,7 +212,8 @@ class Places:
 
     def last_word(self) -> bytes:
         """The batch after which Redis knows nothing of this owner."""
-        return self._encode(False, [["quit"]])
+        # It announces what there is: so it is done even if Redis is in doubt about this owner.
+        return self._encode([True, True, 0, LAST_SERIAL, *self._wire(self)], [["quit"]])
 
     def _encode(self, announced: object, operations: list[list[Any]]) -> bytes:
         self._sequence += 1

@@ -26,14 +26,14 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from thrtwisted.errors import GateUnavailable, QueueFull
+from thrtwisted.errors import GateUnavailable
 from thrtwisted.redis import ISource
 from thrtwisted.redis.link import ILinkUser, Link, RedisGone
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.url import Where
 
 from . import IAdmission, IGate, Ticket
-from .admission import Admission, Throughput, limit_waiting
+from .admission import Admission, Throughput, limit_waiting, queue_full
 from .fallback import Fallback, Shares
 from .order import MICROSECONDS, Order
 from .places import Place, Places, Reply
@@ -48,7 +48,6 @@ SLICES = 5
 
 _STOPPING = "The proxy is stopping."
 _GONE = "The queue is not available for the moment."
-_FULL = "Too many requests are waiting already."
 
 _MEANWHILE = {
     "local": "until it does, each process keeps to the slots that it had, and then to its share of the limits",
@@ -176,7 +175,8 @@ class RedisGate:
         else:
             admitted = self._fallback.acquire(place, self._redis_time, self._max_waiting)
             if place not in self._fallback:
-                self._send_away(place, QueueFull(_FULL, retry_after=self._estimate()), known=False)
+                problem = queue_full(self._fallback.waiting, self._max_waiting, self._estimate())
+                self._send_away(place, problem, known=False)
             self._admit(admitted)
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
@@ -367,7 +367,7 @@ class RedisGate:
             self._overshot(reply.overshoot)
         self._admit(reply.admitted)
         if reply.full:
-            problem = QueueFull(_FULL, retry_after=self._estimate())
+            problem = queue_full(reply.waiting, self._max_waiting, self._estimate())
             for serial in reply.full:
                 self._send_away(self._places.get(serial), problem, known=False)
         if reply.grace and self._graceful is None:
@@ -379,8 +379,8 @@ class RedisGate:
     def _overshot(self, count: int) -> None:
         self.figures.overshoot += count
         self._log.warn(
-            "Over a limit: {count} of this process's requests. They were admitted while Redis was gone, or it has lost its "
-            "memory, or this process was taken for dead",
+            "Over a limit: {count} of this process's requests. They were admitted while Redis was gone, or it has lost "
+            "its memory, or this process was taken for dead",
             count=count,
         )
 
