@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -47,7 +47,7 @@ max_concurrent = 1
 url = "{{redis}}"
 namespace = "{{namespace}}"
 lease = {LEASE}
-outage = "closed"
+outage = "{{outage}}"
 """
 
 #: The header of requests that share one slot.
@@ -124,6 +124,7 @@ class ServerCase(IntegrationCase):
     """
 
     options = ""
+    outage = "closed"
     main: Server
 
     # Servers
@@ -193,16 +194,13 @@ class ServerCase(IntegrationCase):
         sentinel.port = port
         return sentinel
 
-    async def cluster(self, size: int, *options: str, program: str = "") -> list[Server]:
-        """A cluster of so many masters, each with its share of the slots."""
-        nodes = [
-            await self.started(
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", str(DEAD_AFTER)),
-                *("--cluster-port", str(unused_port()), *options),
-                program=program,
-            )
-            for _ in range(size)
-        ]
+    async def cluster(self, size: int, start: Callable[..., Awaitable[Server]]) -> list[Server]:
+        """
+        A cluster of so many masters, each with its share of the slots.
+
+        @param start: starts one server, given its options.
+        """
+        nodes = [await start(*self.node_settings()) for _ in range(size)]
         for number, node in enumerate(nodes):
             node.do("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             node.do("CLUSTER", "ADDSLOTSRANGE", SLOTS * number // size, SLOTS * (number + 1) // size - 1)
@@ -210,6 +208,13 @@ class ServerCase(IntegrationCase):
             self.meet(nodes[0], node)
         await until(lambda: all(b"cluster_state:ok" in node.do("CLUSTER", "INFO") for node in nodes))
         return nodes
+
+    def node_settings(self) -> tuple[str, ...]:
+        """What a server has to be told to become a node."""
+        return (
+            *("--cluster-enabled", "yes", "--cluster-port", str(unused_port())),
+            *("--cluster-node-timeout", str(DEAD_AFTER), "--cluster-require-full-coverage", "no"),
+        )
 
     def meet(self, node: Server, other: Server) -> None:
         """Nodes get to know each other."""
@@ -275,9 +280,8 @@ class ServerCase(IntegrationCase):
         backend = backend or await self.lean()
         path = os.path.abspath(self.mktemp())
         with open(path, "w") as file:
-            file.write(
-                CONFIG.format(app=backend.url, redis=self.redis, namespace=self.namespace) + self.options
-            )
+            places = {"app": backend.url, "redis": self.redis, "namespace": self.namespace}
+            file.write(CONFIG.format(outage=self.outage, **places) + self.options)
         return backend, await self.twistd("--config", path)
 
     async def regulated(self, backend: Backend, proxy: Running, name: str = "") -> None:

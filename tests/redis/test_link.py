@@ -702,11 +702,20 @@ class SocketLinkTests(TestCase):
         link.working()
         return reply
 
+    def node(self, has: ScriptedServer | None, command: list[bytes]) -> bytes | None:
+        """A node of a cluster: itself or another one has the slot."""
+        if command[0] == b"CLUSTER":
+            assert has is not None
+            return resp([[0, 16383, [b"127.0.0.1", has.port, b"id", []]]])
+        if command[0] == b"EVALSHA" and has is not None:
+            return b"-MOVED 1234 127.0.0.1:%d\r\n" % has.port
+        return good(command)
+
     async def test_moved(self) -> None:
         """A server that is a node of a cluster, and has not our slot, says who has it: that is followed at once."""
         other = await self.serve()
-        moved = b"-MOVED 1234 127.0.0.1:%d\r\n" % other.port
-        first = await self.serve(lambda command: moved if command[0] == b"EVALSHA" else good(command))
+        other.answer = lambda command: self.node(other if command[0] == b"CLUSTER" else None, command)
+        first = await self.serve(partial(self.node, other))
         link, user = self.link(f"redis://:pw@{first.place}")
         await until(lambda: user.told == ["up"])
         self.patch(link, "_pause_soon", None)  # there is none
@@ -718,28 +727,11 @@ class SocketLinkTests(TestCase):
         line = f"Redis at {other.place} (in the cluster redis://:***@{first.place}/0) is connected"
         self.assertEqual(self.lines, [line])
 
-    async def test_moved_to_the_same_host(self) -> None:
-        """A node that does not know its own address means the one under which it was asked."""
-        other = await self.serve()
-        moved = b"-MOVED 1234 :%d\r\n" % other.port
-        first = await self.serve(lambda command: moved if command[0] == b"EVALSHA" else good(command))
-        link, user = self.link(f"redis://{first.place}")
-        await until(lambda: user.told == ["up"])
-        await self.ask(link)
-        await until(lambda: user.told == ["up", "down", "up"])
-        self.assertEqual(await self.ask(link), b"hi")
-
     async def test_moved_in_a_circle(self) -> None:
         """Nodes that send us to each other are followed a few times, and then with pauses; it is said."""
-        servers: list[ScriptedServer] = []
-
-        def moved(to: int, command: list[bytes]) -> bytes | None:
-            if command[0] == b"EVALSHA":
-                return b"-MOVED 1234 127.0.0.1:%d\r\n" % servers[to].port
-            return resp([]) if command[0] == b"CLUSTER" else good(command)
-
-        servers = [await self.serve(partial(moved, 1)), await self.serve(partial(moved, 0))]
-        link, user = self.link(f"redis://{servers[0].place}")
+        one, other = await self.serve(), await self.serve()
+        one.answer, other.answer = partial(self.node, other), partial(self.node, one)
+        link, user = self.link(f"redis://{one.place}")
         user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
         await until(lambda: any("disagree on who has the slot" in line for line in self.lines))
         self.assertEqual(len(user.told), 2 * MOVES + 2)

@@ -19,7 +19,7 @@ from collections.abc import Generator
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, inlineCallbacks
 from zope.interface import implementer
 
 from . import ISource
@@ -66,17 +66,10 @@ class ClusterSource:
         self.security = security
         self._address = address
         self._nodes = list(address.nodes)
-        self._next: RedisAddress | None = None
-
-    def locate(self, slot: int, dialer: Dialer) -> Deferred[RedisAddress]:
-        """See L{ISource.locate}."""
-        following, self._next = self._next, None
-        if following is not None:
-            return succeed(following)
-        return self._ask(slot, dialer)
 
     @inlineCallbacks
-    def _ask(self, slot: int, dialer: Dialer) -> Generator[Any, Any, RedisAddress]:
+    def locate(self, slot: int, dialer: Dialer) -> Generator[Any, Any, RedisAddress]:
+        """See L{ISource.locate}."""
         problems: list[tuple[RedisAddress, Exception]] = []
         for node in list(self._nodes):
             try:
@@ -100,8 +93,8 @@ class ClusterSource:
         self._nodes.append(self._nodes.pop(0))
 
     def follow(self, node: RedisAddress) -> None:
-        """A node has said that this one has the slot."""
-        self._next = node
+        """A node has said that this one has the slot: it is asked first, and so tells of the others too."""
+        self._nodes = [node, *(other for other in self._nodes if other != node)]
 
     def describe(self, address: RedisAddress | None) -> str:
         """See L{ISource.describe}."""
