@@ -113,7 +113,7 @@ class LeaseTests(IntegrationCase):
         late = self.ask(frozen, "/hold/late")
         frozen.thaw()
         resumed = time.monotonic()
-        await frozen.child.said(b"2 requests of this process are over a limit")
+        await frozen.child.said(b"Over a limit: 2 of this process's requests")
         await until(lambda: (self.admitted(), self.waiting(), self.overshoot()) == (4, 2, 2))
         for name, admitted in (("frozen-2", 3), ("other-1", 2)):
             await self.let(backend, name)
@@ -154,4 +154,4 @@ class LeaseTests(IntegrationCase):
         answers = await self.crowd(120, "/work/{}?seconds=0.05", proxy)
         self.assertEqual(answers, {"200": 120})
         self.assertEqual(most_at_once(backend.work()), 4)
-        self.assertNotIn("over a limit", " ".join(proxy.said))
+        self.assertNotIn("Over a limit", " ".join(proxy.said))

@@ -5,77 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.task import deferLater
 from valkey import Valkey
 
-from tests.integration.harness import (
-    LEASE,
-    Backend,
-    IntegrationCase,
-    Running,
-    Work,
-    most_at_once,
-    most_begun,
-    until,
-)
+from tests.integration.faults import CONFIG, HEARTBEAT, FaultCase, pause
+from tests.integration.harness import most_at_once, until
 from tests.integration.servers import ServerCase
 
-CONFIG = """
-[backend.app]
-url = "{url}"
 
-[[limit]]
-name = "all"
-max_concurrent = {slots}
-"""
-
-HEARTBEAT = LEASE / 4
-
-#: Lines in the log of a process that has lost Redis once: that it is not usable, and why, if that changes; that it does
-#: not answer, and what happens meanwhile; that it is connected, and answers again; how many are over a limit.
-LINES = 7
-
-
-async def pause(seconds: float) -> None:
-    """Let things happen."""
-    await deferLater(reactor, seconds)
-
-
-class Forgetting(IntegrationCase):
-    """Several proxies before one backend, with a Redis of the test's own."""
-
-    timeout = 120
-    slots = 4
-
-    async def cluster(self, count: int) -> tuple[Backend, list[Running]]:
-        """A backend and the proxies before it."""
-        backend = await self.lean()
-        config = CONFIG.format(url=backend.url, slots=self.slots)
-        proxies = [await self.proxy(config) for _ in range(count)]
-        for proxy in proxies:
-            await proxy.child.said(b"is connected")
-        return backend, proxies
-
-    def check(self, answers: dict[str, int], work: list[Work], most: int, exact_since: float) -> None:
-        """
-        No request failed; all were forwarded once.
-
-        @param most: how many may have been in the backend together.
-        @param exact_since: from when on none may be over the limit, and no slot remain unused.
-        """
-        self.assertEqual(answers, {"200": len(work)})
-        self.assertLessEqual(most_at_once(work), most)
-        self.assertEqual(most_begun(work, exact_since), self.slots)
-
-    def check_log(self, proxies: list[Running]) -> None:
-        """What happened is told in a handful of lines."""
-        for proxy in proxies:
-            self.assertLessEqual(len(proxy.said[1:]), LINES, proxy.said)
-
-
-class RestartTests(Forgetting):
+class RestartTests(FaultCase):
     """The server is killed, and started again at once: empty."""
 
     async def test_local(self) -> None:
@@ -110,7 +48,7 @@ class RestartTests(Forgetting):
         await self.idle()
 
 
-class ClosedTests(Forgetting):
+class ClosedTests(FaultCase):
     """The same where nobody is admitted without Redis."""
 
     outage = "closed"
@@ -137,7 +75,7 @@ class ClosedTests(Forgetting):
         await self.idle()
 
 
-class FlushTests(Forgetting):
+class FlushTests(FaultCase):
     """C{FLUSHALL}, while all are connected."""
 
     async def test_flushed(self) -> None:
@@ -158,7 +96,7 @@ class FlushTests(Forgetting):
         await self.idle()
 
 
-class NoGraceTests(Forgetting):
+class NoGraceTests(FaultCase):
     """When there is nobody to wait for. With this lease, grace would last for more than a minute."""
 
     slots = 1
@@ -185,7 +123,7 @@ class NoGraceTests(Forgetting):
         self.assertEqual(most_at_once(backend.work()), 1)
 
 
-class FailoverTests(Forgetting, ServerCase):
+class FailoverTests(FaultCase, ServerCase):
     """A sentinel makes a replica the master."""
 
     def database(self) -> Any:
