@@ -781,6 +781,25 @@ class SocketLinkTests(TestCase):
         self.assertEqual(asked[0], [familiar, familiar, unfamiliar, familiar])
         self.assertEqual(asked[1], [unfamiliar, unfamiliar, familiar])
 
+    async def test_replaced(self) -> None:
+        """A server that is replaced while it answers is left at once; the watch ends with the connections."""
+        servers = [await self.serve() for _ in range(2)]
+        source = Alternating([server.address for server in servers])
+        user = User()
+        link = Link(reactor, source, CHANNEL, user)
+        self.addCleanup(link.stop)
+        link.start()
+        await until(lambda: user.told == ["up"])
+        self.assertEqual(await self.ask(link), b"hi")
+        self.patch(link, "_pause_soon", None)  # there is none
+        source.watched.callback(None)
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertEqual(await self.ask(link), b"hi")
+        self.assertEqual(servers[1].commands[-1][3:], [b"k", b"a", b"1"])
+        watched = source.watched
+        await link.stop()
+        self.assertTrue(watched.called)
+
     async def test_nobody_knows(self) -> None:
         """Where nobody says which server it is, that is said once, and the asking goes on."""
         sentinel = await self.serve(lambda command: resp(None))
@@ -808,6 +827,10 @@ class Alternating:
 
     def locate(self, slot: int, dialer: Dialer) -> Deferred[RedisAddress]:
         return succeed(next(self._addresses))
+
+    def watch(self, address: RedisAddress, slot: int, dialer: Dialer) -> Deferred[None]:
+        self.watched: Deferred[None] = Deferred()
+        return self.watched
 
     def doubt(self) -> None:
         pass

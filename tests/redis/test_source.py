@@ -12,6 +12,7 @@ from tests.forward.support import until
 from tests.redis.support import ScriptedServer, resp
 from thrtwisted.redis import ISource
 from thrtwisted.redis import connection as connections
+from thrtwisted.redis import sentinel as sentinels
 from thrtwisted.redis.cluster import ClusterSource
 from thrtwisted.redis.connection import Dialer
 from thrtwisted.redis.sentinel import SentinelSource
@@ -66,6 +67,10 @@ class SourceTests(SynchronousTestCase):
             located = self.successResultOf(source.locate(1, Dialer(None, None)))
             self.assertEqual(located, parse("redis://:s3cret@h/1"))
             source.doubt()
+        watch = source.watch(located, 1, Dialer(None, None))
+        self.assertNoResult(watch)
+        watch.cancel()
+        self.failureResultOf(watch, CancelledError)
         self.assertEqual(source.describe(located), "redis://:***@h:6379/1")
 
 
@@ -137,6 +142,34 @@ class SentinelSourceTests(TestCase):
         source.doubt()
         for _ in range(2):
             self.assertEqual(await self.located(source), "10.0.0.2:6379")
+
+    async def test_watch(self) -> None:
+        """A master is watched: whoever comes after it is noticed, even when sentinels were gone in the meantime."""
+        self.patch(sentinels, "WATCH_INTERVAL", 0.01)
+        sentinel = await self.sentinel()
+        source = self.source(sentinel)
+        watch = source.watch(parse("redis://10.0.0.1:6379"), 1, self.dialer)
+        await until(lambda: sentinel.accepted > 2)
+        await sentinel.stop()
+        self.assertIn("nobody listens there", await self.located(source))
+        self.assertFalse(watch.called)
+        self.master = [b"10.0.0.2", b"6379"]
+        await sentinel.listen()
+        self.assertIsNone(await watch)
+
+    async def test_watch_cancelled(self) -> None:
+        """A watch may be ended at any time."""
+        self.patch(sentinels, "WATCH_INTERVAL", 0.01)
+        sentinel = await self.sentinel()
+        for answer in (sentinel.answer, lambda command: None):
+            sentinel.answer = answer
+            watch = self.source(sentinel).watch(parse("redis://10.0.0.1:6379"), 1, self.dialer)
+            accepted = sentinel.accepted
+            await until(lambda accepted=accepted: sentinel.accepted > accepted)
+            watch.cancel()
+            with self.assertRaises(CancelledError):
+                await watch
+        await until(lambda: not sentinel.connections)
 
     async def test_nobody(self) -> None:
         """What is wrong with each is told."""

@@ -16,6 +16,7 @@ from thrtwisted.redis.trouble import (
     LONGEST_TEXT,
     Lost,
     NobodyAnswers,
+    Replaced,
     TooSlow,
     UnknownService,
     trouble_of,
@@ -137,6 +138,7 @@ SAID = [
 ]
 
 OTHER = [
+    (Replaced(), "the sentinels disagree", SOON),
     (Lost(), "the connection was lost", SOON),
     (TooSlow(), "does not answer in time", SOON),
     (UnknownService("ma\nin"), "it knows no service ma in", LATER),

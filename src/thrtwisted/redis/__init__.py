@@ -25,6 +25,13 @@ class ISource(Interface):
             L{thrtwisted.redis.trouble} knows.
         """
 
+    def watch(address: RedisAddress, slot: int, dialer: Dialer) -> Deferred[None]:
+        """
+        Look whether a server that was located is replaced while it goes on answering.
+
+        @return: fires when it is; never, where the server itself would say so. Cancelling ends it.
+        """
+
     def doubt() -> None:
         """The server that was located last did not serve: next time, ask somebody else, if there is."""
 

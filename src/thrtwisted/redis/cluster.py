@@ -19,7 +19,7 @@ from collections.abc import Generator
 from typing import Any
 
 import txredisapi
-from twisted.internet.defer import CancelledError, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from zope.interface import implementer
 
 from . import ISource
@@ -87,6 +87,10 @@ class ClusterSource:
                 return master
             problems.append((node, txredisapi.ResponseError("CLUSTERDOWN Hash slot not served")))
         raise NobodyAnswers("no node of the cluster says who has the namespace", problems)
+
+    def watch(self, address: RedisAddress, slot: int, dialer: Dialer) -> Deferred[None]:
+        """See L{ISource.watch}. A node that loses the slot says so."""
+        return Deferred()
 
     def doubt(self) -> None:
         """See L{ISource.doubt}."""

@@ -84,12 +84,12 @@ class Dialer:
     """
     Opens connections, and closes what it has opened.
 
-    @param reactor: connects, and tells the time.
     @param security: for TLS.
+    @ivar reactor: connects, and tells the time.
     """
 
     def __init__(self, reactor: Any, security: Security | None) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._security = security
         self._connections: list[Any] = []
 
@@ -103,9 +103,9 @@ class Dialer:
         connection = protocol()
         endpoint: IStreamClientEndpoint
         if address.kind == "unix":
-            endpoint = UNIXClientEndpoint(self._reactor, address.path)
+            endpoint = UNIXClientEndpoint(self.reactor, address.path)
         else:
-            endpoint = HostnameEndpoint(self._reactor, address.host, address.port, attemptDelay=ATTEMPT_DELAY)
+            endpoint = HostnameEndpoint(self.reactor, address.host, address.port, attemptDelay=ATTEMPT_DELAY)
         if address.tls:
             assert self._security is not None
             connection.tls = self._security.client(address.host)
@@ -162,7 +162,7 @@ class Dialer:
 
         @return: errbacks as L{open} and L{command} do, or with L{twisted.internet.defer.TimeoutError}.
         """
-        return self._ask(address, *command).addTimeout(ASK_LIMIT, self._reactor)
+        return self._ask(address, *command).addTimeout(ASK_LIMIT, self.reactor)
 
     @inlineCallbacks
     def _ask(self, address: RedisAddress, *command: object) -> Generator[Any, Any, Any]:

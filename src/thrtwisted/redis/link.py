@@ -22,7 +22,7 @@ from zope.interface import Interface
 from . import ISource
 from .cluster import ClusterSource, is_on_its_way, moved_to, slot_of
 from .connection import Dialer, Messages
-from .trouble import Lost, TooSlow, trouble_of
+from .trouble import Lost, Replaced, TooSlow, trouble_of
 from .url import ClusterAddress, RedisAddress
 
 #: Seconds that connecting to a server and logging in may take, on both connections together.
@@ -34,7 +34,7 @@ FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
 LONGEST_PAUSE_REFUSED = 5.0
 
-#: How often in a row a cluster's nodes may send us to another one before they count as being at odds.
+#: How often in a row others may send us to another server before they count as being at odds.
 MOVES = 5
 
 
@@ -80,7 +80,7 @@ class Link:
         longest_pause: float = LONGEST_PAUSE,
     ) -> None:
         self._reactor = reactor
-        self._source = source
+        self._source: ISource = source
         self._slot = slot_of(channel.encode())
         self._channel = channel
         self._user = user
@@ -211,8 +211,12 @@ class Link:
     def _stand(self) -> Generator[Deferred[Any], Any, None]:
         """Let the user work until a connection is lost."""
         lost = _any(self._commands.whenDisconnected(), self._messages.whenDisconnected())
+        assert self._address is not None
+        watch = self._source.watch(self._address, self._slot, self._dialer)
+        watch.addCallbacks(lambda _: self._give_up(Replaced()), _stopped)
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
+        watch.cancel()
         self._commands = self._messages = None
         if not self._stopping:
             self._user.down()
@@ -225,11 +229,11 @@ class Link:
     def _after(self, cause: Exception) -> float:
         """What to do after the connections have ended, or could not be made; the pause before they are made anew."""
         self._working = False
-        if self._address is not None and (to := moved_to(cause, self._address)) and self._moves < MOVES:
+        to = self._address and moved_to(cause, self._address)
+        if (to or isinstance(cause, Replaced)) and self._moves < MOVES:
             self._moves += 1
-            if not isinstance(self._source, ClusterSource):
-                self._source = ClusterSource(ClusterAddress((self._address,)), self._source.security)
-            self._source.follow(to)
+            if to:
+                self._follow(to)
             return 0.0
         trouble = trouble_of(cause)
         self._report(f"Redis at {self._source.describe(self._address)} is not usable: {trouble.line}")
@@ -239,6 +243,13 @@ class Link:
         pause = (self._pause_soon if trouble.passes else self._pause_late)(self._attempts)
         self._attempts += 1
         return pause
+
+    def _follow(self, node: RedisAddress) -> None:
+        """The server is a node of a cluster, if that was not known, and says that another node has the slot."""
+        assert self._address is not None
+        if not isinstance(self._source, ClusterSource):
+            self._source = ClusterSource(ClusterAddress((self._address,)), self._source.security)
+        self._source.follow(node)
 
     def _until_stop(self, wait: Deferred[Any]) -> Deferred[Any]:
         """What is waited for from now on: L{stop} cancels it."""

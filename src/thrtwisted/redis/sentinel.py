@@ -5,9 +5,11 @@ Sentinel: the server that the sentinels say is the master of a service.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import CancelledError, inlineCallbacks
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from . import ISource
@@ -15,6 +17,9 @@ from .connection import Dialer
 from .tls import Security
 from .trouble import NobodyAnswers, UnknownService
 from .url import RedisAddress, SentinelAddress
+
+#: Seconds between two looks at who is the master now.
+WATCH_INTERVAL = 1.0
 
 
 @implementer(ISource)
@@ -52,6 +57,17 @@ class SentinelSource:
             self._sentinels.insert(0, sentinel)
             return self._address.server.at(host.decode(), int(port))
         raise NobodyAnswers("no sentinel says which server is the master", problems)
+
+    @inlineCallbacks
+    def watch(self, address: RedisAddress, slot: int, dialer: Dialer) -> Generator[Any, Any, None]:
+        """
+        See L{ISource.watch}. An old master that lives goes on as such until the sentinels tell it: some ten seconds.
+        """
+        master = address
+        while master == address:
+            yield deferLater(dialer.reactor, WATCH_INTERVAL)
+            with suppress(NobodyAnswers):  # the server answers still
+                master = yield self.locate(slot, dialer)
 
     def doubt(self) -> None:
         """See L{ISource.doubt}. A sentinel that was cut off from the others goes on naming the old master."""

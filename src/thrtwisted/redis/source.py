@@ -28,6 +28,10 @@ class FixedSource:
         """See L{ISource.locate}."""
         return succeed(self.address)
 
+    def watch(self, address: RedisAddress, slot: int, dialer: Dialer) -> Deferred[None]:
+        """See L{ISource.watch}. It is as the URL says."""
+        return Deferred()
+
     def doubt(self) -> None:
         """See L{ISource.doubt}."""
 

@@ -57,6 +57,10 @@ class UnknownService(Exception):
     """A sentinel does not know the service of this name."""
 
 
+class Replaced(Exception):
+    """Another server has our keys now, as others say."""
+
+
 class Lost(Exception):
     """A connection that stood was lost."""
 
@@ -231,6 +235,7 @@ _TLS: list[tuple[str, Trouble]] = [
 # What a network says.
 _NETWORK: list[tuple[type[Exception] | tuple[type[Exception], ...], Trouble]] = [
     (Lost, Trouble("the connection was lost", "it is made anew", True)),
+    (Replaced, Trouble("the sentinels disagree on who is the master", "see SENTINEL MASTERS on each", True)),
     (TooSlow, Trouble("it does not answer in time", "the connection is made anew", True)),
     (
         error.ConnectionRefusedError,
