@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 from itertools import permutations
+from pathlib import Path
 
 import txredisapi
 from OpenSSL import SSL
@@ -219,3 +221,26 @@ class TroubleTests(SynchronousTestCase):
         trouble = trouble_of(NobodyAnswers("nobody answers", [(here, refused)]))
         self.assertEqual(trouble.mend, "start the server, or correct redis.url")
         self.assertTrue(trouble.passes)
+
+    def test_documented(self) -> None:
+        """The page on Redis explains each, and nothing that is not said."""
+        page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text("utf-8")
+        _, _, table = page.partition("| what the line says | what it means, and the mend |\n| --- | --- |\n")
+        rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line]
+        said = [trouble_of(txredisapi.ResponseError(text)) for text, _, _ in SAID]
+        said += [trouble_of(problem) for problem, _, _ in OTHER]
+        others = [
+            NobodyAnswers(f"no {who}", [(RedisAddress("tcp", host="a"), Lost())])
+            for who in (
+                "sentinel says which server is the master",
+                "node of the cluster says who has the namespace",
+            )
+        ]
+        said += map(trouble_of, others)
+        unused = set(rows)
+        for trouble in said:
+            what = trouble.what.partition(" (")[0]
+            matching = {row for row in rows if re.fullmatch(re.escape(row).replace("…", ".*"), what)}
+            self.assertEqual(len(matching), 1, what)
+            unused -= matching
+        self.assertEqual(unused, set())
