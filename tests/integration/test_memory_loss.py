@@ -126,6 +126,8 @@ class NoGraceTests(FaultCase):
 class FailoverTests(FaultCase, ServerCase):
     """A sentinel makes a replica the master."""
 
+    outage = "local"
+
     def database(self) -> Any:
         """See L{IntegrationCase}."""
         return self.main.client()
