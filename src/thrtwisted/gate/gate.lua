@@ -71,7 +71,6 @@ local known, announced, operations = batch[7], batch[8], batch[9]
 local unfamiliar = ARGV[2] == '1'
 
 local OWNERS, DEAD, LANES = namespace .. ':owners', namespace .. ':dead', namespace .. ':lanes'
-local USED, SLOTS, WAITING = namespace .. ':used', namespace .. ':slots', namespace .. ':waiting'
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
@@ -80,41 +79,103 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local gate = redis.call(
-  'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me
+  'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
+  'held:' .. me, 'waiting', 'released'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
 local weighted = gate[6] -- whether a ticket has ever asked for several slots of a counter
 local last_sequence = tonumber(gate[7] or 0)
-
 local admitted, full, queued = {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
 local overshoot = 0
+local is_empty = false -- whether nobody is left in the namespace
 
 -- A number as Redis reads it: in full.
 local function text(number)
   return string.format('%.0f', number)
 end
 
--- Counters ---------------------------------------------------------------------------------------------------------
+-- Numbers ----------------------------------------------------------------------------------------------------------
 
-local function used(counter)
-  return tonumber(redis.call('HGET', USED, counter) or 0)
+-- Hashes of numbers. Nobody else is served while a script runs: each number is read once, and those that have changed
+-- are written together in the end. One that is not there is `nothing`, and one that is `nothing` is not kept.
+local function numbers(key, nothing)
+  return { key = key, nothing = nothing, read = {}, changed = {} }
 end
+
+local USED, SLOTS = numbers(namespace .. ':used', 0), numbers(namespace .. ':slots', -1)
+local WAITING, COUNTS = numbers(namespace .. ':waiting', 0), numbers(GATE, 0)
+COUNTS.read['held:' .. me] = tonumber(gate[8] or 0)
+COUNTS.read.waiting = tonumber(gate[9] or 0)
+COUNTS.read.released = tonumber(gate[10] or 0)
+
+local function get(hash, field)
+  local number = hash.read[field]
+  if not number then
+    number = tonumber(redis.call('HGET', hash.key, field) or hash.nothing)
+    hash.read[field] = number
+  end
+  return number
+end
+
+local function set(hash, field, number)
+  hash.read[field] = number
+  hash.changed[field] = true
+end
+
+local function add(hash, field, number)
+  number = get(hash, field) + number
+  set(hash, field, number)
+  return number
+end
+
+-- As many at a time as Lua can pass on.
+local function in_parts(command, key, arguments)
+  for i = 1, #arguments, 1000 do
+    redis.call(command, key, unpack(arguments, i, math.min(i + 999, #arguments)))
+  end
+end
+
+local function write(hash)
+  if not next(hash.changed) then
+    return
+  end
+  local kept, gone = {}, {}
+  for field in pairs(hash.changed) do
+    local number = hash.read[field]
+    if number == hash.nothing then
+      gone[#gone + 1] = field
+    else
+      kept[#kept + 1] = field
+      kept[#kept + 1] = number
+    end
+  end
+  in_parts('HSET', hash.key, kept)
+  in_parts('HDEL', hash.key, gone)
+end
+
+-- Counters ---------------------------------------------------------------------------------------------------------
 
 -- Whether a counter has room. A ticket that is heavier than the whole counter is let in alone.
 local function fits(counter, weight)
-  local taken = used(counter)
-  local slots = tonumber(redis.call('HGET', SLOTS, counter) or 0)
+  local taken, slots = get(USED, counter), get(SLOTS, counter)
   return taken + weight <= slots or taken <= 0 and slots >= 1
 end
 
-local function forget_idle(counters)
-  for _, counter in ipairs(counters) do
-    if used(counter) <= 0 and not redis.call('HGET', WAITING, counter) then
-      redis.call('HDEL', USED, counter)
-      redis.call('HDEL', SLOTS, counter)
+-- Nothing is known of counters that nobody needs any more.
+local function forget_idle()
+  local idle = {}
+  for _, hash in ipairs({ USED, SLOTS, WAITING }) do
+    for counter in pairs(hash.changed) do
+      if get(USED, counter) <= 0 and get(WAITING, counter) <= 0 then
+        idle[#idle + 1] = counter
+      end
     end
+  end
+  for _, counter in ipairs(idle) do
+    set(USED, counter, USED.nothing)
+    set(SLOTS, counter, SLOTS.nothing)
   end
 end
 
@@ -175,14 +236,14 @@ local function park(lane, counter, order)
   redis.call('ZADD', PARKED .. counter, order, lane)
 end
 
--- Park a lane that is parked nowhere; an empty one ends.
-local function park_by_head(needs, counter)
+-- The head of a lane that is parked at a counter is another now; or there is none, and the lane ends.
+local function park_by_head(needs, at)
   local head = redis.call('ZRANGE', LANE .. needs.lane, 0, 0, 'WITHSCORES')
   if head[1] then
-    park(needs.lane, counter, head[2])
+    redis.call('ZADD', PARKED .. at, head[2], needs.lane)
   else
+    redis.call('ZREM', PARKED .. at, needs.lane)
     redis.call('HDEL', LANES, needs.lane)
-    forget_idle(needs.counters)
   end
 end
 
@@ -190,9 +251,9 @@ local function join(owner, serial, needs, blocking, order)
   local lane, ticket = needs.lane, owner .. ':' .. serial
   redis.call('ZADD', LANE .. lane, order, ticket)
   redis.call('HSET', TICKETS .. owner, serial, '-' .. lane)
-  redis.call('HINCRBY', GATE, 'waiting', 1)
+  add(COUNTS, 'waiting', 1)
   for _, counter in ipairs(needs.counters) do
-    redis.call('HINCRBY', WAITING, counter, 1)
+    add(WAITING, counter, 1)
   end
   local at = redis.call('HGET', LANES, lane)
   if not at then
@@ -207,22 +268,19 @@ local function join(owner, serial, needs, blocking, order)
   end
 end
 
-local function leave(owner, serial, needs)
-  redis.call('ZREM', LANE .. needs.lane, owner .. ':' .. serial)
-  redis.call('HINCRBY', GATE, 'waiting', -1)
+local function leave(needs)
+  add(COUNTS, 'waiting', -1)
   for _, counter in ipairs(needs.counters) do
-    if redis.call('HINCRBY', WAITING, counter, -1) <= 0 then
-      redis.call('HDEL', WAITING, counter)
-    end
+    add(WAITING, counter, -1)
   end
 end
 
 local function take(owner, serial, needs)
   for _, counter in ipairs(needs.counters) do
-    redis.call('HINCRBY', USED, counter, needs.weights[counter])
+    add(USED, counter, needs.weights[counter])
   end
   redis.call('HSET', TICKETS .. owner, serial, '+' .. needs.lane)
-  redis.call('HINCRBY', GATE, 'held:' .. owner, 1)
+  add(COUNTS, 'held:' .. owner, 1)
 end
 
 -- Serials are numbers in batches and texts in keys.
@@ -269,11 +327,14 @@ end
 
 -- Admit whoever the freed counters let through, best first, until nobody more fits.
 local function settle(freed)
-  if grace > 0 then
+  if grace > 0 or get(COUNTS, 'waiting') <= 0 then
     return
   end
   local heap, is_freed, changes = {}, {}, 0
   local function look_at(counter)
+    if get(WAITING, counter) <= 0 or not fits(counter, 1) then
+      return
+    end
     local lane, order = best_parked(counter)
     if lane and fits(counter, needs_of(lane).weights[counter]) then
       push(heap, { order = order, counter = counter, lane = lane, seen = changes })
@@ -294,17 +355,17 @@ local function settle(freed)
     end
     if is_current then
       changes = changes + 1
-      redis.call('ZREM', PARKED .. at, needs.lane)
       local blocking = first_blocking(needs, entry.order)
-      if not blocking then
-        local ticket = redis.call('ZRANGE', LANE .. needs.lane, 0, 0)[1]
-        local owner, serial = string.match(ticket, '^(.*):(.*)$')
-        leave(owner, serial, needs)
+      if blocking then
+        redis.call('ZREM', PARKED .. at, needs.lane)
+        park(needs.lane, blocking, entry.order)
+      else
+        local owner, serial = string.match(redis.call('ZPOPMIN', LANE .. needs.lane)[1], '^(.*):(.*)$')
+        leave(needs)
         take(owner, serial, needs)
         tell(owner, serial)
+        park_by_head(needs, at) -- if the counter has room still, the lane is looked at again
       end
-      -- After an admission its lane stays here: if the counter has room still, it is looked at again.
-      park_by_head(needs, blocking or at)
       look_at(at)
       if blocking and is_freed[blocking] then
         look_at(blocking)
@@ -319,10 +380,10 @@ local function needs_in(ticket, first)
   local words, raised = {}, {}
   for i = first + 1, #ticket, 4 do
     local counter, slots, weight = ticket[i], ticket[i + 1], ticket[i + 2]
-    local before = tonumber(redis.call('HGET', SLOTS, counter) or '')
+    local before = get(SLOTS, counter)
     if before ~= slots then
-      redis.call('HSET', SLOTS, counter, slots)
-      if before and before < slots then
+      set(SLOTS, counter, slots)
+      if before ~= SLOTS.nothing and before < slots then
         raised[#raised + 1] = counter
       end
     end
@@ -330,7 +391,7 @@ local function needs_in(ticket, first)
       counter = counter .. '\1' .. weight
       if not weighted then
         weighted = '1'
-        redis.call('HSET', GATE, 'weighted', weighted)
+        set(COUNTS, 'weighted', 1)
       end
     end
     words[#words + 1] = counter
@@ -343,12 +404,12 @@ end
 
 -- Whether as many wait as may, in the namespace or for one of the ticket's counters.
 local function is_queue_full(ticket, first)
-  if tonumber(redis.call('HGET', GATE, 'waiting') or 0) >= max_waiting then
+  if get(COUNTS, 'waiting') >= max_waiting then
     return true
   end
   for i = first + 1, #ticket, 4 do
     local most = ticket[i + 3]
-    if most >= 0 and tonumber(redis.call('HGET', WAITING, ticket[i]) or 0) >= most then
+    if most >= 0 and get(WAITING, ticket[i]) >= most then
       return true
     end
   end
@@ -358,11 +419,11 @@ end
 
 local function next_order(priority)
   if aging == 0 then
-    return priority * PRIORITY + redis.call('HINCRBY', GATE, 'arrival', 1)
+    return priority * PRIORITY + add(COUNTS, 'arrival', 1)
   end
   local arrival = time[1] * 1000000 + time[2]
-  arrival = math.max(arrival, tonumber(redis.call('HGET', GATE, 'clock') or 0) + 1)
-  redis.call('HSET', GATE, 'clock', text(arrival))
+  arrival = math.max(arrival, get(COUNTS, 'clock') + 1)
+  set(COUNTS, 'clock', arrival)
   return arrival + priority * aging
 end
 
@@ -379,7 +440,6 @@ local function acquire(serial, priority, ticket, first, known_order)
     tell(me, serial)
   elseif not known_order and is_queue_full(ticket, first) then
     full[#full + 1] = serial
-    forget_idle(needs.counters)
   else
     order = order or next_order(priority)
     join(me, serial, needs, blocking, order)
@@ -392,9 +452,9 @@ end
 -- ticket is free.
 local function withdraw(owner, serial, needs)
   redis.call('HDEL', TICKETS .. owner, serial)
-  leave(owner, serial, needs)
+  redis.call('ZREM', LANE .. needs.lane, owner .. ':' .. serial)
+  leave(needs)
   local at = redis.call('HGET', LANES, needs.lane)
-  redis.call('ZREM', PARKED .. at, needs.lane)
   park_by_head(needs, at)
   return at
 end
@@ -414,12 +474,11 @@ local function release(owner, serial)
   end
   redis.call('HDEL', TICKETS .. owner, serial)
   for _, counter in ipairs(needs.counters) do
-    redis.call('HINCRBY', USED, counter, -needs.weights[counter])
+    add(USED, counter, -needs.weights[counter])
   end
-  redis.call('HINCRBY', GATE, 'held:' .. owner, -1)
-  redis.call('HINCRBY', GATE, 'released', 1)
+  add(COUNTS, 'held:' .. owner, -1)
+  add(COUNTS, 'released', 1)
   settle(needs.counters)
-  forget_idle(needs.counters)
 end
 
 -- Call a function with the serial and the needs of each ticket of an owner that waits ('-') or holds slots ('+').
@@ -458,21 +517,33 @@ local function bury(owners, deaths)
     redis.call('ZREM', OWNERS, owner)
     if next_time then
       redis.call('ZADD', DEAD, next_time, owner)
-      redis.call('HSET', GATE, 'death:' .. owner, death)
+      set(COUNTS, 'death:' .. owner, death)
     else
       redis.call('ZREM', DEAD, owner)
-      redis.call('HDEL', GATE, 'held:' .. owner, 'sequence:' .. owner, 'death:' .. owner)
+      for _, field in ipairs({ 'held:', 'sequence:', 'death:' }) do
+        set(COUNTS, field .. owner, 0)
+      end
     end
   end
   if redis.call('ZCARD', OWNERS) == 0 and redis.call('ZCARD', DEAD) == 0 then
     redis.call('DEL', GATE, RETURNED)
-    grace, graced, weighted = 0, 0, false
+    COUNTS.read, COUNTS.changed = {}, {}
+    grace, graced, weighted, is_empty = 0, 0, false, true
   end
+end
+
+-- Whether the first of a set of times has come.
+local function is_due(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  return first[1] and tonumber(first[2]) <= now
 end
 
 -- Free what dead owners have held. One that sends this batch is alive: if nobody has taken it for dead so far, it has
 -- all it had.
 local function reap()
+  if not is_due(OWNERS) and not is_due(DEAD) then
+    return
+  end
   local owners, deaths = {}, {}
   local expired = redis.call('ZRANGEBYSCORE', OWNERS, '-inf', '(' .. text(now), 'WITHSCORES')
   for i = 1, #expired, 2 do
@@ -483,7 +554,7 @@ local function reap()
   end
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', DEAD, '-inf', text(now))) do
     owners[#owners + 1] = owner
-    deaths[owner] = tonumber(redis.call('HGET', GATE, 'death:' .. owner) or 0)
+    deaths[owner] = get(COUNTS, 'death:' .. owner)
   end
   if owners[1] then
     bury(owners, deaths)
@@ -509,7 +580,9 @@ local function begin_grace()
     return
   end
   grace, graced = now + grace_time, now
-  redis.call('HSET', GATE, 'grace', text(grace), 'graced', text(graced), 'expected', known[4])
+  set(COUNTS, 'grace', grace)
+  set(COUNTS, 'graced', graced)
+  set(COUNTS, 'expected', known[4])
   redis.call('DEL', RETURNED)
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
     redis.call('ZADD', OWNERS, grace, owner)
@@ -518,7 +591,8 @@ end
 
 local function end_grace()
   grace = 0
-  redis.call('HDEL', GATE, 'grace', 'expected')
+  set(COUNTS, 'grace', 0)
+  set(COUNTS, 'expected', 0)
   redis.call('DEL', RETURNED)
   local parked_at, counters = redis.call('HVALS', LANES), {}
   local seen = {}
@@ -533,12 +607,12 @@ end
 
 -- Grace ends when as many owners have announced as anybody knew of, or with its time.
 local function expect(owners)
-  redis.call('HSET', GATE, 'expected', math.max(tonumber(redis.call('HGET', GATE, 'expected') or 0), owners))
+  set(COUNTS, 'expected', math.max(get(COUNTS, 'expected'), owners))
 end
 
 local function has_returned()
   redis.call('SADD', RETURNED, me)
-  return redis.call('SCARD', RETURNED) >= tonumber(redis.call('HGET', GATE, 'expected') or 0)
+  return redis.call('SCARD', RETURNED) >= get(COUNTS, 'expected')
 end
 
 -- Announcements ----------------------------------------------------------------------------------------------------
@@ -562,12 +636,10 @@ end
 
 -- An emptied Redis counts arrivals from the last that an owner still knows: who comes now comes after those who wait.
 local function catch_up(waiting)
-  local arrival = tonumber(redis.call('HGET', GATE, 'arrival') or 0)
   for _, ticket in ipairs(waiting) do
     local number = ticket[3] - ticket[4] * PRIORITY
-    if aging == 0 and number > arrival and number < PRIORITY then
-      arrival = number
-      redis.call('HSET', GATE, 'arrival', text(arrival))
+    if aging == 0 and number > get(COUNTS, 'arrival') and number < PRIORITY then
+      set(COUNTS, 'arrival', number)
     end
   end
 end
@@ -585,9 +657,8 @@ local function count_over(held)
   for _, needs in ipairs(held) do
     local is_over = false
     for _, counter in ipairs(needs.counters) do
-      local taken = used(counter) - (gone[counter] or 0)
-      local slots = tonumber(redis.call('HGET', SLOTS, counter))
-      is_over = is_over or taken > slots and taken > needs.weights[counter]
+      local taken = get(USED, counter) - (gone[counter] or 0)
+      is_over = is_over or taken > get(SLOTS, counter) and taken > needs.weights[counter]
     end
     if is_over then
       count = count + 1
@@ -656,7 +727,7 @@ local function announce()
   end)
   overshoot = count_over(held)
   if overshoot > 0 then
-    redis.call('HINCRBY', GATE, 'overshoot', overshoot)
+    add(COUNTS, 'overshoot', overshoot)
   end
 end
 
@@ -675,20 +746,21 @@ local function run()
   if not (announced and announced[1]) and (in_doubt or not is_owner) then
     return { 'unknown' }
   end
-  if epoch == '' or redis.call('EXISTS', GATE) == 0 then
+  if epoch == '' or is_empty then
     epoch, count = text(time[1] * 1000000 + time[2]), 0
+    redis.call('HSET', GATE, 'epoch', epoch)
   end
   count = count + 1
-  redis.call(
-    'HSET', GATE, 'epoch', epoch, 'count', text(count), 'last', text(now), 'sequence:' .. me, sequence
-  )
-  redis.call('ZADD', OWNERS, text(now + lease), me)
+  set(COUNTS, 'count', count)
+  set(COUNTS, 'last', now)
+  set(COUNTS, 'sequence:' .. me, sequence)
+  redis.call('ZADD', OWNERS, now + lease, me)
   if grace > 0 and now >= grace then
     end_grace()
   end
   if announced then
     redis.call('ZREM', DEAD, me)
-    redis.call('HDEL', GATE, 'death:' .. me)
+    set(COUNTS, 'death:' .. me, 0)
     if grace > 0 and announced[1] then
       expect(known[4])
     end
@@ -709,15 +781,18 @@ local function run()
       bury({ me }, { [me] = now })
     end
   end
-  local counts = redis.call('HMGET', GATE, 'held:' .. me, 'waiting', 'released')
   return {
     'ok', now, epoch, count, admitted, full, queued,
-    tonumber(counts[1] or 0), tonumber(counts[2] or 0), tonumber(counts[3] or 0),
+    get(COUNTS, 'held:' .. me), get(COUNTS, 'waiting'), get(COUNTS, 'released'),
     redis.call('ZCARD', OWNERS), math.max(0, grace - now), overshoot,
   }
 end
 
 local reply = run()
+forget_idle()
+for _, hash in ipairs({ USED, SLOTS, WAITING, COUNTS }) do
+  write(hash)
+end
 for owner, serials in pairs(admitted_elsewhere) do
   redis.call('PUBLISH', CHANNEL .. owner, cmsgpack.pack(serials))
 end
