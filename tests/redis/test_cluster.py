@@ -72,7 +72,7 @@ class RedirectionTests(SynchronousTestCase):
 
 
 class ClusterSourceTests(TestCase):
-    """Tests for L{ClusterSource}."""
+    """Tests for L{ClusterSource}. At the ports below 10, which its nodes name, nobody listens."""
 
     timeout = 30
 
@@ -108,12 +108,18 @@ class ClusterSourceTests(TestCase):
         """The first of those that have the slot is the master."""
         node = await self.node()
         self.slots = [
-            [0, 99, [b"10.0.0.1", 1, b"a", []]],
-            [100, 200, [b"10.0.0.2", 2, b"b", []], [b"10.0.0.3", 3, b"c", []]],
-            [201, 16383, [b"10.0.0.4", 4, b"d", []]],
+            [0, 99, [b"127.0.0.1", 1, b"a", []]],
+            [100, 200, [b"127.0.0.1", 2, b"b", []], [b"127.0.0.1", 3, b"c", []]],
+            [201, 16383, [b"127.0.0.1", 4, b"d", []]],
         ]
         source = self.source(node)
-        found = {0: "10.0.0.1:1", 99: "10.0.0.1:1", 100: "10.0.0.2:2", 200: "10.0.0.2:2", 16383: "10.0.0.4:4"}
+        found = {
+            0: "127.0.0.1:1",
+            99: "127.0.0.1:1",
+            100: "127.0.0.1:2",
+            200: "127.0.0.1:2",
+            16383: "127.0.0.1:4",
+        }
         for slot, place in found.items():
             self.assertEqual(await self.located(source, slot), place)
 
@@ -123,7 +129,7 @@ class ClusterSourceTests(TestCase):
         for member, place in (
             ([None, 7], "127.0.0.1:7"),
             ([b"", 7, b"id"], "127.0.0.1:7"),
-            ([b"?", 7, b"id", [b"hostname", b"x", b"ip", b"10.0.0.9"]], "10.0.0.9:7"),
+            ([b"?", 7, b"id", [b"hostname", b"x", b"ip", b"127.0.0.9"]], "127.0.0.9:7"),
             ([b"?", 7, b"id"], "127.0.0.1:7"),
             ([b"::1", 7, b"id", []], "[::1]:7"),
         ):
@@ -133,12 +139,12 @@ class ClusterSourceTests(TestCase):
     async def test_login(self) -> None:
         """To each node we are the same."""
         node = await self.node()
-        self.slots = [[0, 16383, [b"10.0.0.2", 2, b"b"]]]
+        self.slots = [[0, 16383, [b"127.0.0.1", 2, b"b"]]]
         node.answer = lambda command: b"+OK\r\n" if command[0] == b"AUTH" else resp(self.slots)
-        where = parse(f"redis://u:p@{node.place},10.0.0.1:1/0")
+        where = parse(f"redis://u:p@{node.place},127.0.0.1:1/0")
         assert isinstance(where, ClusterAddress)
         address = await ClusterSource(where).locate(1, self.dialer)
-        self.assertEqual(address, parse("redis://u:p@10.0.0.2:2/0"))
+        self.assertEqual(address, parse("redis://u:p@127.0.0.1:2/0"))
         self.assertEqual(node.commands[0], [b"AUTH", b"u", b"p"])
 
     async def test_loss_of_the_seeds(self) -> None:
@@ -148,8 +154,8 @@ class ClusterSourceTests(TestCase):
         source = self.source(seed)
         self.assertEqual(await self.located(source), other.place)
         await seed.stop()
-        self.slots = [[0, 16383, [b"10.0.0.9", 9, b"c", []]]]
-        self.assertEqual(await self.located(source), "10.0.0.9:9")
+        self.slots = [[0, 16383, [b"127.0.0.1", 9, b"c", []]]]
+        self.assertEqual(await self.located(source), "127.0.0.1:9")
 
     async def test_seeds_again(self) -> None:
         """Those that the URL names are never forgotten: a name may have got another address."""
@@ -164,7 +170,7 @@ class ClusterSourceTests(TestCase):
     async def test_doubt(self) -> None:
         """After a master that did not serve, another node is asked."""
         nodes = [await self.node() for _ in range(2)]
-        self.slots = [[0, 16383, [b"10.0.0.9", 9, b"c", []]]]
+        self.slots = [[0, 16383, [b"127.0.0.1", 9, b"c", []]]]
         source = self.source(*nodes)
         for asked in ([1, 0], [1, 1], [1, 2]):
             await self.located(source)
@@ -175,20 +181,20 @@ class ClusterSourceTests(TestCase):
     async def test_follow(self) -> None:
         """The node of which a node has said that it has the slot is asked first, if it is there at all."""
         seed, other = await self.node(), await self.node()
-        self.slots = [[0, 16383, [b"10.0.0.9", 9, b"c", []]]]
+        self.slots = [[0, 16383, [b"127.0.0.1", 9, b"c", []]]]
         source = self.source(seed)
         source.follow(other.address)
-        self.assertEqual(await self.located(source), "10.0.0.9:9")
+        self.assertEqual(await self.located(source), "127.0.0.1:9")
         self.assertEqual((len(seed.commands), len(other.commands)), (0, 1))
         await other.stop()
         source.follow(other.address)
-        self.assertEqual(await self.located(source), "10.0.0.9:9")
+        self.assertEqual(await self.located(source), "127.0.0.1:9")
         self.assertEqual((len(seed.commands), len(other.commands)), (1, 1))
 
     async def test_not_served(self) -> None:
         """A slot that no node has."""
         nodes = [await self.node() for _ in range(2)]
-        self.slots = [[0, 99, [b"10.0.0.1", 1, b"a", []]]]
+        self.slots = [[0, 99, [b"127.0.0.1", 1, b"a", []]]]
         what = "no node of the cluster has the slot of the namespace"
         line = await self.located(self.source(*nodes))
         places = sorted(node.place for node in nodes)

@@ -51,7 +51,7 @@ class DialerTests(DialerCase):
         """One question has a connection of its own, logged in, and leaves none."""
         server = await self.server()
         address = parse(f"redis://ann:s3cret@{server.place}/3")
-        self.assertEqual(await self.dialer().ask(address, "PING", b"\xff"), "OK")
+        self.assertIn(await self.dialer().ask(address, "PING", b"\xff"), ("OK", b"OK"))  # hiredis: bytes
         self.assertEqual(
             server.commands, [[b"AUTH", b"ann", b"s3cret"], [b"SELECT", b"3"], [b"PING", b"\xff"]]
         )
@@ -120,6 +120,11 @@ class DialerTests(DialerCase):
         self.assertEqual(
             await self.trouble(self.dialer(), server.address), "it closes the connection before it answers"
         )
+
+    async def test_garbage(self) -> None:
+        """A server of another kind."""
+        server = await self.server(lambda command: b"\xff\r\n")
+        self.assertIn("its answer cannot be read (", await self.trouble(self.dialer(), server.address))
 
     async def test_full(self) -> None:
         """A server that has as many connections as it may says so and closes."""

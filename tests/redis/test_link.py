@@ -685,6 +685,18 @@ class SocketLinkTests(TestCase):
         await until(lambda: user.told == ["up", "down", "up"])
         self.assertEqual(await link.script(SCRIPT, "k", b"a"), b"hi")
 
+    async def test_garbage(self) -> None:
+        """What is no reply is said; the connections are made anew."""
+        server = await self.serve()
+        link, user = self.link(f"redis://{server.place}")
+        await until(lambda: user.told == ["up"])
+        server.answer = lambda command: b"\xff\r\n"
+        with self.assertRaises(RedisGone):
+            await link.script(SCRIPT, "k", b"a")
+        server.answer = good
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertIn("its answer cannot be read (", self.lines[0])
+
     async def test_name_unknown(self) -> None:
         """A host that cannot be resolved is trouble like any other; the end may come while it is looked up."""
         self.link("redis://nowhere.invalid")

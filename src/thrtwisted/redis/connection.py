@@ -33,11 +33,13 @@ class _Connection:
     What txredisapi's protocols lack.
 
     @ivar secured: fires when TLS stands, or the connection is lost before.
+    @ivar problem: what is wrong with the other side, where that is known.
     @ivar end: why the connection was lost, once it is.
     @ivar tls: the TLS of this connection, if any.
     """
 
     transport: Any
+    problem: Exception | None = None
     end: BaseException | None = None
     tls: Client | None = None
 
@@ -52,9 +54,17 @@ class _Connection:
         elif not self.secured.called:
             self.secured.callback(None)
 
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        """Read replies; whoever sends something else is no Redis."""
+        try:
+            super().dataReceived(data, unpause)  # type: ignore[misc]
+        except (txredisapi.InvalidData, UnicodeDecodeError) as problem:
+            self.problem = problem
+            self.transport.abortConnection()
+
     def connectionLost(self, why: Failure) -> None:
         """Remember why; what was under way fails."""
-        self.end = (self.tls and self.tls.problem) or why.value
+        self.end = self.problem or (self.tls and self.tls.problem) or why.value
         if not self.secured.called:
             self.secured.callback(None)
         super().connectionLost(why)  # type: ignore[misc]

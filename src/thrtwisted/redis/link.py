@@ -217,6 +217,7 @@ class Link:
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
         watch.cancel()
+        self._cause = self._commands.problem or self._messages.problem or self._cause
         self._commands = self._messages = None
         if not self._stopping:
             self._user.down()

@@ -1,8 +1,8 @@
 """
 TLS to Redis: the server's certificate is always verified, its signer, its dates and its name.
 
-Twisted's own check of the name (26.10) lets a certificate pass that names nobody. So it is checked here once more, when
-the handshake is over and before anything is sent.
+The name is checked when the handshake is over and before anything is sent. Twisted's C{optionsForClientTLS} is not
+used: in 26.10 it lets a certificate pass that names nobody, and it never tells what is wrong with signer or dates.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
+    CertificateOptions,
     PrivateCertificate,
-    optionsForClientTLS,
     platformTrust,
     trustRootFromCertificates,
 )
@@ -62,22 +62,18 @@ class Security:
     """
 
     def __init__(self, ca: str | None = None, certificate: str | None = None) -> None:
-        self._trust = platformTrust() if ca is None else trusted(ca)
-        self._certificate: PrivateCertificate | None = None
-        self._chain: list[crypto.X509] = []
+        trust = platformTrust() if ca is None else trusted(ca)
+        ours: dict[str, Any] = {}
         if certificate is not None:
-            self._certificate, self._chain = own(certificate)
+            identity, chain = own(certificate)
+            ours = {"certificate": identity.original, "privateKey": identity.privateKey.original}
+            if chain:
+                ours["extraCertChain"] = chain
+        self._options = CertificateOptions(trustRoot=trust, **ours)
 
     def client(self, host: str) -> Client:
         """What makes one connection's TLS, to this host."""
-        extra = {"extraCertChain": self._chain} if self._chain else {}
-        options = optionsForClientTLS(
-            host,
-            trustRoot=self._trust,
-            clientCertificate=self._certificate,
-            extraCertificateOptions=extra,
-        )
-        return Client(options, host)
+        return Client(self._options, host)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -88,14 +84,17 @@ class Client:
     @ivar problem: why the server's certificate was not trusted, once that is known.
     """
 
-    def __init__(self, options: IOpenSSLClientConnectionCreator, host: str) -> None:
+    def __init__(self, options: CertificateOptions, host: str) -> None:
         self.problem: Exception | None = None
         self._options = options
         self._host = host
+        self._is_address = isIPAddress(host) or isIPv6Address(host)
 
     def clientConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """See L{IOpenSSLClientConnectionCreator}."""
-        connection = self._options.clientConnectionForTLS(protocol)
+        connection = SSL.Connection(self._options.getContext(), None)
+        if not self._is_address:
+            connection.set_tlsext_host_name(self._host.encode("idna"))
         connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, self._signed)
         return connection
 
@@ -107,9 +106,8 @@ class Client:
 
     def is_named(self, connection: SSL.Connection) -> bool:
         """Whether the certificate that the server has shown, which is trusted, is for our host."""
-        is_address = isIPAddress(self._host) or isIPv6Address(self._host)
         try:
-            (verify_ip_address if is_address else verify_hostname)(connection, self._host)
+            (verify_ip_address if self._is_address else verify_hostname)(connection, self._host)
         except (CertificateError, VerificationError):
             self.problem = WrongName(self._host)
         return self.problem is None
