@@ -8,7 +8,7 @@ from typing import Any
 
 import txredisapi
 from twisted.internet import reactor
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
@@ -167,6 +167,24 @@ class LinkTests(MemoryLinkTestCase):
         )
         self.receive(commands, b"$3\r\nyes\r\n")
         self.assertEqual(self.successResultOf(reply), b"yes")
+
+    def test_other_server_of_the_same_name(self) -> None:
+        """A server with another IP address may lack something, though the URL names it so."""
+        commands, _ = self.connect()
+        reply = self.link.script(SCRIPT, "{key}", b"argument")
+        self.receive(commands, b"$3\r\nyes\r\n")
+        self.successResultOf(reply)
+        for address, unfamiliar in (("10.0.0.1", True), ("10.0.0.1", False), ("10.0.0.2", True)):
+            self.link.reset()
+            self.clock.advance(0)
+            self.await_attempt(self.attempts + 1, within=1)
+            commands, messages = self.accept(), self.accept()
+            commands.peerAddr = IPv4Address("TCP", address, 6379)
+            self.receive(messages, SUBSCRIBED)
+            reply = self.link.script(SCRIPT, "{key}", b"argument")
+            self.assertEqual(commands.value().endswith(b"argument\r\n$1\r\n1\r\n"), unfamiliar)
+            self.receive(commands, b"$3\r\nyes\r\n")
+            self.successResultOf(reply)
 
     def test_script_refused(self) -> None:
         """An error of the script's is told as it is."""

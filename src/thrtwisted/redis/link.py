@@ -92,7 +92,8 @@ class Link:
         self._stopping = False
         # Where the connections lead, and who answered last
         self._address: RedisAddress | None = None
-        self._familiar: RedisAddress | None = None
+        self._server: object = None
+        self._familiar: object = None
         self._unfamiliar = False
         # What went wrong
         self._cause: Exception = Lost()
@@ -151,7 +152,7 @@ class Link:
         """
         if self._commands is None:
             return fail(RedisGone("Redis is not connected"))
-        commands, address = self._commands, self._address
+        commands, server = self._commands, self._server
         unfamiliar = [b"1"] if self._unfamiliar else []
         reply: Deferred[bytes] = maybeDeferred(
             commands.execute_command, "EVALSHA", _digest(script), 1, key, argument, *unfamiliar
@@ -164,7 +165,7 @@ class Link:
             return commands.execute_command("EVAL", script, 1, key, argument, b"1")
 
         def answered(answer: bytes) -> bytes:
-            self._familiar, self._unfamiliar = address, False
+            self._familiar, self._unfamiliar = server, False
             return answer
 
         def gone(failure: Any) -> Any:
@@ -203,7 +204,9 @@ class Link:
         yield self._dialer.command(messages, "SUBSCRIBE", self._channel)
         if commands.end is not None:
             raise commands.end
-        if self._familiar not in (None, address):
+        # A host's name may lead to another server than it did, which the address alone does not tell.
+        self._server = (address, commands.transport.getPeer())
+        if self._familiar not in (None, self._server):
             self._unfamiliar = True
         self._commands, self._messages = commands, messages
 
