@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
+from valkey.exceptions import ResponseError
 
 from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation, needs
@@ -490,3 +491,46 @@ class ReclaimTests(ScriptTestCase):
         self.assertEqual(living.batch(acquire_operation(1, ONE)).admitted, [])
         dead.batch(["release", 1])
         self.assertEqual(living.published(), [1])
+
+
+class TornTests(ScriptTestCase):
+    """Somebody has deleted a part of the namespace."""
+
+    def test_any_part(self) -> None:
+        """Whatever is missing, owners are served again after they have announced, and in the end nothing is left."""
+        heavy = [Counter("one", 1), Counter("three", 3, weight=3)]
+        parts = ("owners", "lanes", "used", "slots", "waiting", "gate", "lane:one", "parked:one", "tickets:a")
+        for number, part in enumerate(parts):
+            a, b = self.owner(f"a{number}"), self.owner(f"b{number}")
+            places = {
+                owner.name: [[1, 0, 0, 50, *needs(ONE)], [2, 0, 0, 50, *needs(heavy)]] for owner in (a, b)
+            }
+            for owner in (a, b):
+                owner.batch(acquire_operation(1, ONE), acquire_operation(2, heavy))
+            self.assertEqual(
+                self.client.delete(f"{a.key}:{part.replace('tickets:a', f'tickets:a{number}')}"), 1, part
+            )
+            for _ in range(3):
+                for owner in (a, b):
+                    if owner.batch(["release", 3], acquire_operation(4, ONE), ["release", 4]) == "unknown":
+                        owner.batch(announced=places[owner.name])
+            for owner in (a, b, a, b):
+                owner.batch(announced=[])
+            self.over(a)
+            for owner in (a, b):
+                self.assertEqual(owner.batch(acquire_operation(7, heavy), ["release", 7]).admitted, [7], part)
+            for owner in (a, b):
+                owner.batch(["quit"], announced=[])
+            self.assertEqual(self.keys(), [], part)
+
+    def over(self, owner: ScriptOwner) -> None:
+        self.client.hdel(f"{owner.key}:gate", "grace", "graced")
+
+    def test_wrong_type(self) -> None:
+        """What is another program's is not touched."""
+        a = self.owner("a")
+        self.client.delete(f"{a.key}:gate")
+        self.client.set(f"{a.key}:gate", "other")
+        self.assertRaises(ResponseError, a.batch)
+        self.assertEqual(self.client.get(f"{a.key}:gate"), b"other")
+        self.client.delete(f"{a.key}:gate")

@@ -99,7 +99,7 @@ end
 -- Numbers ----------------------------------------------------------------------------------------------------------
 
 -- Hashes of numbers. Nobody else is served while a script runs: each number is read once, and those that have changed
--- are written together in the end. One that is not there is `nothing`, and one that is `nothing` is not kept.
+-- are written together in the end. One that is not there is `nothing`, and one that is `nothing` or less is not kept.
 local function numbers(key, nothing)
   return { key = key, nothing = nothing, read = {}, changed = {} }
 end
@@ -144,7 +144,7 @@ local function write(hash)
   local kept, gone = {}, {}
   for field in pairs(hash.changed) do
     local number = hash.read[field]
-    if number == hash.nothing then
+    if number <= hash.nothing then
       gone[#gone + 1] = field
     else
       kept[#kept + 1] = field
@@ -731,6 +731,63 @@ local function announce()
   end
 end
 
+-- Mending ----------------------------------------------------------------------------------------------------------
+
+-- Forget all that can be found of the namespace: some of it has been deleted by somebody else, and what is left makes no
+-- sense. To the owners it is a Redis that has lost its memory.
+local function wipe()
+  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED }
+  for _, hash in ipairs({ USED, SLOTS, WAITING }) do
+    keys[#keys + 1] = hash.key
+  end
+  for _, set_of_owners in ipairs({ OWNERS, DEAD }) do
+    for _, owner in ipairs(redis.call('ZRANGE', set_of_owners, 0, -1)) do
+      owners[owner] = true
+    end
+  end
+  for _, field in ipairs(redis.call('HKEYS', GATE)) do
+    local owner = string.match(field, '^sequence:(.*)$')
+    if owner then
+      owners[owner] = true
+    end
+  end
+  for _, lane in ipairs(redis.call('HKEYS', LANES)) do
+    lanes[lane] = true
+  end
+  for owner in pairs(owners) do
+    keys[#keys + 1] = TICKETS .. owner
+    for _, place in ipairs(redis.call('HVALS', TICKETS .. owner)) do
+      lanes[string.sub(place, 2)] = true
+    end
+  end
+  for lane in pairs(lanes) do
+    keys[#keys + 1] = LANE .. lane
+    for _, counter in ipairs(needs_of(lane).counters) do
+      keys[#keys + 1] = PARKED .. counter
+    end
+  end
+  for i = 1, #keys, 1000 do
+    redis.call('DEL', unpack(keys, i, math.min(i + 999, #keys)))
+  end
+end
+
+-- Whether something is missing that is always there as long as anything is.
+local function is_torn(is_owner)
+  if epoch == '' then
+    return redis.call('EXISTS', OWNERS, LANES, USED.key) > 0
+  end
+  if not is_owner and redis.call('EXISTS', OWNERS, DEAD) == 0 then
+    return true
+  end
+  local held = 0
+  if announced and announced[1] then
+    each_place(me, '+', function()
+      held = held + 1
+    end)
+    return held ~= get(COUNTS, 'held:' .. me)
+  end
+end
+
 -- The batch --------------------------------------------------------------------------------------------------------
 
 local function run()
@@ -738,6 +795,10 @@ local function run()
     return { 'stale' }
   end
   local is_owner = redis.call('ZSCORE', OWNERS, me)
+  if is_torn(is_owner) then
+    wipe()
+    return { 'unknown' }
+  end
   local in_doubt = is_in_doubt(is_owner)
   if in_doubt then
     begin_grace()
@@ -788,10 +849,23 @@ local function run()
   }
 end
 
-local reply = run()
-forget_idle()
-for _, hash in ipairs({ USED, SLOTS, WAITING, COUNTS }) do
-  write(hash)
+local function run_and_write()
+  local reply = run()
+  forget_idle()
+  for _, hash in ipairs({ USED, SLOTS, WAITING, COUNTS }) do
+    write(hash)
+  end
+  return reply
+end
+
+local done, reply = pcall(run_and_write)
+if not done then
+  -- Lua itself says so where a number or a name is missing; what Redis refuses is for the caller.
+  if type(reply) ~= 'string' or not (string.find(reply, 'attempt to', 1, true) or string.find(reply, 'bad argument', 1, true)) then
+    error(reply, 0)
+  end
+  wipe()
+  reply, admitted_elsewhere = { 'unknown' }, {}
 end
 for owner, serials in pairs(admitted_elsewhere) do
   redis.call('PUBLISH', CHANNEL .. owner, cmsgpack.pack(serials))
