@@ -204,8 +204,8 @@ class ChangeTests(ClusterCase):
 
     async def test_move_given_up(self) -> None:
         """
-        Halfway, the move is given up, and half of the keys are lost with it: no script can work on the rest. When that
-        is deleted the processes say what they have, and go on.
+        Halfway, the move is given up, and half of the keys are lost with it. When the others are deleted the processes
+        say what they have, and go on.
         """
         await self.formed()
         self.redis = f"redis://{self.others[0].place},{self.others[1].place}"
