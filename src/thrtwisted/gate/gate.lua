@@ -96,6 +96,12 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
+local function append(list, more)
+  for _, item in ipairs(more) do
+    list[#list + 1] = item
+  end
+end
+
 -- Numbers ----------------------------------------------------------------------------------------------------------
 
 -- Hashes of numbers. Nobody else is served while a script runs: each number is read once, and those that have changed
@@ -268,10 +274,10 @@ local function join(owner, serial, needs, blocking, order)
   end
 end
 
-local function leave(needs)
-  add(COUNTS, 'waiting', -1)
+local function leave(needs, tickets)
+  add(COUNTS, 'waiting', -tickets)
   for _, counter in ipairs(needs.counters) do
-    add(WAITING, counter, -1)
+    add(WAITING, counter, -tickets)
   end
 end
 
@@ -361,7 +367,7 @@ local function settle(freed)
         park(needs.lane, blocking, entry.order)
       else
         local owner, serial = string.match(redis.call('ZPOPMIN', LANE .. needs.lane)[1], '^(.*):(.*)$')
-        leave(needs)
+        leave(needs, 1)
         take(owner, serial, needs)
         tell(owner, serial)
         park_by_head(needs, at) -- if the counter has room still, the lane is looked at again
@@ -448,15 +454,23 @@ local function acquire(serial, priority, ticket, first, known_order)
   end
 end
 
--- Take a ticket out of the queue. Returns the counter where it was parked: settle it, for what was kept there for this
--- ticket is free.
-local function withdraw(owner, serial, needs)
-  redis.call('HDEL', TICKETS .. owner, serial)
-  redis.call('ZREM', LANE .. needs.lane, owner .. ':' .. serial)
-  leave(needs)
-  local at = redis.call('HGET', LANES, needs.lane)
-  park_by_head(needs, at)
-  return at
+-- Take tickets of an owner out of the queue: SERIALS has a list of them for each of their lanes. Returns the counters
+-- where these were parked: settle them, for what was kept there is free.
+local function withdraw(owner, serials)
+  local parked_at = {}
+  for lane, in_lane in pairs(serials) do
+    local needs, tickets = needs_of(lane), {}
+    for i, serial in ipairs(in_lane) do
+      tickets[i] = owner .. ':' .. serial
+    end
+    in_parts('HDEL', TICKETS .. owner, in_lane)
+    in_parts('ZREM', LANE .. lane, tickets)
+    leave(needs, #tickets)
+    local at = redis.call('HGET', LANES, lane)
+    park_by_head(needs, at)
+    parked_at[#parked_at + 1] = at
+  end
+  return parked_at
 end
 
 local function release(owner, serial)
@@ -466,9 +480,9 @@ local function release(owner, serial)
   end
   local needs = needs_of(string.sub(place, 2))
   if string.sub(place, 1, 1) == '-' then
-    local at = withdraw(owner, serial, needs)
+    local parked_at = withdraw(owner, { [needs.lane] = { serial } })
     if weighted then
-      settle({ at })
+      settle(parked_at)
     end
     return
   end
@@ -481,15 +495,25 @@ local function release(owner, serial)
   settle(needs.counters)
 end
 
--- Call a function with the serial and the needs of each ticket of an owner that waits ('-') or holds slots ('+').
-local function each_place(owner, kind, action)
+-- What an owner has, of the serials that a function picks: a list of those that wait for each of their lanes, and the
+-- lanes of those that hold slots.
+local function places_of(owner, picks)
   local places = redis.call('HGETALL', TICKETS .. owner)
+  local waiting, holding = {}, {}
   for i = 1, #places, 2 do
-    local place = places[i + 1]
-    if string.sub(place, 1, 1) == kind then
-      action(places[i], needs_of(string.sub(place, 2)))
+    local serial, place = places[i], places[i + 1]
+    if picks(serial) then
+      local lane = string.sub(place, 2)
+      if string.sub(place, 1, 1) == '+' then
+        holding[serial] = lane
+      else
+        local in_lane = waiting[lane] or {}
+        in_lane[#in_lane + 1] = serial
+        waiting[lane] = in_lane
+      end
     end
   end
+  return waiting, holding
 end
 
 -- Owners -----------------------------------------------------------------------------------------------------------
@@ -497,23 +521,26 @@ end
 -- An owner's lease has ended, at a time DEATHS[owner]. First the places of all of them go, so that no slot freed here is
 -- given to one of them; then their slots, but for those whose reclaim delay is not over.
 local function bury(owners, deaths)
-  local freed = {}
+  local held, freed = {}, {}
+  local function all()
+    return true
+  end
   for _, owner in ipairs(owners) do
-    each_place(owner, '-', function(serial, needs)
-      freed[#freed + 1] = withdraw(owner, serial, needs)
-    end)
+    local waiting, holding = places_of(owner, all)
+    held[owner] = holding
+    append(freed, withdraw(owner, waiting))
   end
   settle(freed)
   for _, owner in ipairs(owners) do
     local death, next_time = deaths[owner], nil
-    each_place(owner, '+', function(serial, needs)
-      local free = death + needs.reclaim
+    for serial, lane in pairs(held[owner]) do
+      local free = death + needs_of(lane).reclaim
       if free <= now then
         release(owner, serial)
       else
         next_time = math.min(next_time or free, free)
       end
-    end)
+    end
     redis.call('ZREM', OWNERS, owner)
     if next_time then
       redis.call('ZADD', DEAD, next_time, owner)
@@ -680,11 +707,8 @@ local function announce()
     local number = tonumber(serial)
     return from < number and number <= to and not kept[serial]
   end
-  each_place(me, '-', function(serial, needs)
-    if is_gone(serial) then
-      freed[#freed + 1] = withdraw(me, serial, needs)
-    end
-  end)
+  local waiting_gone, holding_gone = places_of(me, is_gone)
+  append(freed, withdraw(me, waiting_gone))
   -- What holds a slot already counts before anything is admitted.
   for i = 5, #announced do
     local ticket = announced[i]
@@ -694,15 +718,13 @@ local function announce()
     else
       local place = redis.call('HGET', TICKETS .. me, serial)
       if place and string.sub(place, 1, 1) == '-' then
-        freed[#freed + 1] = withdraw(me, serial, needs_of(string.sub(place, 2)))
+        append(freed, withdraw(me, { [string.sub(place, 2)] = { serial } }))
         place = nil
       end
       if not place then
         local needs, raised = hold(serial, ticket)
         held[#held + 1] = needs
-        for _, counter in ipairs(raised) do
-          freed[#freed + 1] = counter
-        end
+        append(freed, raised)
       end
     end
   end
@@ -720,11 +742,9 @@ local function announce()
       acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
     end
   end
-  each_place(me, '+', function(serial)
-    if is_gone(serial) then
-      release(me, serial)
-    end
-  end)
+  for serial in pairs(holding_gone) do
+    release(me, serial)
+  end
   overshoot = count_over(held)
   if overshoot > 0 then
     add(COUNTS, 'overshoot', overshoot)
@@ -781,9 +801,11 @@ local function is_torn(is_owner)
   end
   local held = 0
   if announced and announced[1] then
-    each_place(me, '+', function()
-      held = held + 1
-    end)
+    for _, place in ipairs(redis.call('HVALS', TICKETS .. me)) do
+      if string.sub(place, 1, 1) == '+' then
+        held = held + 1
+      end
+    end
     return held ~= get(COUNTS, 'held:' .. me)
   end
 end
