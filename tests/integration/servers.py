@@ -143,7 +143,10 @@ class ServerCase(IntegrationCase):
             directory = os.path.join(self._of("others"), f"server-{len(self._others)}")
             os.mkdir(directory)
         port = port or unused_port()
-        basic = ("--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "")
+        basic = (
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""),
+            *("--repl-diskless-sync-delay", "0"),  # else each replica waits 5 s for more of them
+        )
         server = await self._launched(program, directory, (*basic, *options), READY.encode())
         server.port, server.login = port, login
         return server
