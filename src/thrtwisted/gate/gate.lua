@@ -132,6 +132,9 @@ end
 
 local function add(hash, field, number)
   number = get(hash, field) + number
+  if number < 0 then
+    error('attempt to take away more than there is of ' .. field) -- see is_torn
+  end
   set(hash, field, number)
   return number
 end
