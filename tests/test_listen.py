@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import StringIO
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, c
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from zope.interface import implementer
@@ -72,6 +74,19 @@ class PatientSiteTests(SynchronousTestCase):
         self.clock.advance(LOG_DELAY)
         self.assertEqual(self.written, [0, 1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_date(self) -> None:
+        """A line has the date, whatever the reactor measures time by."""
+        site = PatientSite(self.clock, Resource(), 60.0)
+        written = site.logFile = StringIO()
+        site.doStart()
+        channel = site.buildProtocol(None)
+        channel.makeConnection(StringTransport())
+        channel.dataReceived(b"GET /page HTTP/1.0\r\n\r\n")
+        self.clock.advance(LOG_DELAY)
+        year = time.gmtime().tm_year
+        self.assertRegex(written.getvalue(), rf'/{year}:.* \+0000\] "GET /page HTTP/1.0" 404 ')
+        site.doStop()
 
     def test_stop(self) -> None:
         """What is still to be written when the site stops is written then."""

@@ -8,11 +8,13 @@ import os
 import re
 import signal
 import sys
+import time
 from typing import Any
 
 from twisted.application.service import IServiceMaker
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.task import Clock
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -177,6 +179,25 @@ def kill(pid: int) -> None:
     """Kill what a test has left."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+class TimeTests(SynchronousTestCase):
+    """Tests for L{tap.keep_time}."""
+
+    def test_steady(self) -> None:
+        """The reactor's time does not follow the time of day, and goes on."""
+        clock: Any = Clock()
+        tap.keep_time(clock)
+        since = clock.seconds()
+        self.assertLess(since, time.time() / 2)
+        self.assertGreaterEqual(clock.seconds(), since)
+
+    def test_too_late(self) -> None:
+        """Once there are timers they go on with the time they began with."""
+        clock: Any = Clock()
+        clock.callLater(1.0, print)
+        tap.keep_time(clock)
+        self.assertEqual(clock.seconds(), 0.0)
 
 
 class GiveUpTests(SynchronousTestCase):

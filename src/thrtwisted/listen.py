@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,11 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.python.failure import Failure
+from twisted.web.http import combinedLogFormatter, datetimeToLogString
+from twisted.web.iweb import IAccessLogFormatter
 from twisted.web.resource import IResource
 from twisted.web.server import Site
+from zope.interface import provider
 
 #: Seconds from the end of a request to its line in the access log.
 LOG_DELAY = 0.01
@@ -40,6 +44,13 @@ def endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     return found
 
 
+@provider(IAccessLogFormatter)
+def _line(_: str, request: Any) -> str:
+    """A line of the access log, with the time of day: what the reactor measures time by need not be that."""
+    line: str = combinedLogFormatter(datetimeToLogString(time.time()), request)
+    return line
+
+
 class PatientSite(Site):
     """
     A site that writes its access log a moment later: the slot of a request that has just ended is given away first,
@@ -49,7 +60,9 @@ class PatientSite(Site):
     """
 
     def __init__(self, clock: IReactorTime, resource: IResource, timeout: float) -> None:
-        super().__init__(resource, parsePOSTFormSubmission=False, timeout=timeout)  # type: ignore[no-untyped-call]
+        super().__init__(  # type: ignore[no-untyped-call]
+            resource, parsePOSTFormSubmission=False, timeout=timeout, logFormatter=_line
+        )
         self._clock = clock
         self._ended: list[Any] = []
         self._writing: IDelayedCall | None = None

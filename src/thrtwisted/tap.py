@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -134,6 +135,7 @@ def makeService(options: Options) -> IService:
 
     from .service import Proxy
 
+    keep_time(reactor)
     services = MultiService()
     stop = partial(give_up, reactor, options.parent or {})
     proxy = Proxy(reactor, options.config)
@@ -148,6 +150,20 @@ def makeService(options: Options) -> IService:
         demonstration = Demonstration(reactor, options.config, listeners, stop)
         demonstration.setServiceParent(services)  # type: ignore[no-untyped-call]
     return services
+
+
+def keep_time(reactor: Any) -> None:
+    """
+    Let the reactor measure time by a clock that nobody sets. Its own is the time of day: where that is set back by
+    minutes, all timers stop for as long, heartbeats among them, and where it is set forward all go off.
+    """
+    if not reactor.getDelayedCalls():  # what there is was made with the other clock
+        reactor.seconds = _seconds
+
+
+def _seconds() -> float:
+    """Seconds that have passed, those of the machine's sleep too if it can tell: others went on meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def places(config: Config) -> list[str]:

@@ -9,6 +9,8 @@ import os
 import sys
 
 if __name__ == "__main__":
+    if os.environ.get("CLOCK"):
+        from tests.integration import wrong_clock  # noqa: F401
     if os.environ.get("UNCOVERED"):
         from tests.integration import uncovered  # noqa: F401
     elif "coverage" in sys.modules:
