@@ -78,8 +78,8 @@ class PatientSiteTests(SynchronousTestCase):
     def test_date(self) -> None:
         """A line has the date, whatever the reactor measures time by."""
         site = PatientSite(self.clock, Resource(), 60.0)
-        written = site.logFile = StringIO()
         site.doStart()
+        written = site.logFile = StringIO()
         channel = site.buildProtocol(None)
         channel.makeConnection(StringTransport())
         channel.dataReceived(b"GET /page HTTP/1.0\r\n\r\n")
