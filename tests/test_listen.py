@@ -78,6 +78,7 @@ class PatientSiteTests(SynchronousTestCase):
     def test_date(self) -> None:
         """A line has the date, whatever the reactor measures time by."""
         site = PatientSite(self.clock, Resource(), 60.0)
+        site.reactor = self.clock
         site.doStart()
         written = site.logFile = StringIO()
         channel = site.buildProtocol(None)
