@@ -344,6 +344,7 @@ class RedisGate:
             if slices:
                 timers[:] = [self._clock.callLater(self._timeout / SLICES, wait, slices - 1)]
             else:
+                self._disconnected()
                 self._lost()
                 answer.errback(RedisGone(f"no answer in {self._timeout:g} s"))
 
@@ -482,7 +483,6 @@ class RedisGate:
         if slices:
             self._doubting = self._clock.callLater(self._timeout / SLICES, self._doubt_for, slices - 1)
         else:
-            self._doubting = None
             self._lost()
 
     def _sure(self) -> None:
@@ -505,7 +505,6 @@ class RedisGate:
         if self._gone:
             return
         self._gone = True
-        self._disconnected()
         self.figures.outages += 1
         self._log.warn("Redis does not answer: {meanwhile}", meanwhile=_MEANWHILE[self._outage])
         self._shares = Shares(
@@ -515,7 +514,8 @@ class RedisGate:
             entitled=self._places.entitled(),
             everything=self._outage == "open",
         )
-        self._go_on_alone()
+        if not self._connected:  # otherwise a new connection stands, and Redis is being asked
+            self._go_on_alone()
 
     def _go_on_alone(self) -> None:
         """Decide here who may go, from now until Redis is there to be asked."""
