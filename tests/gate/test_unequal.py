@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults, inlineCallbacks
 
+from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation, needs
 from tests.gate.test_redis import RedisGateTestCase, Steps, until
 from tests.gate.test_script import ScriptTestCase
@@ -208,3 +210,38 @@ class RedisClockTests(ScriptTestCase):
         last = float(self.client.zscore(f"{a.key}:owners", "a"))
         seconds, _ = self.client.time()
         self.assertLess(last, seconds * 1000 + 2 * a.lease)
+
+
+class GateClockTests(RedisGateTestCase):
+    """A gate whose reactor does not measure time by the time of day."""
+
+    @inlineCallbacks
+    def test_aging_before_redis_was_seen(self) -> Steps:
+        """Who has come before Redis was there has no years of waiting to show for it."""
+        steady = _SteadyReactor()
+        gate = RedisGate(steady, namespace=self.namespace, timeout=5.0, aging=1.0)
+        gate.give_up()
+        self.addCleanup(gate.stop)
+        held = yield self.acquire(gate)
+        early = self.acquire(gate, priority=99)
+        gate.start(valkey.address())
+        yield until(self.waiting)
+        other = self.gate(aging=1.0)
+        urgent = self.acquire(other, priority=1)
+        yield until(lambda: self.waiting() == 2)
+        held.release()
+        (yield urgent).release()
+        (yield early).release()
+
+
+class _SteadyReactor:
+    """The reactor, with a time that begins with itself."""
+
+    def __init__(self) -> None:
+        self._began = reactor.seconds()
+
+    def seconds(self) -> float:
+        return reactor.seconds() - self._began
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(reactor, name)

@@ -13,6 +13,7 @@ process that is connected again asks Redis, though that may not have answered ye
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Generator, Iterable
 from importlib.resources import files
@@ -146,7 +147,8 @@ class RedisGate:
         self._gone = False
         self._doubting: IDelayedCall | None = None
         self._leased_until = 0.0
-        self._ahead = 0.0
+        # Until Redis has told its time; with aging, that decides who goes first.
+        self._ahead = time.time() - reactor.seconds()
         # While Redis is gone
         self._shares: Shares | None = None
         self._fallback: Fallback | None = None
