@@ -20,7 +20,7 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import attrs
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
@@ -31,6 +31,7 @@ from thrtwisted.errors import GateUnavailable
 from thrtwisted.redis import ISource
 from thrtwisted.redis.link import ILinkUser, Link, RedisGone
 from thrtwisted.redis.source import source_of
+from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import Where
 
 from . import IAdmission, IGate, Ticket
@@ -144,9 +145,15 @@ class RedisGate:
         # What is known of Redis
         self._connected = False
         self._answering = False
+        self._slow = False
         self._gone = False
         self._doubting: IDelayedCall | None = None
         self._leased_until = 0.0
+        # What was said of it
+        self._up_since = 0.0
+        self._steady = True
+        self._said_gone = False
+        self._said_mute = False
         # Until Redis has told its time; with aging, that decides who goes first.
         self._ahead = time.time() - reactor.seconds()
         # While Redis is gone
@@ -320,6 +327,8 @@ class RedisGate:
                 if isinstance(problem, RedisGone):
                     link.reset()
                 else:
+                    if not trouble_of(problem).passes:
+                        self._lost()
                     link.refused(problem)
         self._sending = False
 
@@ -346,6 +355,7 @@ class RedisGate:
             if slices:
                 timers[:] = [self._clock.callLater(self._timeout / SLICES, wait, slices - 1)]
             else:
+                self._slow = True
                 self._disconnected()
                 self._lost()
                 answer.errback(RedisGone(f"no answer in {self._timeout:g} s"))
@@ -403,7 +413,9 @@ class RedisGate:
             )
         elif self._unheard is not None and now - self._unheard > self._interval / 2:
             # Not even our own echo has come back, in the time in which batches were answered.
-            self._log.warn("Messages from Redis do not arrive; connecting anew")
+            if not self._said_mute:
+                self._said_mute = True
+                self._log.warn("Messages from Redis do not arrive; connecting anew until they do")
             assert self._link is not None
             self._link.reset()
             return
@@ -418,12 +430,16 @@ class RedisGate:
     # The link --------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """The link stands: say what we have, and go on."""
+        """The link stands: say what we have, see that messages arrive, and go on."""
         self._connected = True
         self._answering = False
         self._unheard = None
-        self._fallback = None
+        self._up_since = self._clock.seconds()
+        if not self._slow:  # otherwise nobody waits for it again before it has answered
+            self._changing = _cancelled(self._changing)
+            self._fallback = None
         self._places.announce()
+        self._checking = True
         self._flush()
         if not self._heart.running and not self._quit:
             self._beaten = self._clock.seconds()
@@ -449,14 +465,29 @@ class RedisGate:
         Another process's batch has admitted tickets of ours: unless the message was read so late that they may have
         been freed since, when this process was frozen. The answer to an announcement says it again, if it still holds.
         """
-        serials = msgpack.decode(payload)
-        if not serials:  # our own echo
-            self._unheard = None
-        elif self._leased:
+        try:
+            serials = msgpack.decode(payload, type=list[int])
+        except DecodeError:  # somebody else's; what it may have replaced is lost
+            serials = None
+        if serials == []:
+            self._heard()
+        elif serials and self._leased:
             self._admit(serials)
         else:
             self._places.announce()
             self._flush()
+
+    def _heard(self) -> None:
+        """Our own echo has come back: batches are done, and messages arrive."""
+        self._unheard = None
+        self._said_mute = False
+        self._steady = self._steady or self._clock.seconds() - self._up_since > self._interval / 2
+        if self._answering:
+            assert self._link is not None
+            self._link.working()
+            if self._said_gone:
+                self._said_gone = False
+                self._log.info("Redis answers again")
 
     @property
     def _leased(self) -> bool:
@@ -468,7 +499,7 @@ class RedisGate:
     @property
     def _alone(self) -> bool:
         """Whether nobody is there to be asked."""
-        return self._gone and not self._connected
+        return self._gone and (self._slow or not self._connected)
 
     @property
     def _redis_time(self) -> float:
@@ -492,14 +523,17 @@ class RedisGate:
         if self._answering:
             return
         self._answering = True
+        self._slow = self._gone = False
         self._doubting = _cancelled(self._doubting)
         self._changing = _cancelled(self._changing)
         self._shares = None
+        if self._fallback is not None:  # it has gone on deciding since Redis was asked
+            self._fallback = None
+            self._places.announce()
         if self._link is not None:
             self._link.working()
-        if self._gone:
-            self._gone = False
-            self._log.info("Redis answers again")
+        if self._unheard is None:
+            self._heard()
 
     def _lost(self) -> None:
         """Redis counts as gone: the outage policy decides from now on."""
@@ -508,7 +542,9 @@ class RedisGate:
             return
         self._gone = True
         self.figures.outages += 1
-        self._log.warn("Redis does not answer: {meanwhile}", meanwhile=_MEANWHILE[self._outage])
+        if self._steady:  # it is said once of a Redis that comes and goes
+            self._steady, self._said_gone = False, True
+            self._log.warn("Redis does not answer: {meanwhile}", meanwhile=_MEANWHILE[self._outage])
         self._shares = Shares(
             since=self._redis_time,
             lease=self._lease,
@@ -516,7 +552,7 @@ class RedisGate:
             entitled=self._places.entitled(),
             everything=self._outage == "open",
         )
-        if not self._connected:  # otherwise a new connection stands, and Redis is being asked
+        if self._alone:  # otherwise a new connection stands, and Redis is being asked
             self._go_on_alone()
 
     def _go_on_alone(self) -> None:
