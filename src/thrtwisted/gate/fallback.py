@@ -4,7 +4,7 @@ The gate of one process while Redis is gone: how many slots of each counter it g
 Nobody knows what the other processes do meanwhile. But what Redis had given to this process when it went away, nobody
 else has; so if each goes on with as much as it had, all together stay within the limit. A process that had nothing of a
 counter takes one slot nevertheless, or its requests would wait as long as Redis is gone: together they have at most as
-many as the limit says, and one for each process but one.
+many as the limit says, and one for each process but one. A process that was the only one has all of them.
 
 An outage that lasts is another matter: a process that happened to have nothing would have one slot for hours. So after
 one lease those who have more than their share, the limit divided by the processes last seen, shrink to it as their
@@ -33,7 +33,7 @@ class Shares:
 
     @ivar since: when that began (seconds).
     @ivar lease: seconds.
-    @ivar processes: how many there were.
+    @ivar processes: how many there were; 0 if that is not known.
     @ivar entitled: the slots of each counter that were this process's when it began.
     @ivar everything: whether there are no limits meanwhile.
     """
@@ -48,6 +48,8 @@ class Shares:
         """The slots of a counter. One that has none at all is closed, here too."""
         if self.everything or not max_concurrent:
             return EVERYTHING if self.everything else 0
+        if self.alone:
+            return max_concurrent
         share = max(1, max_concurrent // max(1, self.processes))
         entitled = max(1, min(self.entitled.get(key, 0), max_concurrent))
         if now < self.since + self.lease:
@@ -58,8 +60,15 @@ class Shares:
 
     def next_change(self, now: float) -> float | None:
         """Seconds until the slots change; None if they do so no more."""
+        if self.everything or self.alone:
+            return None
         changes = (self.since + self.lease - now, self.since + 2 * self.lease - now)
-        return None if self.everything else next((change for change in changes if change > 0), None)
+        return next((change for change in changes if change > 0), None)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there was no other process: then nobody else has any."""
+        return self.processes == 1
 
 
 class Fallback:
