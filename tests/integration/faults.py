@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
+
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -10,9 +13,9 @@ from tests.integration.harness import (
     Backend,
     IntegrationCase,
     Running,
-    Work,
     most_at_once,
     most_begun,
+    until,
 )
 
 CONFIG = """
@@ -41,10 +44,12 @@ class FaultCase(IntegrationCase):
     Several proxies before one backend, with a Redis of the test's own.
 
     @ivar slots: of the one limit.
+    @ivar lines: in the log of each process about a fault, at most.
     """
 
     timeout = 120
     slots = 4
+    lines = LINES
     config = CONFIG
 
     async def cluster(self, count: int) -> tuple[Backend, list[Running]]:
@@ -56,18 +61,39 @@ class FaultCase(IntegrationCase):
             await proxy.child.said(b"is connected")
         return backend, proxies
 
-    def check(self, answers: dict[str, int], work: list[Work], most: int, exact_since: float) -> None:
-        """
-        No request failed; all were forwarded once.
+    async def back(self, proxy: Running) -> None:
+        """Redis answers again."""
+        await until(lambda: "Redis answers again" in proxy.said[-2:])
 
-        @param most: how many may have been in the backend together.
-        @param exact_since: from when on none may be over the limit, and no slot remain unused.
+    async def check_unnoticed(
+        self,
+        backend: Backend,
+        proxies: list[Running],
+        fault: Callable[[], Awaitable[None]],
+        most: int | None = None,
+    ) -> None:
         """
-        self.assertEqual(answers, {"200": len(work)})
-        self.assertLessEqual(most_at_once(work), most)
-        self.assertEqual(most_begun(work, exact_since), self.slots)
+        Clients that ask again and again notice nothing of a fault; and two heartbeats after it none is over the limit,
+        and no slot is unused.
 
-    def check_log(self, proxies: list[Running]) -> None:
-        """What happened is told in a handful of lines."""
-        for proxy in proxies:
-            self.assertLessEqual(len(proxy.said[1:]), LINES, proxy.said)
+        @param fault: begins it and ends it.
+        @param most: how many may be in the backend together meanwhile; or the limit and one for each process but one.
+        """
+
+        async def unnoticed(prefix: str) -> str:
+            told = [len(proxy.said) for proxy in proxies]
+            clients = self.looping(24, f"/work/{prefix}{{}}?seconds=0.04", *proxies)
+            await until(lambda: self.waiting() >= 10)
+            await fault()
+            exact = time.monotonic() + 2 * HEARTBEAT
+            await pause(4 * HEARTBEAT)
+            answers, work = await clients.end(), backend.work(prefix)
+            self.assertEqual(answers, {"200": len(work)})
+            self.assertLessEqual(most_at_once(work), most or self.slots + len(proxies) - 1)
+            for proxy, before in zip(proxies, told, strict=True):
+                self.assertLessEqual(len(proxy.said[before:]), self.lines, proxy.said)
+            begun = most_begun(work, exact)
+            return "" if begun == self.slots else f"after two heartbeats there were {begun} together"
+
+        await self.measured(unnoticed)
+        await self.idle()
