@@ -115,6 +115,7 @@ class Contents:
             for counter, weight in needed(lane).items():
                 taken[counter] = taken.get(counter, 0) + weight
         assert {c: n for c, n in used.items() if n} == taken
+        assert gate.get("taken", 0) == sum(taken.values())
         assert wanted == _count(c for lane in waiting.values() for c in needed(lane))
         assert slots.keys() == {c for place in places.values() for c in needed(place[1:])}
         assert used.keys() <= slots.keys()

@@ -455,6 +455,28 @@ class GraceTests(ScriptTestCase):
         self.client.hset(f"{a.key}:gate", "last", 1, mapping={"grace": 1, "graced": 1})
         self.assertEqual(a.batch().admitted, [1])
 
+    def test_other_leases(self) -> None:
+        """An owner with a long lease is silent for longer; one with a short lease does not take Redis for gone."""
+        slow, fast = self.owner("slow", lease=60_000), self.owner("fast", lease=1000)
+        seconds, _ = self.client.time()
+        self.client.hset(f"{slow.key}:gate", "last", (seconds - 10) * 1000)
+        self.assertEqual(fast.batch(acquire_operation(1, ONE)).admitted, [1])
+        self.lose()
+        slow.batch(announced=[])
+        self.assertEqual(fast.batch(announced=[self.held(1)]).grace, 0)
+
+    def test_other_time(self) -> None:
+        """Leases and grace that a server with a later time has promised do not last for the difference."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        seconds, _ = self.client.time()
+        later = (seconds + 3600) * 1000
+        self.client.zadd(f"{a.key}:owners", {"b": later})
+        self.client.hset(f"{a.key}:gate", "graced", later)
+        self.assertEqual(a.batch(unfamiliar=True), "unknown")
+        self.assertLess(self.client.zscore(f"{a.key}:owners", b.name), (seconds + 120) * 1000)
+        self.assertGreater(a.batch(announced=[]).grace, 0)
+
 
 class ReclaimTests(ScriptTestCase):
     """A dead owner's slots, where the application may still be at work."""
@@ -525,6 +547,18 @@ class TornTests(ScriptTestCase):
 
     def over(self, owner: ScriptOwner) -> None:
         self.client.hdel(f"{owner.key}:gate", "grace", "graced")
+
+    def test_slots_taken(self) -> None:
+        """If nobody knows any more which slots are taken, none is given away before the owners have said it."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, ONE))
+        self.client.delete(f"{a.key}:used")
+        self.assertEqual(b.batch(acquire_operation(1, ONE)), "unknown")
+        self.assertEqual(b.batch(acquire_operation(1, ONE), announced=[]).admitted, [])
+        reply = a.batch(announced=[[1, 1, 0, 50, *needs(ONE)]])
+        self.assertEqual((reply.grace, reply.overshoot), (0, 0))
+        a.batch(["release", 1])
+        self.assertEqual(b.published(), [1])
 
     def test_wrong_type(self) -> None:
         """What is another program's is not touched."""

@@ -5,7 +5,7 @@
 --            1  owner        the process that sends it: letters and digits
 --            2  sequence     number of this batch, counted up by its owner; an older one is stale
 --            3  lease        ms until this owner counts as dead unless it sends another batch
---            4  grace        ms in which every living owner is heard of
+--            4  grace        ms in which this owner is heard of, as long as it lives
 --            5  max_waiting  tickets that may wait in the namespace
 --            6  aging        us of waiting that make up for one step of priority, or 0
 --            7  known        {epoch, count, sequence, owners}: of the last reply that this owner has had, and the number
@@ -56,6 +56,7 @@
 --   :waiting                hash    counter -> tickets that wait and need it
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
+--                                   taken (slots of all counters), lease and pause (the longest that owners have said),
 --                                   overshoot, weighted, grace (its end, ms), graced (its beginning), expected (owners in
 --                                   grace), held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
 -- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
@@ -80,7 +81,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local gate = redis.call(
   'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
-  'held:' .. me, 'waiting', 'released'
+  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
@@ -115,6 +116,10 @@ local WAITING, COUNTS = numbers(namespace .. ':waiting', 0), numbers(GATE, 0)
 COUNTS.read['held:' .. me] = tonumber(gate[8] or 0)
 COUNTS.read.waiting = tonumber(gate[9] or 0)
 COUNTS.read.released = tonumber(gate[10] or 0)
+COUNTS.read.taken = tonumber(gate[11] or 0)
+-- Of all owners so far, the longest: that one may not be heard of sooner.
+local longest_lease = math.max(tonumber(gate[12] or 0), lease)
+local longest_pause = math.max(tonumber(gate[13] or 0), grace_time)
 
 local function get(hash, field)
   local number = hash.read[field]
@@ -287,6 +292,7 @@ end
 local function take(owner, serial, needs)
   for _, counter in ipairs(needs.counters) do
     add(USED, counter, needs.weights[counter])
+    add(COUNTS, 'taken', needs.weights[counter])
   end
   redis.call('HSET', TICKETS .. owner, serial, '+' .. needs.lane)
   add(COUNTS, 'held:' .. owner, 1)
@@ -492,6 +498,7 @@ local function release(owner, serial)
   redis.call('HDEL', TICKETS .. owner, serial)
   for _, counter in ipairs(needs.counters) do
     add(USED, counter, -needs.weights[counter])
+    add(COUNTS, 'taken', -needs.weights[counter])
   end
   add(COUNTS, 'held:' .. owner, -1)
   add(COUNTS, 'released', 1)
@@ -601,21 +608,24 @@ local function is_in_doubt(is_owner)
     or epoch ~= known[1]
     or count < known[2]
     or is_owner and last_sequence < known[3]
-    or now - last > lease / 2 and redis.call('ZCARD', OWNERS) > (is_owner and 1 or 0)
+    or now - last > longest_lease / 2 and redis.call('ZCARD', OWNERS) > (is_owner and 1 or 0)
 end
 
--- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease.
+-- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease. A
+-- server that took over from another may have another time: what that one meant by its own does not last longer.
 local function begin_grace()
-  if graced > 0 and now - graced < lease then
+  if graced > 0 and graced <= now and now - graced < longest_lease then
     return
   end
-  grace, graced = now + grace_time, now
+  grace, graced = now + longest_pause, now
   set(COUNTS, 'grace', grace)
   set(COUNTS, 'graced', graced)
   set(COUNTS, 'expected', known[4])
   redis.call('DEL', RETURNED)
-  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
-    redis.call('ZADD', OWNERS, grace, owner)
+  local leases = redis.call('ZRANGE', OWNERS, 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    local ends = math.min(math.max(tonumber(leases[i + 1]), grace), now + longest_lease)
+    redis.call('ZADD', OWNERS, ends, leases[i])
   end
 end
 
@@ -802,6 +812,9 @@ local function is_torn(is_owner)
   if not is_owner and redis.call('EXISTS', OWNERS, DEAD) == 0 then
     return true
   end
+  if get(COUNTS, 'taken') > 0 and redis.call('EXISTS', USED.key) == 0 then
+    return true
+  end
   local held = 0
   if announced and announced[1] then
     for _, place in ipairs(redis.call('HVALS', TICKETS .. me)) do
@@ -839,6 +852,8 @@ local function run()
   count = count + 1
   set(COUNTS, 'count', count)
   set(COUNTS, 'last', now)
+  set(COUNTS, 'lease', longest_lease)
+  set(COUNTS, 'pause', longest_pause)
   set(COUNTS, 'sequence:' .. me, sequence)
   redis.call('ZADD', OWNERS, now + lease, me)
   if grace > 0 and now >= grace then
