@@ -35,6 +35,9 @@ from thrtwisted.redis.link import (
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.url import RedisAddress
 
+#: Seconds after which the connections of a link with the usual pauses are believed to last.
+BELIEVED = 2 * LONGEST_PAUSE
+
 CHANNEL = "{test}:owner:me"
 SCRIPT = b"return {KEYS[1], ARGV[1]}"
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$15\r\n{test}:owner:me\r\n:1\r\n"
@@ -280,6 +283,7 @@ class LinkTests(MemoryLinkTestCase):
                 self.await_attempt(self.attempts + 1, within=10)
                 pauses.append(self.clock.seconds() - since)
             self.connect()
+            self.clock.advance(BELIEVED)
             self.link.working()
             self.link.working()
         self.assertEqual(self.user.told, [*["up", "down"] * 30, "up"])
@@ -302,9 +306,75 @@ class LinkTests(MemoryLinkTestCase):
             self.link.refused(Exception())
             self.await_attempt(self.attempts + 1, within=10)
         self.connect()
+        self.clock.advance(BELIEVED)
         self.link.working()
         self.link.refused(Exception())
         self.await_attempt(self.attempts + 1, within=0.25)
+
+    def lines(self, log: Any) -> list[str]:
+        """What the link has logged, without the mends."""
+        lines = [event["line"].replace("unix:///run/redis.sock", "X") for event in log if "line" in event]
+        return [line.partition(";")[0] for line in lines]
+
+    def test_works_a_little(self) -> None:
+        """
+        A server that does the first thing that it is asked to, and then fails in one way or another, is tried again
+        ever less often; each trouble is said once, and that it is connected only once it lasts.
+        """
+        pauses = []
+        with capturedLogs() as log:
+            for turn in range(30):
+                wires = self.connect()
+                self.link.working()
+                since = self.clock.seconds()
+                if turn % 3:
+                    self.link.refused(txredisapi.ResponseError("OOM" if turn % 3 == 1 else "NOPERM"))
+                else:
+                    wires[1].lose()
+                self.clock.advance(0)
+                self.await_attempt(self.attempts + 1, within=10)
+                pauses.append(self.clock.seconds() - since)
+            self.connect()
+            self.link.working()
+            self.clock.advance(BELIEVED - 0.01)
+            self.link.working()
+            self.assertEqual(len(self.lines(log)), 4)
+            self.clock.advance(0.01)
+            self.link.working()
+        self.assertEqual(
+            self.lines(log),
+            [
+                "Redis at X is connected",
+                "Redis at X is not usable: the connection was lost",
+                "Redis at X is not usable: it is out of memory, and refuses to write",
+                "Redis at X is not usable: its user may not run a command that the gate needs",
+                "Redis at X is connected",
+            ],
+        )
+        self.assertLess(pauses[0], 0.25)
+        self.assertGreater(pauses[-1], 4.5)
+
+    def test_told_anew(self) -> None:
+        """After good work the same trouble is told anew, and the server found quickly, each time."""
+        with capturedLogs() as log:
+            for _ in range(3):
+                wires = self.connect()
+                self.link.working()
+                self.clock.advance(BELIEVED)
+                self.link.working()
+                wires[0].lose()
+                self.await_attempt(self.attempts + 1, within=0.25)
+        lines = ["Redis at X is connected", "Redis at X is not usable: the connection was lost"]
+        self.assertEqual(self.lines(log), lines * 3)
+
+    def test_working_without_redis(self) -> None:
+        """A late word of good work changes nothing."""
+        with capturedLogs() as log:
+            self.link.working()
+            self.connect()[0].lose()
+            self.link.working()
+            self.clock.advance(0)
+        self.assertEqual(self.lines(log), ["Redis at X is not usable: the connection was lost"])
 
     def test_refused_without_redis(self) -> None:
         """Where no connection stands there is nothing to give up."""
@@ -337,6 +407,7 @@ class LinkTests(MemoryLinkTestCase):
             self.refuse()
             self.await_attempt(self.attempts + 1, within=10)
         wires = self.connect()
+        self.clock.advance(BELIEVED)
         self.link.working()
         wires[0].lose()
         self.await_attempt(self.attempts + 1, within=0.25)
@@ -395,14 +466,14 @@ class LinkTests(MemoryLinkTestCase):
             self.refuse(ConnectError(string="no way"))
             self.await_attempt(self.attempts + 1, within=10)
             commands, _ = self.connect()
+            self.clock.advance(BELIEVED)
             self.link.working()
             commands.lose()
             self.await_attempt(self.attempts + 1, within=10)
             self.clock.advance(HANDSHAKE)
             self.answered += 1
-        lines = [event["line"].replace("unix:///run/redis.sock", "X") for event in log if "line" in event]
         self.assertEqual(
-            [line.partition(";")[0] for line in lines],
+            self.lines(log),
             [
                 "Redis at X is not usable: nobody listens there",
                 "Redis at X is not usable: it cannot be reached (An error occurred while connecting: no way.)",
@@ -781,7 +852,8 @@ class SocketLinkTests(TestCase):
         server = await self.serve(answer)
         link, user = self.link(f"redis://{server.place}")
         user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
-        await until(lambda: len(self.lines) == 2)
+        await until(lambda: user.told.count("up") == 6)
+        await until(lambda: link.working() or len(self.lines) == 2)
         self.assertIn("the slot of the namespace is on its way to another node", self.lines[0])
         self.assertIn("is connected", self.lines[1])
         asked = [command[-1] for command in server.commands if command[0] == b"EVALSHA"]

@@ -66,7 +66,8 @@ class Link:
     @param source: which server to connect to.
     @param channel: what to listen to; its hash tag, or all of it, is that of our keys.
     @param user: is told when the link is up or down, and of messages.
-    @param longest_pause: seconds between the attempts to reach a server that is not there, at most.
+    @param longest_pause: seconds between the attempts to reach a server that is not there, at most. Connections that
+        stand for twice as long are believed to last.
     """
 
     _log = Logger()
@@ -101,8 +102,11 @@ class Link:
         self._pause_late = _pauses(max(longest_pause, LONGEST_PAUSE_REFUSED))
         self._attempts = 0
         self._moves = 0
+        # What was told since the link last worked; since when the connections stand; how long makes them believed
         self._working = False
-        self._reported = ""
+        self._told: set[str] = set()
+        self._since = 0.0
+        self._trial = 2 * longest_pause
 
     def start(self) -> None:
         """Begin to connect; it goes on until L{stop}."""
@@ -133,11 +137,22 @@ class Link:
         self._give_up(problem)
 
     def working(self) -> None:
-        """Redis does what it is asked to: whatever was wrong is over."""
-        if not self._working:
-            self._working = True
-            self._attempts = self._moves = 0
-            self._report(f"Redis at {self._source.describe(self._address)} is connected")
+        """
+        Redis does what it is asked to. After trouble that is believed only of connections that have stood for a while:
+        a server may do some of what it is asked to, and each connection be lost again. So it is to be called with the
+        first answer, and from time to time as long as all goes well.
+        """
+        if self._commands is None:
+            return
+        lasts = self._reactor.seconds() - self._since >= self._trial
+        if lasts:
+            self._moves = 0
+        if self._working or (self._told and not lasts):
+            return
+        self._working = True
+        self._attempts = 0
+        self._told.clear()
+        self._log.info("{line}", line=f"Redis at {self._source.describe(self._address)} is connected")
 
     def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
         """
@@ -217,6 +232,7 @@ class Link:
         assert self._address is not None
         watch = self._source.watch(self._address, self._slot, self._dialer)
         watch.addCallbacks(lambda _: self._give_up(Replaced()), _stopped)
+        self._since = self._reactor.seconds()
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
         watch.cancel()
@@ -263,10 +279,10 @@ class Link:
         return wait
 
     def _report(self, line: str) -> None:
-        """One line for a change; the same trouble again is not told again."""
-        if line != self._reported:
-            self._reported = line
-            (self._log.info if self._working else self._log.warn)("{line}", line=line)
+        """Each trouble is told once, until the link has worked; they may take turns."""
+        if line not in self._told:
+            self._told.add(line)
+            self._log.warn("{line}", line=line)
 
 
 def _pauses(longest: float) -> Callable[[int], float]:
