@@ -60,7 +60,15 @@ class RedirectionTests(SynchronousTestCase):
 
     def test_nothing_else(self) -> None:
         """What says something else, or nothing to go by, is followed nowhere."""
-        for text in ("ASK 6302 10.0.0.1:7001", "MOVED 6302 ?:7001", "MOVED 6302 h:port", "MOVED", ""):
+        nowhere = ("MOVED 6302 h:0", "MOVED 6302 h:65536", "MOVED 6302 h:" + "9" * 5000)
+        for text in (
+            "ASK 6302 10.0.0.1:7001",
+            "MOVED 6302 ?:7001",
+            "MOVED 6302 h:port",
+            "MOVED",
+            "",
+            *nowhere,
+        ):
             self.assertIsNone(moved_to(txredisapi.ResponseError(text), self.asked), text)
         self.assertIsNone(moved_to(ValueError("MOVED 6302 10.0.0.1:7001"), self.asked))
 

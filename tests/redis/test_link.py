@@ -38,6 +38,8 @@ from thrtwisted.redis.url import RedisAddress
 #: Seconds after which the connections of a link with the usual pauses are believed to last.
 BELIEVED = 2 * LONGEST_PAUSE
 
+WATCH_FAILED = "The watch on who has the keys has failed; it is begun anew"
+
 CHANNEL = "{test}:owner:me"
 SCRIPT = b"return {KEYS[1], ARGV[1]}"
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$15\r\n{test}:owner:me\r\n:1\r\n"
@@ -902,6 +904,26 @@ class SocketLinkTests(TestCase):
         await link.stop()
         self.assertTrue(watched.called)
 
+    async def test_watch_fails(self) -> None:
+        """A watch that fails is begun anew, and that is told once; the end may come meanwhile."""
+        servers = [await self.serve() for _ in range(2)]
+        source = Alternating([server.address for server in servers])
+        user = User()
+        link = Link(reactor, source, CHANNEL, user)
+        self.addCleanup(link.stop)
+        link.start()
+        await until(lambda: user.told == ["up"])
+        for watches in range(2, 5):
+            source.watched.errback(ZeroDivisionError("no luck"))
+            await until(lambda watches=watches: source.watches == watches)
+        self.assertEqual([event["what"] for event in self.log if "what" in event], [WATCH_FAILED])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(user.told, ["up"])
+        source.watched.callback(None)
+        await until(lambda: user.told == ["up", "down", "up"])
+        source.watched.errback(ZeroDivisionError("no luck"))
+        await link.stop()
+
     async def test_nobody_knows(self) -> None:
         """Where nobody says which server it is, that is said once, and the asking goes on."""
         sentinel = await self.serve(lambda command: resp(None))
@@ -926,11 +948,13 @@ class Alternating:
 
     def __init__(self, addresses: list[RedisAddress]) -> None:
         self._addresses = cycle(addresses)
+        self.watches = 0
 
     def locate(self, slot: int, dialer: Dialer) -> Deferred[RedisAddress]:
         return succeed(next(self._addresses))
 
     def watch(self, address: RedisAddress, slot: int, dialer: Dialer) -> Deferred[None]:
+        self.watches += 1
         self.watched: Deferred[None] = Deferred()
         return self.watched
 

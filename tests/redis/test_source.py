@@ -185,6 +185,27 @@ class SentinelSourceTests(TestCase):
         ):
             self.assertIn(f"{sentinel.place}: {what}", line)
 
+    async def test_unreadable(self) -> None:
+        """A sentinel that answers nonsense is one that gives no answer: others are asked."""
+        self.patch(sentinels, "WATCH_INTERVAL", 0.01)
+        odd, good = await self.sentinel(), await self.sentinel()
+        watch = self.source(odd).watch(parse("redis://10.0.0.1:6379"), 1, self.dialer)
+        for answer in (
+            *(
+                [b"10.0.0.1", b"abc"],
+                [b"10.0.0.1", b"65536"],
+                [b"10.0.0.1", b"0"],
+                [b"10.0.0.1", b"9" * 5000],
+            ),
+            *([b"\xff", b"6379"], [b"", b"6379"], [b"a\0b", b"6379"], [b"10.0.0.1"], [[], []], 7),
+        ):
+            odd.answer = lambda command, answer=answer: resp(answer)  # type: ignore[misc]
+            self.assertIn(f"({odd.place}: its answer cannot be read (", await self.located(self.source(odd)))
+            self.assertEqual(await self.located(self.source(odd, good)), "10.0.0.1:6379")
+        self.assertFalse(watch.called)
+        odd.answer = lambda command: resp([b"10.0.0.2", b"6379"])
+        self.assertIsNone(await watch)
+
     async def test_cancel(self) -> None:
         """To be cancelled means to ask nobody else."""
         silent, other = await self.sentinel(), await self.sentinel()

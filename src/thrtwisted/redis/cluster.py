@@ -45,7 +45,10 @@ def moved_to(problem: Exception, asked: RedisAddress) -> RedisAddress | None:
     match = _MOVED.match(str(problem)) if isinstance(problem, txredisapi.ResponseError) else None
     if match is None or match["host"] == "?":  # a node that does not know its own name: others may
         return None
-    return asked.at(match["host"] or asked.host or "localhost", int(match["port"]))
+    try:
+        return asked.at(match["host"] or asked.host or "localhost", int(match["port"]))
+    except ValueError:
+        return None
 
 
 def is_on_its_way(problem: Exception) -> bool:

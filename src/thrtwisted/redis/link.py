@@ -230,8 +230,7 @@ class Link:
         """Let the user work until a connection is lost."""
         lost = _any(self._commands.whenDisconnected(), self._messages.whenDisconnected())
         assert self._address is not None
-        watch = self._source.watch(self._address, self._slot, self._dialer)
-        watch.addCallbacks(lambda _: self._give_up(Replaced()), _stopped)
+        watch = self._watch(self._address)
         self._since = self._reactor.seconds()
         self._user.up()
         yield self._until_stop(lost).addErrback(_stopped)
@@ -240,6 +239,24 @@ class Link:
         self._commands = self._messages = None
         if not self._stopping:
             self._user.down()
+
+    @inlineCallbacks
+    def _watch(self, address: RedisAddress) -> Generator[Deferred[Any], Any, None]:
+        """Give the connections up when another server has our keys; cancelling ends it."""
+        while True:
+            try:
+                yield self._source.watch(address, self._slot, self._dialer)
+            except CancelledError:
+                return
+            except Exception as problem:
+                self._failed("The watch on who has the keys has failed; it is begun anew", problem)
+            else:
+                self._give_up(Replaced())
+                return
+            try:
+                yield deferLater(self._reactor, LONGEST_PAUSE_REFUSED)
+            except CancelledError:
+                return
 
     def _give_up(self, cause: Exception) -> None:
         if self._commands is not None:
@@ -283,6 +300,13 @@ class Link:
         if line not in self._told:
             self._told.add(line)
             self._log.warn("{line}", line=line)
+
+    def _failed(self, what: str, problem: Exception) -> None:
+        """Something that should not happen, with its traceback; it too is told once."""
+        told = f"{what}: {problem!r}"
+        if told not in self._told:
+            self._told.add(told)
+            self._log.failure("{what}", Failure(problem), what=what)
 
 
 def _pauses(longest: float) -> Callable[[int], float]:

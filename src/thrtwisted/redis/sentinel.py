@@ -48,6 +48,7 @@ class SentinelSource:
                 if answer is None:
                     raise UnknownService(self._address.service)
                 host, port = answer
+                master = self._address.server.at(host.decode(), int(port))
             except CancelledError:
                 raise
             except Exception as problem:
@@ -55,7 +56,7 @@ class SentinelSource:
                 continue
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
-            return self._address.server.at(host.decode(), int(port))
+            return master
         raise NobodyAnswers("no sentinel says which server is the master", problems)
 
     @inlineCallbacks

@@ -21,6 +21,8 @@ LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
 DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
 
+LAST_PORT = 65535
+
 _FORMS = (
     "write embedded:, redis://[user:password@]host[:port][/database] (or rediss:// with TLS), unix:///path, "
     "or sentinel://host[:port],host[:port]/service"
@@ -73,7 +75,13 @@ class RedisAddress:
         return self.tls
 
     def at(self, host: str, port: int) -> RedisAddress:
-        """Another server, to which we are the same."""
+        """
+        Another server, to which we are the same.
+
+        @raise ValueError: no server can be there.
+        """
+        if not (host and host.isprintable() and 0 < port <= LAST_PORT):
+            raise ValueError(f"no server can be at {host}:{port}")
         return attrs.evolve(self, kind="tcp", host=host, port=port, path="")
 
     def masked(self) -> str:
@@ -269,8 +277,10 @@ def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
     found = []
     for part in text.split(","):
         match = _HOST.fullmatch(part)
-        if match is None or int(match["port"] or 0) > 65535:
-            _refuse("the host or the port is malformed", f"the port is a number up to 65535; {_ESCAPES}")
+        if match is None or int(match["port"] or 0) > LAST_PORT:
+            _refuse(
+                "the host or the port is malformed", f"the port is a number up to {LAST_PORT}; {_ESCAPES}"
+            )
         if match["port"] and int(match["port"]) == 0:
             _refuse("port 0 is not a port to connect to", f"leave it out for {default_port}")
         host = match["literal"] or unquote(match["name"])
