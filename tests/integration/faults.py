@@ -39,6 +39,11 @@ async def pause(seconds: float) -> None:
     await deferLater(reactor, seconds)
 
 
+def is_loss(line: str) -> bool:
+    """Whether a line of the log says that Redis counts as gone."""
+    return line.startswith("Redis does not answer")
+
+
 class FaultCase(IntegrationCase):
     """
     Several proxies before one backend, with a Redis of the test's own.
@@ -62,8 +67,9 @@ class FaultCase(IntegrationCase):
         return backend, proxies
 
     async def back(self, proxy: Running) -> None:
-        """Redis answers again."""
-        await until(lambda: "Redis answers again" in proxy.said[-2:])
+        """Redis answers again, and for so long that it is told when it does so no more."""
+        await until(lambda: proxy.said.count("Redis answers again") == sum(map(is_loss, proxy.said)))
+        await pause(HEARTBEAT)
 
     async def check_unnoticed(
         self,

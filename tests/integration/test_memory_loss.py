@@ -73,7 +73,7 @@ class FlushTests(FaultCase):
 
         async def flush() -> None:
             with Valkey.from_url(self.redis) as redis:
-                for number in range(6):
+                for number in range(4):
                     await until(lambda: self.waiting() >= 10)
                     redis.flushall()
                     if number % 2:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
-from tests.integration.faults import HEARTBEAT, FaultCase, pause
+from tests.integration.faults import HEARTBEAT, FaultCase, is_loss, pause
 from tests.integration.harness import LEASE, Backend, Client, Running, Work, most_at_once, most_begun, until
 
 #: Seconds past which Redis counts as gone.
@@ -228,7 +228,7 @@ class LoadTests(FaultCase):
             await redis.signal("KILL")
             clients.append(self.looping(10, f"/work/{prefix}poor-{{}}?seconds=0.05", poor))
             for proxy, before in zip((rich, poor), told, strict=True):
-                await until(lambda proxy=proxy, before=before: is_gone(proxy.said[before:]))
+                await until(lambda proxy=proxy, before=before: any(map(is_loss, proxy.said[before:])))
             gone = time.monotonic()
             await pause(2 * LEASE + 3 * MARGIN)
             for client in clients:
@@ -248,8 +248,3 @@ class LoadTests(FaultCase):
             return "" if shares == [[4, 1], [2, 1], [2, 2]] else f"the shares were {shares}"
 
         await self.measured(divided)
-
-
-def is_gone(said: list[str]) -> bool:
-    """Whether Redis counts as gone."""
-    return any(line.startswith("Redis does not answer") for line in said)
