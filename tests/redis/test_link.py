@@ -35,8 +35,8 @@ from thrtwisted.redis.link import (
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.url import RedisAddress
 
-#: Seconds after which the connections of a link with the usual pauses are believed to last.
-BELIEVED = 2 * LONGEST_PAUSE
+#: Seconds after which the connections of a link with the usual pauses are believed to last, and a little more.
+BELIEVED = 2 * LONGEST_PAUSE + 0.005
 
 WATCH_FAILED = "The watch on who has the keys has failed; it is begun anew"
 
@@ -802,6 +802,8 @@ class SocketLinkTests(TestCase):
         except txredisapi.ResponseError as problem:
             link.refused(problem)
             return None
+        except RedisGone:
+            return None
         link.working()
         return reply
 
@@ -829,6 +831,48 @@ class SocketLinkTests(TestCase):
         self.assertIn([b"AUTH", b"pw"], other.commands)
         line = f"Redis at {other.place} (in the cluster redis://:***@{first.place}/0) is connected"
         self.assertEqual(self.lines, [line])
+
+    async def test_no_cluster_any_more(self) -> None:
+        """A server that was a node of a cluster for a while, and is none any more, is found again."""
+        other = await self.serve()
+        other.answer = lambda command: self.node(other if command[0] == b"CLUSTER" else None, command)
+        first = await self.serve(partial(self.node, other))
+        link, user = self.link(f"redis://{first.place}")
+        user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
+        await until(lambda: len(self.lines) == 1)
+        self.assertIn("(in the cluster", self.lines[0])
+
+        def alone(command: list[bytes]) -> bytes | None:
+            no_cluster = b"-ERR This instance has cluster support disabled\r\n"
+            return no_cluster if command[0] == b"CLUSTER" else good(command)
+
+        first.answer = alone
+        await other.stop()
+        asked = f"Redis at redis://{first.place}/0 is connected"
+        await until(lambda: link.working() or self.lines[-1] == asked)
+        # For good: it may be away now and then, and nobody looks for a cluster any more.
+        commands = len(first.commands)
+        ups = user.told.count("up")
+        await first.stop()
+        await until(lambda: "nobody listens there" in self.lines[-1])
+        await first.listen()
+        await until(lambda: user.told.count("up") > ups)
+        self.assertNotIn(b"CLUSTER", [command[0] for command in first.commands[commands:]])
+
+    async def test_cluster_outlives_the_url(self) -> None:
+        """A cluster is found again after all of it was away, though the node of the URL never comes back."""
+        other = await self.serve()
+        other.answer = lambda command: self.node(other if command[0] == b"CLUSTER" else None, command)
+        first = await self.serve(partial(self.node, other))
+        link, user = self.link(f"redis://{first.place}")
+        user.when_up = lambda: Deferred.fromCoroutine(self.ask(link))
+        await until(lambda: len(self.lines) == 1)
+        await first.stop()
+        await other.stop()
+        await until(lambda: any(f"Redis at redis://{first.place}/0 is not" in line for line in self.lines))
+        ups = user.told.count("up")
+        await other.listen()
+        await until(lambda: user.told.count("up") > ups)
 
     async def test_moved_in_a_circle(self) -> None:
         """Nodes that send us to each other are followed a few times, and then with pauses; it is said."""

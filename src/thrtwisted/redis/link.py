@@ -22,7 +22,7 @@ from zope.interface import Interface
 from . import ISource
 from .cluster import ClusterSource, is_on_its_way, moved_to, slot_of
 from .connection import Dialer, Messages
-from .trouble import Lost, Replaced, TooSlow, trouble_of
+from .trouble import Lost, NobodyAnswers, Replaced, TooSlow, trouble_of
 from .url import ClusterAddress, RedisAddress
 
 #: Seconds that connecting to a server and logging in may take, on both connections together.
@@ -82,6 +82,8 @@ class Link:
     ) -> None:
         self._reactor = reactor
         self._source: ISource = source
+        self._given: ISource = source
+        self._cluster: ClusterSource | None = None
         self._slot = slot_of(channel.encode())
         self._channel = channel
         self._user = user
@@ -152,6 +154,8 @@ class Link:
         self._working = True
         self._attempts = 0
         self._told.clear()
+        if self._source is self._given:
+            self._cluster = None
         self._log.info("{line}", line=f"Redis at {self._source.describe(self._address)} is connected")
 
     def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
@@ -277,6 +281,7 @@ class Link:
         # Whoever moved the slot may have given up in the middle.
         self._unfamiliar |= is_on_its_way(cause)
         self._source.doubt()
+        self._look_elsewhere(cause)
         pause = (self._pause_soon if trouble.passes else self._pause_late)(self._attempts)
         self._attempts += 1
         return pause
@@ -284,9 +289,23 @@ class Link:
     def _follow(self, node: RedisAddress) -> None:
         """The server is a node of a cluster, if that was not known, and says that another node has the slot."""
         assert self._address is not None
-        if not isinstance(self._source, ClusterSource):
-            self._source = ClusterSource(ClusterAddress((self._address,)), self._source.security)
-        self._source.follow(node)
+        if isinstance(self._source, ClusterSource):
+            self._source.follow(node)
+        else:
+            if self._cluster is None:
+                self._cluster = ClusterSource(ClusterAddress((self._address,)), self._source.security)
+            self._source = self._cluster
+            self._cluster.follow(node)
+
+    def _look_elsewhere(self, cause: Exception) -> None:
+        """
+        A server that was a node of a cluster may be none any more, and a cluster may outlive the server of the URL:
+        while neither serves, they are asked in turn. Once the latter does, the cluster is forgotten.
+        """
+        if self._source is self._given:
+            self._source = self._cluster or self._given
+        elif isinstance(cause, NobodyAnswers):
+            self._source = self._given
 
     def _until_stop(self, wait: Deferred[Any]) -> Deferred[Any]:
         """What is waited for from now on: L{stop} cancels it."""
