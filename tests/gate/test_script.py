@@ -432,6 +432,39 @@ class GraceTests(ScriptTestCase):
         self.assertEqual(b.batch(["release", 1]).admitted, [])
         self.assertEqual(a.published(), [1])
 
+    def test_older_again(self) -> None:
+        """A replica may be taken over that knows of a grace shortly before: that one was for something else."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch()
+        for owner in (a, b):
+            self.assertEqual(owner.batch(unfamiliar=True), "unknown")
+        self.assertEqual([owner.batch(announced=[]).grace > 0 for owner in (a, b)], [True, False])
+        kept = {key: self.client.dump(key) for key in self.keys()}
+        b.batch(acquire_operation(1, ONE))
+        self.lose()
+        for key, value in kept.items():
+            self.client.restore(key, 0, value)
+        self.assertEqual(a.batch(acquire_operation(1, ONE), unfamiliar=True), "unknown")
+        self.assertEqual(a.batch(acquire_operation(1, ONE), announced=[]).admitted, [])
+        self.assertEqual(b.batch(announced=[self.held(1)]).overshoot, 0)
+
+    def test_all_announce(self) -> None:
+        """In grace everybody announces, also one who has seen nothing that Redis lacks: it may have been told of it."""
+        a, b = self.owner("a"), self.owner("b")
+        a.batch(acquire_operation(1, ONE))
+        b.batch(acquire_operation(1, ONE))
+        kept = {key: self.client.dump(key) for key in self.keys()}
+        a.batch(["release", 1])
+        self.assertEqual(b.published(), [1])
+        self.lose()
+        for key, value in kept.items():
+            self.client.restore(key, 0, value)
+        self.assertEqual(a.batch(), "unknown")
+        self.assertEqual(b.batch(), "unknown")
+        a.batch(acquire_operation(2, ONE), announced=[])
+        self.assertEqual(b.batch(announced=[self.held(1)]).overshoot, 0)
+        self.assertEqual(a.batch().held, 0)
+
     def test_other_server(self) -> None:
         """A server that may be another one is in doubt, though nobody sees what it lacks."""
         a, b = self.owner("a"), self.owner("b")
@@ -451,9 +484,10 @@ class GraceTests(ScriptTestCase):
         self.expire(b)
         reply = a.batch(acquire_operation(1, ONE), announced=[])
         self.assertEqual((reply.admitted, reply.owners, reply.waiting), ([], 2, 1))
-        b.batch(["quit"])
-        self.client.hset(f"{a.key}:gate", "last", 1, mapping={"grace": 1, "graced": 1})
-        self.assertEqual(a.batch().admitted, [1])
+        b.batch(["quit"], announced=[])
+        self.assertEqual(a.published(), [1])
+        self.client.hset(f"{a.key}:gate", "last", 1, mapping={"graced": 1})
+        self.assertEqual(a.batch(acquire_operation(2, TWO)).admitted, [2])
 
     def test_other_leases(self) -> None:
         """An owner with a long lease is silent for longer; one with a short lease does not take Redis for gone."""

@@ -31,8 +31,9 @@
 --   {"unknown"}   the owner is not known (any more), or its state is in doubt: nothing was done; announce
 --   {"stale"}     a later batch of this owner was here before: nothing was done
 --   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot}
---      epoch      the time at which the namespace came into being: another one, if Redis has lost its memory
---      count      of the batches since then
+--      epoch      the time at which the namespace came into being, or its last grace began: another one, if Redis has
+--                 lost some of its memory
+--      count      of the batches since the namespace came into being
 --      admitted   serials of this owner that were admitted in this batch, or that it announced as waiting and are not
 --      full       serials that were refused, for as many wait as may
 --      queued     serial, order, serial, order, …: those that wait now
@@ -611,11 +612,22 @@ local function is_in_doubt(is_owner)
     or now - last > longest_lease / 2 and redis.call('ZCARD', OWNERS) > (is_owner and 1 or 0)
 end
 
+-- From now on, who knows another epoch has to announce.
+local function new_epoch()
+  local new = text(time[1] * 1000000 + time[2])
+  redis.call('HSET', GATE, 'epoch', new)
+  return new
+end
+
 -- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease. A
 -- server that took over from another may have another time: what that one meant by its own does not last longer.
 local function begin_grace()
-  if graced > 0 and graced <= now and now - graced < longest_lease then
+  -- One that was not heard of since the last grace began was waited for then. Others have seen what is missing now.
+  if epoch ~= known[1] and graced > 0 and graced <= now and now - graced < longest_lease then
     return
+  end
+  if epoch ~= '' then
+    epoch = new_epoch()
   end
   grace, graced = now + longest_pause, now
   set(COUNTS, 'grace', grace)
@@ -846,8 +858,7 @@ local function run()
     return { 'unknown' }
   end
   if epoch == '' or is_empty then
-    epoch, count = text(time[1] * 1000000 + time[2]), 0
-    redis.call('HSET', GATE, 'epoch', epoch)
+    epoch, count = new_epoch(), 0
   end
   count = count + 1
   set(COUNTS, 'count', count)
