@@ -414,6 +414,31 @@ class LinkTests(MemoryLinkTestCase):
         wires[0].lose()
         self.await_attempt(self.attempts + 1, within=0.25)
 
+    def test_failing_user(self) -> None:
+        """A fault of the user's is told once, and no reason to stay without Redis; nor to connect all the time."""
+
+        def fail() -> None:
+            raise ZeroDivisionError("no luck")
+
+        what = "The link to Redis has failed; it is made anew"
+        with capturedLogs() as log:
+            for name in ("when_up", "when_down"):
+                setattr(self.user, name, fail)
+                for _ in range(10):
+                    wires = self.connect()
+                    if name == "when_down":
+                        wires[0].lose()
+                    self.clock.advance(0)
+                    self.assertTrue(all(wire.lost for wire in wires))
+                    self.await_attempt(self.attempts + 1, within=10)
+                setattr(self.user, name, lambda: None)
+        self.assertEqual([event["what"] for event in log if "what" in event], [what])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertGreater(self.clock.seconds(), 10 * LONGEST_PAUSE_REFUSED / 2)
+        self.assertEqual(self.user.told, ["up", "down"] * 20)
+        self.connect()
+        self.assertEqual(self.user.told[40:], ["up"])
+
     def test_silent_server(self) -> None:
         """A server that accepts and says nothing is given up."""
         wires = self.accept(), self.accept()
@@ -967,6 +992,21 @@ class SocketLinkTests(TestCase):
         await until(lambda: user.told == ["up", "down", "up"])
         source.watched.errback(ZeroDivisionError("no luck"))
         await link.stop()
+
+    async def test_failing_source(self) -> None:
+        """A fault of the source's is no reason to stay without Redis."""
+        server = await self.serve()
+        source = Alternating([server.address])
+        user = User()
+        link = Link(reactor, source, CHANNEL, user)
+        self.addCleanup(link.stop)
+        for name in ("describe", "doubt"):
+            self.patch(source, name, None)
+        link.start()
+        await until(lambda: user.told == ["up"])
+        link.reset()
+        await until(lambda: user.told == ["up", "down", "up"])
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
     async def test_nobody_knows(self) -> None:
         """Where nobody says which server it is, that is said once, and the asking goes on."""

@@ -136,6 +136,8 @@ SAID = [
         "another program",
         LATER,
     ),
+    ("", "it says nothing but no;", LATER),
+    (" ", "it says nothing but no;", LATER),
     ("ERR something\x1b[31m new", "it says ERR something?[31m new;", LATER),
 ]
 
@@ -161,7 +163,11 @@ OTHER = [
     (SSL.Error([("SSL routines", "", "wrong version number")]), "does not speak TLS", LATER),
     (SSL.Error([("SSL routines", "", "record layer failure")]), "does not speak TLS", LATER),
     (SSL.Error([("SSL routines", "", "bad luck")]), "TLS fails (bad luck)", LATER),
-    (SSL.Error(), "TLS fails ()", LATER),
+    (SSL.Error(), "TLS fails (Error)", LATER),
+    (SSL.SysCallError(-1, "Unexpected EOF"), "TLS fails (Unexpected EOF)", LATER),
+    (SSL.SysCallError(104, "ECONNRESET"), "TLS fails (ECONNRESET)", LATER),
+    (SSL.SysCallError(104), "TLS fails (104)", LATER),
+    (SSL.ZeroReturnError(), "TLS fails (ZeroReturnError)", LATER),
     (error.ConnectionRefusedError(), "nobody listens there", SOON),
     (error.DNSLookupError("no results"), "no host of this name", SOON),
     (error.NoRouteError(), "no way to its network", SOON),

@@ -196,18 +196,31 @@ class Link:
     @inlineCallbacks
     def _run(self) -> Generator[Deferred[Any], Any, None]:
         while not self._stopping:
-            self._address = None
-            self._cause = Lost()
             try:
-                yield self._until_stop(self._connect())
-            except Exception as problem:
-                self._cause = problem
-            else:
-                yield self._stand()
+                pause = yield self._once()
+            except Exception as problem:  # one of our own, else the link would be gone for good
+                self._failed("The link to Redis has failed; it is made anew", problem)
+                self._working = False
+                self._source = self._given
+                pause = self._pause_late(self._attempts)
+                self._attempts += 1
             yield self._dialer.close()
             if not self._stopping:
-                pause = self._after(self._cause)
                 yield self._until_stop(deferLater(self._reactor, pause)).addErrback(_stopped)
+
+    @inlineCallbacks
+    def _once(self) -> Generator[Deferred[Any], Any, float]:
+        """Connect, and let the user work. Fires when that is over, with the pause before it is done anew."""
+        self._address = None
+        self._cause = Lost()
+        try:
+            yield self._until_stop(self._connect())
+        except Exception as problem:
+            self._cause = problem
+        else:
+            yield self._stand()
+        yield self._dialer.close()
+        return 0.0 if self._stopping else self._after(self._cause)
 
     @inlineCallbacks
     def _connect(self) -> Generator[Deferred[Any], Any, None]:
@@ -236,13 +249,15 @@ class Link:
         assert self._address is not None
         watch = self._watch(self._address)
         self._since = self._reactor.seconds()
-        self._user.up()
-        yield self._until_stop(lost).addErrback(_stopped)
-        watch.cancel()
-        self._cause = self._commands.problem or self._messages.problem or self._cause
-        self._commands = self._messages = None
-        if not self._stopping:
-            self._user.down()
+        try:
+            self._user.up()
+            yield self._until_stop(lost).addErrback(_stopped)
+        finally:
+            watch.cancel()
+            self._cause = self._commands.problem or self._messages.problem or self._cause
+            self._commands = self._messages = None
+            if not self._stopping:
+                self._user.down()
 
     @inlineCallbacks
     def _watch(self, address: RedisAddress) -> Generator[Deferred[Any], Any, None]:

@@ -314,15 +314,18 @@ def _said(text: str) -> Trouble:
             return attrs.evolve(
                 trouble, what=trouble.what.format(*(group.upper() for group in match.groups()))
             )
-    return Trouble(f"it says {_shown(text)}", "see its documentation, and docs/redis.md")
+    return Trouble(f"it says {_shown(text) or 'nothing but no'}", "see its documentation, and docs/redis.md")
 
 
 def _tls(problem: SSL.Error) -> Trouble:
-    reasons = "; ".join(reason for *_, reason in problem.args[0]) if problem.args else ""
+    said = (
+        problem.args[-1] if problem.args else ""
+    )  # a list of errors; or of the system's one its number, and a text
+    reasons = "; ".join(str(each[-1]) for each in said if each) if isinstance(said, list) else str(said)
     for pattern, trouble in _TLS:
         if re.search(pattern, reasons):
             return trouble
-    return Trouble(f"TLS fails ({_shown(reasons)})", "see its log")
+    return Trouble(f"TLS fails ({_shown(reasons) or type(problem).__name__})", "see its log")
 
 
 def _nobody(problem: NobodyAnswers) -> Trouble:
