@@ -307,6 +307,8 @@ class FilesTests(SynchronousTestCase):
         for read in (trusted, own):
             error = self.assertRaises(ValueError, read, "/nonexistent")
             self.assertIn("cannot be read (No such file or directory)", str(error))
+            error = self.assertRaises(ValueError, read, "a\0b")
+            self.assertEqual(str(error), "the file's name has a NUL; correct it")
 
     def test_chain(self) -> None:
         """What follows our own certificate is sent along."""

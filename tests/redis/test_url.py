@@ -26,6 +26,9 @@ GOOD = {
         "unix", path="/run/redis.sock", username="ann", password="s3cret"
     ),
     "rediss://:s3cret@h/1": RedisAddress("tcp", host="h", password="s3cret", database=1, tls=True),
+    "redis://my_host.example.:06379/00000000001": RedisAddress("tcp", host="my_host.example.", database=1),
+    "redis://b%C3%BCcher.example": RedisAddress("tcp", host="bücher.example"),
+    "redis://[::ffff:10.0.0.1]": RedisAddress("tcp", host="::ffff:10.0.0.1"),
     "redis://HOST": RedisAddress("tcp", host="host"),
     "redis://ann:s3cret@a:1,[::1],c:3/": ClusterAddress(
         tuple(
@@ -54,6 +57,29 @@ GOOD = {
 }
 
 BAD = {
+    "redis://a..b": "neither a name nor an IP address",
+    "redis://.a": "neither a name nor an IP address",
+    "redis://.": "neither a name nor an IP address",
+    "redis://a%00b": "neither a name nor an IP address",
+    "redis://a%20b": "neither a name nor an IP address",
+    "redis://a,b%2Fc": "neither a name nor an IP address",
+    "redis://" + "a" * 64: "neither a name nor an IP address",
+    "redis://" + "a." * 5000: "neither a name nor an IP address",
+    "redis://[....]": "neither a name nor an IP address",
+    "redis://[10.0.0.1]": "neither a name nor an IP address",
+    "redis://[:::]": "neither a name nor an IP address",
+    "sentinel://a..b/main": "neither a name nor an IP address",
+    "redis://a%ffb": "a %XX in the URL is not UTF-8",
+    "redis://:s3%ff@h": "a %XX in the URL is not UTF-8",
+    "redis://%ff:s3@h": "a %XX in the URL is not UTF-8",
+    "unix:///%ff": "a %XX in the URL is not UTF-8",
+    "sentinel://h/%ff": "a %XX in the URL is not UTF-8",
+    "sentinel://h/main?sentinel_password=s3%ff": "a %XX in the URL is not UTF-8",
+    "redis://:s3\udcff@h": "the URL is not UTF-8",
+    "redis://h:" + "9" * 5000: "port is malformed",
+    "redis://h/" + "9" * 5000: "the database's number is too large",
+    "unix:///r?db=" + "9" * 5000: "the database's number is too large",
+    "unix:///run/%00r": "has a NUL",
     "": "not the URL of a Redis server",
     "embedded": "not the URL of a Redis server",
     "embedded://x": "not the URL of a Redis server",

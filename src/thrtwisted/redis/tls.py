@@ -153,6 +153,8 @@ def own(path: str) -> tuple[PrivateCertificate, list[crypto.X509]]:
 
 
 def _read(path: str) -> bytes:
+    if "\0" in path:
+        raise ValueError("the file's name has a NUL; correct it")
     try:
         with open(path, "rb") as file:
             return file.read()

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NoReturn
 from urllib.parse import quote, unquote
 
 import attrs
+from twisted.internet.abstract import isIPv6Address
 
 #: Bytes of a unix socket's path, without the final NUL of the kernel's structure (unix(7) of Linux; the BSDs').
 LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103
@@ -22,6 +23,12 @@ DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
 
 LAST_PORT = 65535
+
+#: Bytes of a host's name, without the dot of the root (RFC 1035, section 2.3.4: 255, with the lengths of the labels).
+LONGEST_NAME = 253
+
+#: Digits of the numbers that a URL may hold, zeros in front not counted: beyond, they are neither port nor database.
+MOST_DIGITS = 9
 
 _FORMS = (
     "write embedded:, redis://[user:password@]host[:port][/database] (or rediss:// with TLS), unix:///path, "
@@ -80,7 +87,7 @@ class RedisAddress:
 
         @raise ValueError: no server can be there.
         """
-        if not (host and host.isprintable() and 0 < port <= LAST_PORT):
+        if not (_is_host(host) and 0 < port <= LAST_PORT):
             raise ValueError(f"no server can be at {host}:{port}")
         return attrs.evolve(self, kind="tcp", host=host, port=port, path="")
 
@@ -174,6 +181,8 @@ def parse(url: str) -> Where:
         return RedisAddress("embedded")
     if re.search(r"[\s\x00-\x1f\x7f]", url):
         _refuse("a URL has no blanks", _ESCAPES)
+    if re.search(r"[\ud800-\udfff]", url):
+        _refuse("the URL is not UTF-8", "correct it, or write its other bytes as %XX, in UTF-8")
     if not url.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
         _refuse("not the URL of a Redis server", _FORMS)
     if "#" in url:
@@ -196,7 +205,7 @@ def _unix(server: RedisAddress, hosts: str, path: str, query: str) -> RedisAddre
         _refuse("unix:// has no host", "write three slashes: unix:///run/redis.sock")
     if len(path) < 2:
         _refuse("unix:// lacks the socket's path", "write unix:///run/redis.sock")
-    path = unquote(path)
+    path = _decoded(path)
     check_socket_path(path)
     options = _options(query, ("db",), "unix:// takes nothing but ?db=NUMBER")
     return attrs.evolve(server, kind="unix", path=path, database=_database(options.get("db", "0")))
@@ -235,7 +244,7 @@ def _sentinel(server: RedisAddress, hosts: str, path: str, query: str) -> Sentin
     )
     return SentinelAddress(
         tuple(sentinel.at(host, port) for host, port in _hosts(hosts, DEFAULT_SENTINEL_PORT)),
-        unquote(service),
+        _decoded(service),
         attrs.evolve(
             server,
             database=_database(options.get("db", "0")),
@@ -248,8 +257,10 @@ def check_socket_path(path: str) -> None:
     """
     See that a unix socket can have this path.
 
-    @raise ValueError: it is too long; the message is one line, with the mend.
+    @raise ValueError: it is too long, or has a NUL; the message is one line, with the mend.
     """
+    if "\0" in path:
+        raise ValueError("the socket's path has a NUL; write a path without")
     length = len(os.fsencode(path))
     if length > LONGEST_SOCKET_PATH:
         raise ValueError(
@@ -269,7 +280,32 @@ def _credentials(
     """The user and the password, decoded."""
     if username and not password:
         _refuse("a user without a password", mend)
-    return unquote(username) if username else None, unquote(password) if password else None
+    return _decoded(username) if username else None, _decoded(password) if password else None
+
+
+def _decoded(text: str) -> str:
+    """The text that is meant."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        _refuse("a %XX in the URL is not UTF-8", f"é is %C3%A9; {_ESCAPES}")
+
+
+def _number(digits: str) -> int | None:
+    """What digits say, if it is not far too much; Python refuses to read thousands of them."""
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= MOST_DIGITS else None
+
+
+def _is_host(text: str) -> bool:
+    """Whether a host may be called so: an IP address, or a name that is not too long, nor a label of it, or empty."""
+    if ":" in text:
+        return isIPv6Address(text)
+    try:
+        length = len(text.removesuffix(".").encode("idna"))
+        return 0 < length <= LONGEST_NAME and re.fullmatch(r"[\w.-]+", text) is not None
+    except UnicodeError:
+        return False
 
 
 def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
@@ -277,14 +313,17 @@ def _hosts(text: str, default_port: int) -> list[tuple[str, int]]:
     found = []
     for part in text.split(","):
         match = _HOST.fullmatch(part)
-        if match is None or int(match["port"] or 0) > LAST_PORT:
+        port = _number(match["port"] or str(default_port)) if match is not None else None
+        if match is None or port is None or port > LAST_PORT:
             _refuse(
                 "the host or the port is malformed", f"the port is a number up to {LAST_PORT}; {_ESCAPES}"
             )
-        if match["port"] and int(match["port"]) == 0:
+        if port == 0:
             _refuse("port 0 is not a port to connect to", f"leave it out for {default_port}")
-        host = match["literal"] or unquote(match["name"])
-        found.append((host.lower(), int(match["port"] or default_port)))
+        host = match["literal"] or _decoded(match["name"])
+        if not _is_host(host) or (match["literal"] and ":" not in host):
+            _refuse("the host is neither a name nor an IP address", "write host, 10.0.0.1 or [::1]")
+        found.append((host.lower(), port))
     return found
 
 
@@ -306,7 +345,10 @@ def _database(text: str) -> int:
             "the database is not a number",
             f"write redis://host/0, unix:///path?db=0 or sentinel://host/service?db=0; {_ESCAPES}",
         )
-    return int(text)
+    number = _number(text)
+    if number is None:
+        _refuse("the database's number is too large", "servers have 0 to 15, unless told otherwise")
+    return number
 
 
 def _boolean(text: str) -> bool:
