@@ -5,7 +5,7 @@
 --            1  owner        the process that sends it: letters and digits
 --            2  sequence     number of this batch, counted up by its owner; an older one is stale
 --            3  lease        ms until this owner counts as dead unless it sends another batch
---            4  grace        ms in which this owner is heard of, as long as it lives
+--            4  grace        ms that a grace has to wait for this owner
 --            5  max_waiting  tickets that may wait in the namespace
 --            6  aging        us of waiting that make up for one step of priority, or 0
 --            7  known        {epoch, count, sequence, owners}: of the last reply that this owner has had, and the number
@@ -28,7 +28,7 @@
 -- is not here is not released.
 --
 -- Reply, as MessagePack:
---   {"unknown"}   the owner is not known (any more), or its state is in doubt: nothing was done; announce
+--   {"unknown"}   the owner is not known (any more), or its state is in doubt: none of its operations was done; announce
 --   {"stale"}     a later batch of this owner was here before: nothing was done
 --   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot}
 --      epoch      the time at which the namespace came into being, or its last grace began: another one, if Redis has

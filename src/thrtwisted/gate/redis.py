@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from thrtwisted.errors import GateUnavailable
 from thrtwisted.redis import ISource
-from thrtwisted.redis.link import ILinkUser, Link, RedisGone
+from thrtwisted.redis.link import LONGEST_PAUSE, ILinkUser, Link, RedisGone
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import Where
@@ -200,7 +200,7 @@ class RedisGate:
         source: ISource = where if ISource.providedBy(where) else source_of(where)
         channel = f"{self._namespace}:owner:{self._owner}"
         # Whoever comes back late from an outage finds that the grace is over.
-        self.connect(Link(self._clock, source, channel, self, longest_pause=self._interval / 2))
+        self.connect(Link(self._clock, source, channel, self, longest_pause=min(LONGEST_PAUSE, self._interval / 2)))
 
     def connect(self, link: Link) -> None:
         """As L{start}, over a link whose user this gate is."""
@@ -368,7 +368,8 @@ class RedisGate:
     def _read(self, reply: Reply | None, sent: float, comparable: bool) -> None:
         """Do what the reply to a batch says that was sent at a time."""
         now = self._clock.seconds()
-        self._leased_until = sent + self._lease
+        if reply is not None:
+            self._leased_until = sent + self._lease
         if reply is None or not self._leased:
             self._places.announce()
             return
