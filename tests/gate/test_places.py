@@ -1,0 +1,273 @@
+"""What a process says to Redis of its tickets, batch by batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from msgspec import msgpack
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.gate.model import needs
+from thrtwisted.gate import Counter, Ticket
+from thrtwisted.gate.order import ARRIVALS, Order
+from thrtwisted.gate.places import LAST_SERIAL, Place, Places
+
+SETTINGS = (5000, 1500, 1000, 0)
+COUNTERS = (Counter("a", 2), Counter("b", 3, weight=2, max_waiting=7))
+TICKET = Ticket(COUNTERS, priority=9, reclaim_delay=1.5)
+NEEDS = needs(COUNTERS, 1500)
+
+
+@attrs.frozen
+class Batch:
+    """A batch, as the script reads it."""
+
+    owner: str
+    sequence: int
+    lease: int
+    grace: int
+    max_waiting: int
+    aging: int
+    known: list[Any]
+    announced: Any
+    operations: list[Any]
+
+
+class PlacesTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.order = Order()
+        self.places = Places("me", SETTINGS, self.order)
+
+    def add(self, number: int = 1, admitted: bool = False) -> list[Place]:
+        """Tickets arrive; they may be admitted at once."""
+        places = [self.places.add(TICKET, 0.0, Deferred()) for _ in range(number)]
+        if admitted:
+            for place in places:
+                self.places.admit(place)
+        return places
+
+    def batch(self, *more: list[Any]) -> Batch:
+        return Batch(*msgpack.decode(self.places.batch(*more)))
+
+    def reply(
+        self, *, status: str = "ok", queued: list[int] | None = None, owners: int = 1, grace: int = 0
+    ) -> Any:
+        """Redis answers."""
+        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0]
+        return self.places.read(msgpack.encode(ok if status == "ok" else [status]))
+
+    def announce_all(self) -> None:
+        """Redis has heard of everything."""
+        while self.places.announcing:
+            self.batch()
+            self.reply()
+
+
+class BatchTests(PlacesTestCase):
+    def test_settings(self) -> None:
+        """A batch says whose it is, its number, and what holds for all of them."""
+        for sequence in (1, 2):
+            batch = self.batch()
+            self.assertEqual((batch.owner, batch.sequence), ("me", sequence))
+            self.assertEqual((batch.lease, batch.grace, batch.max_waiting, batch.aging), SETTINGS)
+
+    def test_known(self) -> None:
+        """It says of which batch the owner has last had a reply, and what that said."""
+        self.assertEqual(self.batch().known, ["", 0, 0, 0])
+        self.reply(owners=3)
+        self.assertEqual(self.batch().known, ["epoch", 7, 1, 3])
+        self.reply(status="unknown")
+        self.reply(status="stale")
+        self.assertEqual(self.batch().known, ["epoch", 7, 1, 3])
+
+    def test_owners_in_grace(self) -> None:
+        """While not all have come back, there are as many as there were."""
+        for owners, grace, known in ((3, 0, 3), (1, 100, 3), (4, 100, 4), (2, 0, 2)):
+            self.reply(owners=owners, grace=grace)
+            self.assertEqual(self.places.owners, known)
+
+    def test_operations(self) -> None:
+        """What has happened since the last batch is in the next one, in order, and in no other."""
+        self.announce_all()
+        self.assertFalse(self.places.has_news)
+        [place] = self.add()
+        self.places.remove(place.serial)
+        self.assertTrue(self.places.has_news)
+        batch = self.batch(["echo"])
+        self.assertEqual(batch.operations, [["acquire", 1, 9, *NEEDS], ["release", 1], ["echo"]])
+        self.assertFalse(batch.announced)
+        self.assertFalse(self.places.has_news)
+        self.assertEqual(self.batch().operations, [])
+
+    def test_counters_in_order(self) -> None:
+        """Two tickets with the same counters are in one lane, in whatever order these were given."""
+        [place, _] = (
+            self.places.add(Ticket(counters), 0.0, Deferred()) for counters in (COUNTERS, COUNTERS[::-1])
+        )
+        self.assertEqual(*(each.needs for each in self.places))
+        self.assertEqual(place.needs[1::4], ["a", "b"])
+
+    def test_long(self) -> None:
+        """A batch has so many operations at most; the next has more."""
+        self.announce_all()
+        self.places.longest_batch = 2
+        self.add(3)
+        self.assertEqual([operation[1] for operation in self.batch().operations], [1, 2])
+        self.assertTrue(self.places.has_news)
+        self.assertEqual([operation[1] for operation in self.batch().operations], [3])
+
+    def test_refused(self) -> None:
+        """Of a ticket that Redis has refused, it need not be told that it has gone."""
+        self.announce_all()
+        [place] = self.add()
+        self.batch()
+        self.assertIs(self.places.remove(place.serial, known=False), place)
+        self.assertIsNone(self.places.remove(place.serial))
+        self.assertFalse(self.places.has_news)
+
+    def test_last_word(self) -> None:
+        """It tells what there is, in case Redis knows nothing of it, and that all of it goes."""
+        self.add(admitted=True)
+        last = Batch(*msgpack.decode(self.places.last_word()))
+        self.assertEqual(last.announced, [True, True, 0, LAST_SERIAL, [1, 1, 0, 9, *NEEDS]])
+        self.assertEqual(last.operations, [["quit"]])
+
+    def test_queued(self) -> None:
+        """A ticket has the order that Redis gives it, unless it has left; who comes afterwards comes after it."""
+        [place] = self.add()
+        self.reply(queued=[1, 9 * ARRIVALS + 5, 99, 9 * ARRIVALS + 6])
+        self.assertEqual(place.order, 9 * ARRIVALS + 5)
+        self.assertEqual(self.order.next(9, 0.0), 9 * ARRIVALS + 6)
+
+
+class AnnouncementTests(PlacesTestCase):
+    def parts(self) -> list[tuple[Any, list[int]]]:
+        """The announcement: of each part what it is (first, final, from, to), and the serials in it."""
+        parts = []
+        while self.places.announcing:
+            announced = self.batch().announced
+            parts.append((tuple(announced[:4]), [ticket[0] for ticket in announced[4:]]))
+        return parts
+
+    def test_first(self) -> None:
+        """A process begins with an announcement, be it of nothing."""
+        self.assertTrue(self.places.has_news)
+        self.assertEqual(self.parts(), [((True, True, 0, LAST_SERIAL), [])])
+
+    def test_tickets(self) -> None:
+        """It says of each ticket whether it holds slots, its order, its priority and its needs."""
+        self.add(admitted=True)
+        [waiting] = self.add()
+        waiting.order = 123
+        announced = self.batch().announced
+        self.assertEqual(announced[4:], [[1, 1, 0, 9, *NEEDS], [2, 0, 123, 9, *NEEDS]])
+
+    def test_in_place_of_operations(self) -> None:
+        """What was not sent before an announcement is in it, or has left."""
+        self.announce_all()
+        [_, left] = self.add(2)
+        self.places.remove(left.serial)
+        self.places.announce()
+        batch = self.batch()
+        self.assertEqual([ticket[0] for ticket in batch.announced[4:]], [1])
+        self.assertEqual(batch.operations, [])
+
+    def test_parts(self) -> None:
+        """A long one has parts, each of some serials, that leave out none."""
+        self.places.longest_part = 2
+        self.add(5)
+        self.assertEqual(
+            self.parts(),
+            [
+                ((True, False, 0, 2), [1, 2]),
+                ((False, False, 2, 4), [3, 4]),
+                ((False, True, 4, LAST_SERIAL), [5]),
+            ],
+        )
+
+    def test_slots_first(self) -> None:
+        """If there are parts, the first is of all that hold slots: nobody is to be admitted in their place."""
+        self.places.longest_part = 2
+        self.add(2)
+        self.add(3, admitted=True)
+        self.assertEqual(
+            self.parts(),
+            [
+                ((True, False, 0, 0), [3, 4, 5]),
+                ((False, False, 0, 2), [1, 2]),
+                ((False, False, 2, 4), [3, 4]),
+                ((False, True, 4, LAST_SERIAL), [5]),
+            ],
+        )
+
+    def test_changes_between_parts(self) -> None:
+        """What changes meanwhile is in a later part, or an operation if its part is over."""
+        self.places.longest_part = 2
+        self.add(4)
+        self.batch()
+        self.places.remove(1)
+        self.places.remove(3)
+        self.add()
+        batch = self.batch()
+        self.assertEqual([ticket[0] for ticket in batch.announced[4:]], [4, 5])
+        self.assertEqual(tuple(batch.announced[:4]), (False, True, 2, LAST_SERIAL))
+        self.assertEqual(batch.operations, [["release", 1]])
+        self.add()
+        self.assertEqual(self.batch().operations, [["acquire", 6, 9, *NEEDS]])
+
+    def test_again(self) -> None:
+        """One that is interrupted begins anew."""
+        self.places.longest_part = 1
+        self.add(2)
+        first = self.batch().announced
+        self.places.announce()
+        self.assertEqual(self.batch().announced, first)
+
+
+class HeldTests(PlacesTestCase):
+    def test_held(self) -> None:
+        """It is counted how many tickets hold slots, and how many have given them up since the last batch."""
+        self.announce_all()
+        self.add(2, admitted=True)
+        self.add()
+        self.batch()
+        self.assertEqual((self.places.held, self.places.freed, len(self.places)), (2, 0, 3))
+        for serial in (1, 3):
+            self.places.remove(serial)
+        self.assertEqual((self.places.held, self.places.freed, len(self.places)), (1, 1, 1))
+        self.batch()
+        self.assertEqual(self.places.freed, 0)
+
+    def test_entitled(self) -> None:
+        """Slots that are held nobody else has, nor those of which Redis has not confirmed that they are free."""
+        self.announce_all()
+        self.add(3, admitted=True)
+        self.places.remove(1)
+        self.batch()
+        self.reply()
+        self.places.remove(2)
+        self.batch()
+        self.assertEqual(self.places.entitled(), {"a": 2, "b": 4})
+
+    def test_entitled_to_what_is_not_sent(self) -> None:
+        """What has been released since the last batch was sent, Redis cannot have given away."""
+        self.announce_all()
+        self.add(2, admitted=True)
+        self.add()
+        self.places.remove(2)
+        self.assertEqual(self.places.entitled(), {"a": 2, "b": 4})
+
+    def test_released_in_an_outage(self) -> None:
+        """What is released after that is not asked for before Redis has answered."""
+        self.announce_all()
+        self.add(2, admitted=True)
+        self.places.entitled()
+        self.places.remove(1)
+        self.assertEqual(self.places.freed, 0)
+        self.places.announce()
+        self.batch()
+        self.reply()
+        self.places.remove(2)
+        self.assertEqual((self.places.freed, self.places.entitled()), (1, {"a": 1, "b": 2}))
