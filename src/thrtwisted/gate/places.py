@@ -19,11 +19,13 @@ from twisted.internet.defer import Deferred
 from . import IAdmission, Ticket
 from .order import Order
 
-#: Operations in one batch. One takes Redis some 30 us, and nobody else is served meanwhile.
-LONGEST_BATCH = 500
+#: Operations in one batch. One takes Redis up to some 40 us, and nobody else is served meanwhile: when hundreds of
+#: requests come to all of 50 processes at once, the last of their batches waits for 0.2 s.
+LONGEST_BATCH = 100
 
-#: Announced tickets in one batch: up to some 40 us each.
-LONGEST_PART = 1000
+#: Announced tickets in one batch. All processes announce at once when Redis was started again; but for each part it looks
+#: through all that it has of the process.
+LONGEST_PART = 200
 
 #: Above every serial, and exact in a double.
 LAST_SERIAL = 2**53
