@@ -141,6 +141,7 @@ class RedisGate:
         self._beaten = 0.0
         self._checking = False
         self._unheard: float | None = None
+        self._published = False
         self._graceful: IDelayedCall | None = None
         # What is known of Redis
         self._connected = False
@@ -316,11 +317,14 @@ class RedisGate:
                 batch = self._places.batch(*([["echo"]] if checking else []))
                 # While something is left over for the next batch, the counts differ for a good reason.
                 comparable = checking and not self._places.has_news
-                if checking and self._unheard is None:
-                    self._unheard = sent
+                if checking:
+                    self._published = False
+                    self._unheard = sent if self._unheard is None else self._unheard
                 reply = self._places.read((yield self._ask(batch)))
                 if reply is None:  # nothing was done: the echo, too, is asked for again
                     self._checking |= checking
+                elif checking:
+                    self._published = True
                 self._read(reply, sent, comparable)
             except Exception as problem:
                 self._disconnected()
@@ -412,8 +416,8 @@ class RedisGate:
                 late=late,
                 limit=self._lease - self._interval,
             )
-        elif self._unheard is not None and now - self._unheard > self._interval / 2:
-            # Not even our own echo has come back, in the time in which batches were answered.
+        elif self._published and self._unheard is not None and now - self._unheard > self._interval / 2:
+            # Not even our own echo has come back, though its batch was answered.
             if not self._said_mute:
                 self._said_mute = True
                 self._log.warn("Messages from Redis do not arrive; connecting anew until they do")
