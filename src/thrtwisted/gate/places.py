@@ -23,8 +23,8 @@ from .order import Order
 #: requests come to all of 50 processes at once, the last of their batches waits for 0.2 s.
 LONGEST_BATCH = 100
 
-#: Announced tickets in one batch. All processes announce at once when Redis was started again; but for each part it looks
-#: through all that it has of the process.
+#: Announced tickets in one batch. All processes announce at once when Redis was started again; but for each part it
+#: looks through all that it has of the process.
 LONGEST_PART = 200
 
 #: Above every serial, and exact in a double.
