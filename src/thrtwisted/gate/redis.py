@@ -201,7 +201,9 @@ class RedisGate:
         source: ISource = where if ISource.providedBy(where) else source_of(where)
         channel = f"{self._namespace}:owner:{self._owner}"
         # Whoever comes back late from an outage finds that the grace is over.
-        self.connect(Link(self._clock, source, channel, self, longest_pause=min(LONGEST_PAUSE, self._interval / 2)))
+        self.connect(
+            Link(self._clock, source, channel, self, longest_pause=min(LONGEST_PAUSE, self._interval / 2))
+        )
 
     def connect(self, link: Link) -> None:
         """As L{start}, over a link whose user this gate is."""
