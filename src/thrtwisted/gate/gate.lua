@@ -118,6 +118,8 @@ COUNTS.read['held:' .. me] = tonumber(gate[8] or 0)
 COUNTS.read.waiting = tonumber(gate[9] or 0)
 COUNTS.read.released = tonumber(gate[10] or 0)
 COUNTS.read.taken = tonumber(gate[11] or 0)
+COUNTS.read.lease = tonumber(gate[12] or 0)
+COUNTS.read.pause = tonumber(gate[13] or 0)
 -- Of all owners so far, the longest: that one may not be heard of sooner.
 local longest_lease = math.max(tonumber(gate[12] or 0), lease)
 local longest_pause = math.max(tonumber(gate[13] or 0), grace_time)
@@ -132,8 +134,10 @@ local function get(hash, field)
 end
 
 local function set(hash, field, number)
-  hash.read[field] = number
-  hash.changed[field] = true
+  if hash.read[field] ~= number then
+    hash.read[field] = number
+    hash.changed[field] = true
+  end
 end
 
 local function add(hash, field, number)
