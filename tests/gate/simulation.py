@@ -62,15 +62,19 @@ class Server:
 
     @param client: a blocking client of a real server.
     @ivar address: another one after a failover.
+    @ivar life: another one after each start of a server: what was sent to an earlier one is lost.
     @ivar knows_script: not so after a restart.
     @ivar reachable: whether it answers.
+    @ivar ahead: seconds by which its clock differs from the world's.
     """
 
     def __init__(self, client: Any, namespace: str) -> None:
         self.prefix = "{" + namespace + "}"
         self.address = 0
+        self.life = 0
         self.knows_script = False
         self.reachable = True
+        self.ahead = 0
         self._client = client
         self._script = given_time(SCRIPT)
         self._digest = hashlib.sha1(self._script).hexdigest()
@@ -82,9 +86,8 @@ class Server:
 
     def run(self, batch: bytes, unfamiliar: bool, now: float) -> tuple[bytes, list[tuple[str, bytes]]]:
         """The reply to a batch, and what it published: owners and messages."""
-        milliseconds, known = round(now * 1000), self.knows_script
-        self.knows_script = True
-        seconds, rest = divmod(START * 1000 + milliseconds, 1000)
+        known, self.knows_script = self.knows_script, True
+        seconds, rest = divmod(self.milliseconds(now), 1000)
         reply = self._client.evalsha(
             self._digest, 1, self.prefix, batch, "1" if unfamiliar or not known else "", seconds, rest * 1000
         )
@@ -93,6 +96,10 @@ class Server:
         while message := self._published.get_message():
             published.append((message["channel"].decode().rpartition(":")[2], message["data"]))
         return reply, published
+
+    def milliseconds(self, now: float) -> int:
+        """What its clock shows."""
+        return (START + self.ahead) * 1000 + round(now * 1000)
 
     def keys(self) -> list[bytes]:
         keys: list[bytes] = self._client.keys(f"{self.prefix}:*")
@@ -143,6 +150,7 @@ class Connections:
 
     wire: Wire
     address: int
+    life: int
     stand: bool = True
     unanswered: list[Sent] = attrs.Factory(list)
 
@@ -235,9 +243,9 @@ class Wire:
         if not self._world.reaches(self._owner):
             self._connect_in(self.pause)
             return
-        address = self._world.server.address
-        self._unfamiliar |= self._familiar not in (None, address)
-        self.connections = Connections(self, address)
+        server = self._world.server
+        self._unfamiliar |= self._familiar not in (None, server.address)
+        self.connections = Connections(self, server.address, server.life)
         self._owner.gate.up()
 
     def _lost(self, connections: Connections) -> None:
@@ -444,6 +452,8 @@ class World:
 
         @param back: seconds until the reply is back; None if it never is.
         """
+        if sent.over.life != self.server.life:
+            return
         if not self.server.reachable:
             self._backlog.append(sent)
             return
@@ -515,15 +525,17 @@ class World:
             if self.reaches(owner):
                 owner.hampered = -1.0  # from now on it can do what it is to do
         if restarted:
+            self.server.life += 1
             self.server.knows_script = False
-            return
         for sent in backlog:
             # What was sent over connections that are no more may be in the server's buffers or not.
             if sent.over.stand or self.decide("backlog", sent.over.wire._owner.name)[0] == PROMPT:
                 self._arrive(sent)
 
-    def fail_over(self) -> None:
-        """Another server takes the place of this one."""
+    def fail_over(self, ahead: int) -> None:
+        """Another server takes the place of this one; its clock is so many seconds ahead of the world's."""
         self.server.address += 1
+        self.server.life += 1
+        self.server.ahead = ahead
         for owner in self.owners.values():
             owner.wire.cut()

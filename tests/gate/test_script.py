@@ -341,6 +341,12 @@ class GraceTests(ScriptTestCase):
     def held(self, serial: int, counters: list[Counter] = ONE) -> list[Any]:
         return [serial, 1, 0, 50, *needs(counters)]
 
+    def stranger(self, name: str) -> ScriptOwner:
+        """An owner that has not been heard of."""
+        owner = ScriptOwner(self.client, self.namespace, name)
+        self.owners.append(owner)
+        return owner
+
     def lose(self) -> None:
         self.client.delete(*self.keys())
 
@@ -475,6 +481,15 @@ class GraceTests(ScriptTestCase):
         a.batch(announced=[])
         self.assertEqual(b.published(), [1])
 
+    def test_other_server_and_a_stranger(self) -> None:
+        """So it is when a new owner is the first to come; unless nobody was there."""
+        self.assertEqual(self.stranger("s").batch(announced=[], unfamiliar=True).grace, 0)
+        a = self.owner("a")
+        reply = self.stranger("t").batch(acquire_operation(1, ONE), announced=[], unfamiliar=True)
+        self.assertEqual((reply.admitted, reply.grace > 0), ([], True))
+        self.assertEqual(a.batch(), "unknown")
+        self.assertEqual(a.batch(announced=[self.held(1)]).overshoot, 0)
+
     def test_silence(self) -> None:
         """Where nobody was heard for long Redis was away, and nobody is dead; one that is alone waits for nobody."""
         a, b = self.owner("a"), self.owner("b")
@@ -499,17 +514,32 @@ class GraceTests(ScriptTestCase):
         slow.batch(announced=[])
         self.assertEqual(fast.batch(announced=[self.held(1)]).grace, 0)
 
-    def test_other_time(self) -> None:
-        """Leases and grace that a server with a later time has promised do not last for the difference."""
-        a, b = self.owner("a"), self.owner("b")
+    def test_earlier_time(self) -> None:
+        """What was meant by a later time, be it that of another server, does not last for the difference."""
+        a, b, dead = self.owner("a"), self.owner("b"), self.owner("dead")
+        dead.batch(["acquire", 1, 50, *needs(ONE, 1000)])
+        self.expire(dead)
         a.batch()
-        seconds, _ = self.client.time()
-        later = (seconds + 3600) * 1000
-        self.client.zadd(f"{a.key}:owners", {"b": later})
-        self.client.hset(f"{a.key}:gate", "graced", later)
+        self.client.hset(f"{a.key}:gate", "death:dead", self.now() - 10)
+        self.client.zadd(f"{a.key}:dead", {"dead": self.now() + 990})
+        later = 3_600_000
+        for key in ("owners", "dead"):
+            for owner, ends in self.client.zrange(f"{a.key}:{key}", 0, -1, withscores=True):
+                self.client.zadd(f"{a.key}:{key}", {owner: ends + later})
+        for field in ("last", "graced", "grace", "death:dead"):
+            self.client.hincrby(f"{a.key}:gate", field, later)
+        reply = a.batch()
+        self.assertLessEqual(reply.grace, a.grace)
+        soon = self.now() + 2 * a.lease
+        self.assertLess(self.client.zscore(f"{a.key}:owners", b.name), soon)
+        self.assertLess(self.client.zscore(f"{a.key}:dead", dead.name), soon)
         self.assertEqual(a.batch(unfamiliar=True), "unknown")
-        self.assertLess(self.client.zscore(f"{a.key}:owners", b.name), (seconds + 120) * 1000)
         self.assertGreater(a.batch(announced=[]).grace, 0)
+
+    def now(self) -> int:
+        """The time in Redis (ms)."""
+        seconds, microseconds = self.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 class ReclaimTests(ScriptTestCase):

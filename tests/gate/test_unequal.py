@@ -200,7 +200,7 @@ class RedisClockTests(ScriptTestCase):
         self.assertEqual(a.published(), [2])
 
     def test_set_back(self) -> None:
-        """The living go on; the dead are found out so much later."""
+        """The living go on; and the dead are not found out so much later."""
         a, b = self.crowd()
         self.shift(MINUTES)
         self.assertEqual(b.batch(["release", 1]).waiting, 1)

@@ -603,11 +603,11 @@ local function reap()
   end
 end
 
--- Whether Redis may lack what this owner has seen of it; and whether it was away for so long that leases ran out
--- unheard.
+-- Whether Redis may lack what this owner, or others, have seen of it; and whether it was away for so long that leases ran
+-- out unheard. An owner that has seen nothing yet may still find that a server is another one.
 local function is_in_doubt(is_owner)
   if known[1] == '' then
-    return false
+    return unfamiliar and epoch ~= ''
   end
   return unfamiliar
     or epoch ~= known[1]
@@ -623,11 +623,35 @@ local function new_epoch()
   return new
 end
 
--- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease. A
--- server that took over from another may have another time: what that one meant by its own does not last longer.
+-- The time is earlier than it was: Redis's clock was set, or this server took over from one with another. What was meant
+-- by that time does not last for the difference.
+local function set_back()
+  local leases = redis.call('ZRANGE', OWNERS, 0, -1, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    redis.call('ZADD', OWNERS, math.min(tonumber(leases[i + 1]), now + longest_lease), leases[i])
+  end
+  local dead = redis.call('ZRANGE', DEAD, 0, -1, 'WITHSCORES')
+  for i = 1, #dead, 2 do
+    local death = get(COUNTS, 'death:' .. dead[i])
+    if death > now then
+      set(COUNTS, 'death:' .. dead[i], now)
+      redis.call('ZADD', DEAD, dead[i + 1] - death + now, dead[i])
+    end
+  end
+  if grace > now + longest_pause then
+    grace = now + longest_pause
+    set(COUNTS, 'grace', grace)
+  end
+  if graced > now then
+    graced = 0
+    set(COUNTS, 'graced', graced)
+  end
+end
+
+-- Admit nobody until those who hold slots have said so. They have all the time of the grace, whatever their lease.
 local function begin_grace()
   -- One that was not heard of since the last grace began was waited for then. Others have seen what is missing now.
-  if epoch ~= known[1] and graced > 0 and graced <= now and now - graced < longest_lease then
+  if epoch ~= known[1] and graced > 0 and now - graced < longest_lease then
     return
   end
   if epoch ~= '' then
@@ -638,10 +662,8 @@ local function begin_grace()
   set(COUNTS, 'graced', graced)
   set(COUNTS, 'expected', known[4])
   redis.call('DEL', RETURNED)
-  local leases = redis.call('ZRANGE', OWNERS, 0, -1, 'WITHSCORES')
-  for i = 1, #leases, 2 do
-    local ends = math.min(math.max(tonumber(leases[i + 1]), grace), now + longest_lease)
-    redis.call('ZADD', OWNERS, ends, leases[i])
+  for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
+    redis.call('ZADD', OWNERS, grace, owner)
   end
 end
 
@@ -852,6 +874,9 @@ local function run()
   if is_torn(is_owner) then
     wipe()
     return { 'unknown' }
+  end
+  if now < last then
+    set_back()
   end
   local in_doubt = is_in_doubt(is_owner)
   if in_doubt then
