@@ -95,8 +95,22 @@ class Backend(_Table, frozen=True):
 
     url: Annotated[
         str | list[str],
-        Meta(description="`http://host[:port]` or `unix:///path`; of a list, each request takes the next."),
+        Meta(
+            description="`http://host[:port]`, `https://host[:port]` or `unix:///path`; of a list, each request takes "
+            "the one with the fewest requests in flight."
+        ),
     ]
+    ca: Annotated[
+        str | None,
+        Meta(
+            description="A file with the certificates (PEM) whose signatures are trusted, with `https:`; "
+            "absent: those that the system trusts."
+        ),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Meta(description="A file with a certificate and its key (PEM), for a backend that asks for one."),
+    ] = None
     max_concurrent: Annotated[
         Count | None,
         Meta(description="Slots of the backend as a whole; absent: no limit."),
@@ -116,6 +130,12 @@ class Backend(_Table, frozen=True):
             "504, while the application still works on it. Then the connection is closed."
         ),
     ] = 600.0
+    idle_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds without a byte between two pieces of a response's body, past which it counts as cut."
+        ),
+    ] = 300.0
     keep_alive: Annotated[
         Seconds,
         Meta(
@@ -123,6 +143,31 @@ class Backend(_Table, frozen=True):
             "application server's own (gunicorn: 2). 0: each request has a new connection."
         ),
     ] = 1.0
+    retries: Annotated[
+        Annotated[int, Meta(ge=0, le=10)],
+        Meta(
+            description="How many times a request without a body whose method is safe (GET, HEAD, OPTIONS) is sent "
+            "again if the backend closes the connection before it answers. It may then be executed more than once."
+        ),
+    ] = 0
+    down_time: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds for which a URL of several that cannot be connected to gets no requests, "
+            "while another can."
+        ),
+    ] = 10.0
+    health: Annotated[
+        str | None,
+        Meta(
+            description="A path such as `/health` that each URL is asked for again and again; one that twice does not "
+            "answer with a status from 200 to 399 gets no requests, while another can, until it does. Such questions "
+            "take no slots. Absent: no questions."
+        ),
+    ] = None
+    health_interval: Annotated[Positive, Meta(description="Seconds between two questions for `health`.")] = (
+        5.0
+    )
     reclaim_delay: Annotated[
         Seconds,
         Meta(
@@ -137,6 +182,67 @@ class Backend(_Table, frozen=True):
             "writes; past that the backend is slowed down."
         ),
     ] = 256 * 1024 * 1024
+
+
+class Bounds(_Table, frozen=True):
+    """What a client may take. Past a bound it gets a clear answer, and its connection is closed."""
+
+    head_size: Annotated[
+        Annotated[int, Meta(ge=256, le=2**20)],
+        Meta(description="Bytes of a request's line and headers together; more is answered 431."),
+    ] = 32 * 1024
+    header_count: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)], Meta(description="Headers of a request; more is answered 431.")
+    ] = 100
+    target_length: Annotated[
+        Annotated[int, Meta(ge=16, le=2**20)],
+        Meta(description="Bytes of a request's target; more is answered 414."),
+    ] = 8 * 1024
+    body_size: Annotated[
+        Annotated[int, Meta(ge=0, le=10**12)],
+        Meta(description="Bytes of a request's body; more is answered 413, as soon as that is known."),
+    ] = 256 * 1024 * 1024
+    head_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds for a request's head, from the connection or from the head's first byte; then 408 "
+            "(nothing, if nothing came)."
+        ),
+    ] = 10.0
+    body_min_rate: Annotated[
+        Count,
+        Meta(
+            description="Bytes per second that a client must send of a request's body, or read of a response that "
+            "waits for it, over any ten seconds; slower, its connection is closed (a request's with 408). 0: no bound."
+        ),
+    ] = 500
+    idle_timeout: Annotated[
+        Positive, Meta(description="Seconds without a request after which a connection is closed.")
+    ] = 60.0
+    requests_per_connection: Annotated[
+        Count, Meta(description="After so many requests a connection is closed, in order. 0: no bound.")
+    ] = 1000
+    connections: Annotated[
+        Count,
+        Meta(
+            description="Connections of clients, of one process. One more closes the one that has been idle for "
+            "longest; if none is idle, it is answered 503 itself. 0: no bound."
+        ),
+    ] = 8192
+    connections_per_client: Annotated[
+        Count,
+        Meta(
+            description="Connections of one client: an IPv4 address, or the first 64 bits of an IPv6 address; one more "
+            "is answered 503. `trusted_proxies` have no such bound. 0: no bound."
+        ),
+    ] = 1024
+    spool: Annotated[
+        Annotated[int, Meta(ge=0, le=10**15)],
+        Meta(
+            description="Bytes that one process keeps on disk, of all requests and responses together. A request whose "
+            "body does not fit is answered 503, a backend whose response does not fit is slowed down."
+        ),
+    ] = 4 * 1024 * 1024 * 1024
 
 
 class Queue(_Table, frozen=True):
@@ -247,9 +353,18 @@ class Config(_Table, frozen=True):
         Meta(description="Absent: limits and queue are this process's own, in memory."),
     ] = None
     backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name; at least one.")] = {}
+    bounds: Annotated[Bounds, Meta(description="What a client may take.")] = Bounds()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     limit: Annotated[list[Limit], Meta(description="The limits; each applies where its key is present.")] = []
     rule: Annotated[list[Rule], Meta(description="The rules, in order.")] = []
+    trusted_proxies: Annotated[
+        list[str],
+        Meta(
+            description="Addresses and networks (`10.0.0.0/8`) of proxies before this one, or `unix:` for whoever "
+            "comes over a unix socket. Only from these `X-Forwarded-*` and `Forwarded` are believed, and appended to; from "
+            "all others they are replaced."
+        ),
+    ] = []
     server_timing: Annotated[
         bool,
         Meta(description="Responses carry `Server-Timing: queue;dur=…, backend;dur=…` (milliseconds)."),
