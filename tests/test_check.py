@@ -256,7 +256,7 @@ class SchemaTests(SynchronousTestCase):
         described = json.loads(schema())
         self.assertEqual(
             sorted(described["$defs"]),
-            ["Backend", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
+            ["Backend", "Bounds", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
         )
         self.assertIs(described["$defs"]["Backend"]["additionalProperties"], False)
         self.assertIn("description", described["$defs"]["Backend"]["properties"]["url"])

@@ -361,8 +361,8 @@ class Config(_Table, frozen=True):
         list[str],
         Meta(
             description="Addresses and networks (`10.0.0.0/8`) of proxies before this one, or `unix:` for whoever "
-            "comes over a unix socket. Only from these `X-Forwarded-*` and `Forwarded` are believed, and appended to; from "
-            "all others they are replaced."
+            "comes over a unix socket. Only from these `X-Forwarded-*` and `Forwarded` are believed, and appended to; "
+            "from all others they are replaced."
         ),
     ] = []
     server_timing: Annotated[
