@@ -1,9 +1,7 @@
-"""Tests for L{thrtwisted.listen}."""
+"""Tests for L{thrtwisted.listen.port}."""
 
 from __future__ import annotations
 
-import time
-from io import StringIO
 from typing import Any
 
 from twisted.internet import reactor
@@ -11,13 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from thrtwisted.listen import LOG_DELAY, Listener, PatientSite, endpoint
+from thrtwisted.listen.port import Listener, endpoint
 
 
 @implementer(IStreamServerEndpoint)
@@ -54,48 +49,6 @@ class EndpointTests(SynchronousTestCase):
             self.assertIn(f"{text!r} is not a Twisted server endpoint", message)
             self.assertIn("tcp:PORT", message)
             self.assertNotIn("\n", message)
-
-
-class PatientSiteTests(SynchronousTestCase):
-    """The access log, a moment later."""
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.site = PatientSite(self.clock, Resource(), 60.0)
-        self.written: list[Any] = []
-        self.site._logFormatter = lambda timestamp, request: f"{self.written.append(request)}"
-        self.site.logFile = StringIO()
-
-    def test_later(self) -> None:
-        """A line is not written at once, but after a moment, in the order of the ends."""
-        for number in range(2):
-            self.site.log(number)
-        self.assertEqual(self.written, [])
-        self.clock.advance(LOG_DELAY)
-        self.assertEqual(self.written, [0, 1])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_date(self) -> None:
-        """A line has the date, whatever the reactor measures time by."""
-        site = PatientSite(self.clock, Resource(), 60.0)
-        site.reactor = self.clock
-        site.doStart()
-        written = site.logFile = StringIO()
-        channel = site.buildProtocol(None)
-        channel.makeConnection(StringTransport())
-        channel.dataReceived(b"GET /page HTTP/1.0\r\n\r\n")
-        self.clock.advance(LOG_DELAY)
-        year = time.gmtime().tm_year
-        self.assertRegex(written.getvalue(), rf'/{year}:.* \+0000\] "GET /page HTTP/1.0" 404 ')
-        site.doStop()
-
-    def test_stop(self) -> None:
-        """What is still to be written when the site stops is written then."""
-        self.site.doStart()
-        self.site.log("last")
-        self.site.doStop()
-        self.assertEqual(self.written, ["last"])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class ListenerTests(TestCase):

@@ -1,0 +1,56 @@
+"""Tests for L{thrtwisted.listen.site}."""
+
+from __future__ import annotations
+
+import time
+from io import StringIO
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+
+from thrtwisted.listen.site import LOG_DELAY, PatientSite
+
+
+class PatientSiteTests(SynchronousTestCase):
+    """The access log, a moment later."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.site = PatientSite(self.clock, Resource(), 60.0)
+        self.written: list[Any] = []
+        self.site._logFormatter = lambda timestamp, request: f"{self.written.append(request)}"
+        self.site.logFile = StringIO()
+
+    def test_later(self) -> None:
+        """A line is not written at once, but after a moment, in the order of the ends."""
+        for number in range(2):
+            self.site.log(number)
+        self.assertEqual(self.written, [])
+        self.clock.advance(LOG_DELAY)
+        self.assertEqual(self.written, [0, 1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_date(self) -> None:
+        """A line has the date, whatever the reactor measures time by."""
+        site = PatientSite(self.clock, Resource(), 60.0)
+        site.reactor = self.clock
+        site.doStart()
+        written = site.logFile = StringIO()
+        channel = site.buildProtocol(None)
+        channel.makeConnection(StringTransport())
+        channel.dataReceived(b"GET /page HTTP/1.0\r\n\r\n")
+        self.clock.advance(LOG_DELAY)
+        year = time.gmtime().tm_year
+        self.assertRegex(written.getvalue(), rf'/{year}:.* \+0000\] "GET /page HTTP/1.0" 404 ')
+        site.doStop()
+
+    def test_stop(self) -> None:
+        """What is still to be written when the site stops is written then."""
+        self.site.doStart()
+        self.site.log("last")
+        self.site.doStop()
+        self.assertEqual(self.written, ["last"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
