@@ -62,6 +62,13 @@ class GateUnavailable(ExchangeError):
     proxy_status = "proxy_internal_error"
 
 
+class SpoolFull(ExchangeError):
+    """The request's body does not fit on the disk beside those of others."""
+
+    status = 503
+    proxy_status = "proxy_internal_error"
+
+
 class BackendRefused(ExchangeError):
     """The backend's address refused the connection."""
 

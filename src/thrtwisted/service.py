@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from .check import validated
 from .config import Config, ConfigError
 from .forward.client import Forwarder
+from .forward.disk import Disk
 from .gate.local import LocalGate
 from .gate.redis import RedisGate
 from .redis import ISource
@@ -37,6 +38,7 @@ class Proxy(Service):
     Requests may reach the resource before the service is started; they wait. Once stopped it is not started again.
 
     @ivar resource: an L{IResource} that regulates and forwards every request that reaches it.
+    @ivar disk: what requests and responses keep on disk.
     """
 
     name = "thrtwisted"
@@ -54,6 +56,7 @@ class Proxy(Service):
         self._source: ISource | None = None
         self._starting: Deferred[None] = succeed(None)
         self._gate: LocalGate | RedisGate = self._make_gate()
+        self.disk = Disk(config.bounds.spool)
         self._forwarders = {
             name: Forwarder(reactor, name, backend) for name, backend in config.backend.items()
         }
