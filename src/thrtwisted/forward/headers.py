@@ -12,23 +12,44 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.errors import BackendProtocolError, BadRequest
 from thrtwisted.exchange import ResponseHead
+from thrtwisted.grammar import list_elements
 
-#: Fields of one hop, whether or not a Connection field names them.
+#: Fields of one hop, whether or not a Connection field names them; and all whose names begin with C{Proxy-}.
 HOP_BY_HOP = frozenset(
     (
         b"connection",
+        b"http2-settings",
         b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
+        b"proxy",  # nobody's; but CGI makes the variable HTTP_PROXY of it (httpoxy)
         b"te",
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
     )
 )
-#: No Connection field takes these away: without its Host a request would reach another site.
-_NEVER_NAMED = frozenset((b"host",))
+_PROXY = b"proxy-"
+#: No Connection field takes these away, for somebody's security may hang on them (Apache's CVE-2022-31813, Traefik's
+#: CVE-2024-45410), and no sender may name them there: they are meant for all recipients (RFC 9110, section 7.6.1).
+_END_TO_END = frozenset(
+    (
+        b"authorization",
+        b"cache-control",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"max-forwards",
+        b"origin",
+        b"referer",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"via",
+        b"www-authenticate",
+        b"x-frame-options",
+        b"x-real-ip",
+    )
+)
+_END_TO_END_KINDS = (b"access-control-", b"content-", b"sec-", b"x-forwarded-")
 #: Answers without a body, whatever their fields say (RFC 9112, section 6.3).
 BODILESS = frozenset((204, 304))
 
@@ -73,17 +94,25 @@ def check_request_line(method: bytes, target: bytes) -> None:
         raise BadRequest("The request target holds characters that must be percent-encoded.")
 
 
-def end_to_end(headers: Headers) -> Headers:
-    """A copy without the fields of one hop: the well-known ones and those that any Connection field names."""
-    gone = HOP_BY_HOP
-    for field in headers.getRawHeaders(b"connection") or ():
-        named = frozenset(token.strip().lower() for token in field.split(b","))
-        gone |= named - _NEVER_NAMED
-    kept = Headers()
+def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Headers:
+    """
+    A copy without the fields of one hop: the well-known ones and those that any Connection field names.
+
+    @param kept: names, in lower case, of fields that no Connection field takes away, beside those on which security
+        hangs everywhere, such as C{Host}, C{Cookie} and C{X-Forwarded-For}.
+    """
+    named = list_elements(headers.getRawHeaders(b"connection") or ())
+    gone = HOP_BY_HOP.union(name for name in named if name not in kept and not _is_end_to_end(name))
+    rest = Headers()
     for name, values in headers.getAllRawHeaders():
-        if name.lower() not in gone:
-            kept.setRawHeaders(name, values)
-    return kept
+        lower = name.lower()
+        if lower not in gone and not lower.startswith(_PROXY):
+            rest.setRawHeaders(name, values)
+    return rest
+
+
+def _is_end_to_end(name: bytes) -> bool:
+    return name in _END_TO_END or name.startswith(_END_TO_END_KINDS)
 
 
 def request_headers(headers: Headers, authority: bytes) -> Headers:
