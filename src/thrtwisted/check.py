@@ -19,10 +19,10 @@ from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
 from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
-from .redis.tls import own, trusted
 from .redis.url import check_socket_path, parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
+from .tls import own, trusted
 
 
 def check(config: Config) -> list[str]:

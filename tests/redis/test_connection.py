@@ -1,4 +1,4 @@
-"""Tests for L{thrtwisted.redis.connection} and L{thrtwisted.redis.tls}: real connections to servers that tests play."""
+"""Tests for L{thrtwisted.redis.connection} and L{thrtwisted.tls}: real connections to servers that tests play."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.forward.support import until
 from tests.redis.support import Answer, ScriptedServer, good
 from thrtwisted.redis import connection as module
 from thrtwisted.redis.connection import Dialer, Messages
-from thrtwisted.redis.tls import Security, own, trusted
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import RedisAddress, parse
+from thrtwisted.tls import Security, own, trusted
 
 
 class DialerCase(TestCase):

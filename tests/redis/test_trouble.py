@@ -13,9 +13,7 @@ from twisted.internet import error
 from twisted.internet.defer import TimeoutError
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.redis.tls import UntrustedCertificate, WrongName
 from thrtwisted.redis.trouble import (
-    LONGEST_TEXT,
     Lost,
     NobodyAnswers,
     Replaced,
@@ -24,6 +22,7 @@ from thrtwisted.redis.trouble import (
     trouble_of,
 )
 from thrtwisted.redis.url import RedisAddress
+from thrtwisted.tls import LONGEST_TEXT, UntrustedCertificate, WrongName
 
 SOON, LATER = True, False
 

@@ -22,9 +22,10 @@ import txredisapi
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from zope.interface import implementer
 
+from thrtwisted.tls import Security
+
 from . import ISource
 from .connection import Dialer
-from .tls import Security
 from .trouble import NobodyAnswers
 from .url import ClusterAddress, RedisAddress
 

@@ -18,7 +18,8 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .tls import Client, Security
+from thrtwisted.tls import Client, Security
+
 from .url import RedisAddress
 
 #: Seconds for a short question to a sentinel or to a node of a cluster, connecting included: others can be asked too.

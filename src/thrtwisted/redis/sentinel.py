@@ -12,9 +12,10 @@ from twisted.internet.defer import CancelledError, inlineCallbacks
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from thrtwisted.tls import Security
+
 from . import ISource
 from .connection import Dialer
-from .tls import Security
 from .trouble import NobodyAnswers, UnknownService
 from .url import RedisAddress, SentinelAddress
 

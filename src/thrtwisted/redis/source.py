@@ -8,11 +8,12 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
+from thrtwisted.tls import Security
+
 from . import ISource
 from .cluster import ClusterSource
 from .connection import Dialer
 from .sentinel import SentinelSource
-from .tls import Security
 from .url import ClusterAddress, RedisAddress, SentinelAddress, Where, parse
 
 

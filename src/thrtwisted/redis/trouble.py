@@ -10,15 +10,12 @@ from errno import EACCES, ENOENT
 
 import attrs
 import txredisapi
-from OpenSSL import SSL
 from twisted.internet import error
 from twisted.internet.defer import TimeoutError
 
-from .tls import UntrustedCertificate, WrongName
-from .url import RedisAddress
+from thrtwisted.tls import complaint, shown
 
-#: Of what a server says that nobody knows, so much is shown (characters).
-LONGEST_TEXT = 200
+from .url import RedisAddress
 
 
 @attrs.frozen
@@ -200,38 +197,6 @@ _SAID: list[tuple[str, Trouble]] = [
     ),
 ]
 
-# X509_V_ERR_* of openssl/x509_vfy.h
-_UNTRUSTED = {
-    9: Trouble("its certificate is not valid yet", "set the clocks, or renew the certificate"),
-    10: Trouble("its certificate has expired", "renew the certificate"),
-} | dict.fromkeys(
-    (2, 7, 18, 19, 20, 21),
-    Trouble(
-        "its certificate is signed by nobody who is trusted", "name the signer's certificate in redis.ca"
-    ),
-)
-
-_NO_TLS = Trouble("it does not speak TLS at this port", "correct the port, or write redis:// without TLS")
-
-# The reasons of OpenSSL (ssl/ssl_err.c); "alert" is what the server says.
-_TLS: list[tuple[str, Trouble]] = [
-    (
-        r"alert certificate required|alert handshake failure",
-        Trouble("it wants a certificate from us", "name one, with its key, in redis.certificate"),
-    ),
-    (
-        r"alert (?:unknown ca|bad certificate|certificate \w+|decrypt error)",
-        Trouble(
-            "it does not accept our certificate", "correct redis.certificate, or the server's list of signers"
-        ),
-    ),
-    (
-        r"alert protocol version|unsupported protocol",
-        Trouble("its TLS is older than 1.2", "renew the server"),
-    ),
-    (r"wrong version number|record layer failure|packet length too long|unexpected message", _NO_TLS),
-]
-
 # What a network says.
 _NETWORK: list[tuple[type[Exception] | tuple[type[Exception], ...], Trouble]] = [
     (Lost, Trouble("the connection was lost", "it is made anew", True)),
@@ -282,27 +247,20 @@ def trouble_of(problem: Exception) -> Trouble:
     if isinstance(problem, NobodyAnswers):
         return _nobody(problem)
     if isinstance(problem, UnknownService):
-        return Trouble(f"it knows no service {_shown(problem)}", "write the name as in sentinel monitor NAME")
-    if isinstance(problem, WrongName):
-        return Trouble(
-            f"its certificate is not for {_shown(problem)}",
-            "write a host in redis.url that it is for, or renew the certificate",
-        )
-    if isinstance(problem, UntrustedCertificate):
-        default = Trouble(f"its certificate is not to be trusted ({problem})", "renew the certificate")
-        return _UNTRUSTED.get(problem.code, default)
-    if isinstance(problem, SSL.Error):
-        return _tls(problem)
+        return Trouble(f"it knows no service {shown(problem)}", "write the name as in sentinel monitor NAME")
+    words = complaint(problem, "redis", "redis")
+    if words is not None:
+        return Trouble(*words)
     for kinds, trouble in _NETWORK:
         if isinstance(problem, kinds):
             return trouble
     if isinstance(problem, error.ConnectError):
         default = Trouble(
-            f"it cannot be reached ({_shown(problem)})", "correct redis.url, or the network", True
+            f"it cannot be reached ({shown(problem)})", "correct redis.url, or the network", True
         )
         return _SOCKET.get(problem.osError, default)
     return Trouble(
-        f"its answer cannot be read ({_shown(problem) or type(problem).__name__})",
+        f"its answer cannot be read ({shown(problem) or type(problem).__name__})",
         "see that this is a Redis, and that all proxies are of one version",
     )
 
@@ -314,18 +272,7 @@ def _said(text: str) -> Trouble:
             return attrs.evolve(
                 trouble, what=trouble.what.format(*(group.upper() for group in match.groups()))
             )
-    return Trouble(f"it says {_shown(text) or 'nothing but no'}", "see its documentation, and docs/redis.md")
-
-
-def _tls(problem: SSL.Error) -> Trouble:
-    said = (
-        problem.args[-1] if problem.args else ""
-    )  # a list of errors; or of the system's one its number, and a text
-    reasons = "; ".join(str(each[-1]) for each in said if each) if isinstance(said, list) else str(said)
-    for pattern, trouble in _TLS:
-        if re.search(pattern, reasons):
-            return trouble
-    return Trouble(f"TLS fails ({_shown(reasons) or type(problem).__name__})", "see its log")
+    return Trouble(f"it says {shown(text) or 'nothing but no'}", "see its documentation, and docs/redis.md")
 
 
 def _nobody(problem: NobodyAnswers) -> Trouble:
@@ -338,9 +285,3 @@ def _nobody(problem: NobodyAnswers) -> Trouble:
     lasting = [place for place in places if not troubles[place].passes]
     each = ", ".join(f"{place}: {troubles[place].what}" for place in places)
     return Trouble(f"{problem} ({each})", troubles[(lasting or places)[0]].mend, passes=not lasting)
-
-
-def _shown(text: object) -> str:
-    """Text from elsewhere, on one line."""
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else "?" for c in line)[:LONGEST_TEXT]

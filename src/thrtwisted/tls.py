@@ -1,5 +1,5 @@
 """
-TLS to Redis: the server's certificate is always verified, its signer, its dates and its name.
+TLS to servers, Redis and backends: the server's certificate is always verified, its signer, its dates and its name.
 
 The name is checked when the handshake is over and before anything is sent. Twisted's C{optionsForClientTLS} is not
 used: in 26.10 it lets a certificate pass that names nobody, and it never tells what is wrong with signer or dates.
@@ -24,6 +24,38 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 from zope.interface import implementer
+
+#: What is said of certificates that are not trusted, by X509_V_ERR_* of openssl/x509_vfy.h: what is wrong, the mend.
+_UNTRUSTED = {
+    9: ("its certificate is not valid yet", "set the clocks, or renew the certificate"),
+    10: ("its certificate has expired", "renew the certificate"),
+} | dict.fromkeys(
+    (2, 7, 18, 19, 20, 21),
+    ("its certificate is signed by nobody who is trusted", "name the signer's certificate in {table}.ca"),
+)
+
+#: The reasons of OpenSSL (ssl/ssl_err.c), likewise; "alert" is what the server says. The first that is found counts.
+_REASONS = (
+    (
+        r"alert certificate required|alert handshake failure",
+        "it wants a certificate from us",
+        "name one, with its key, in {table}.certificate",
+    ),
+    (
+        r"alert (?:unknown ca|bad certificate|certificate \w+|decrypt error)",
+        "it does not accept our certificate",
+        "correct {table}.certificate, or the server's list of signers",
+    ),
+    (r"alert protocol version|unsupported protocol", "its TLS is older than 1.2", "renew the server"),
+    (
+        r"wrong version number|record layer failure|packet length too long|unexpected message",
+        "it does not speak TLS at this port",
+        "correct the port, or write {plain}:// without TLS",
+    ),
+)
+
+#: Of what a server says that nobody knows, so much is shown (characters).
+LONGEST_TEXT = 200
 
 _CERTIFICATE = re.compile(b"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -111,6 +143,37 @@ class Client:
         except (CertificateError, VerificationError):
             self.problem = WrongName(self._host)
         return self.problem is None
+
+
+def complaint(problem: BaseException, table: str, plain: str) -> tuple[str, str] | None:
+    """
+    What is wrong with a server's TLS, and the mend, in words; None if something else is wrong.
+
+    @param table: of the configuration, where the server's URL and the names of the files are.
+    @param plain: the scheme without TLS.
+    """
+    if isinstance(problem, WrongName):
+        mend = f"write a host in {table}.url that it is for, or renew the certificate"
+        return f"its certificate is not for {shown(problem)}", mend
+    if isinstance(problem, UntrustedCertificate):
+        default = f"its certificate is not to be trusted ({problem})", "renew the certificate"
+        what, mend = _UNTRUSTED.get(problem.code, default)
+        return what, mend.format(table=table)
+    if not isinstance(problem, SSL.Error):
+        return None
+    # A list of errors; or of the system's one its number, and a text.
+    said = problem.args[-1] if problem.args else ""
+    reasons = "; ".join(str(each[-1]) for each in said if each) if isinstance(said, list) else str(said)
+    for pattern, what, mend in _REASONS:
+        if re.search(pattern, reasons):
+            return what, mend.format(table=table, plain=plain)
+    return f"TLS fails ({shown(reasons) or type(problem).__name__})", "see its log"
+
+
+def shown(text: object) -> str:
+    """Text from elsewhere, on one line."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:LONGEST_TEXT]
 
 
 def trusted(path: str) -> Any:
