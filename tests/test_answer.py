@@ -95,7 +95,7 @@ class ErrorAnswerTests(SynchronousTestCase):
         for kind in FAMILY:
             head, body = error_answer(kind("What went wrong."), None)
             self.assertEqual(head.status, kind.status)
-            self.assertTrue(400 <= kind.status <= 504)
+            self.assertTrue(400 <= kind.status <= 505)
             self.assertIn(kind.proxy_status, ERROR_TYPES)
             self.assertEqual(
                 header(head, "Proxy-Status"),

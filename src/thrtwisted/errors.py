@@ -34,6 +34,69 @@ class BadRequest(ExchangeError):
     proxy_status = "http_request_error"
 
 
+class RequestTimeout(ExchangeError):
+    """The request did not come in the time that the bounds give it."""
+
+    status = 408
+    proxy_status = "http_request_error"
+
+
+class BodyTooLarge(ExchangeError):
+    """The request's body is larger than C{body_size}."""
+
+    status = 413
+    proxy_status = "http_request_error"
+
+
+class TargetTooLong(ExchangeError):
+    """The request's target is longer than C{target_length}."""
+
+    status = 414
+    proxy_status = "http_request_error"
+
+
+class ExpectationFailed(ExchangeError):
+    """The request expects something other than C{100-continue}."""
+
+    status = 417
+    proxy_status = "http_request_error"
+
+
+class HeadTooLarge(ExchangeError):
+    """The request's head is larger than C{head_size}, or has more fields than C{header_count}."""
+
+    status = 431
+    proxy_status = "http_request_error"
+
+
+class MethodNotImplemented(ExchangeError):
+    """The request's method is none that a reverse proxy can forward."""
+
+    status = 501
+    proxy_status = "http_request_error"
+
+
+class NotImplementedCoding(ExchangeError):
+    """The request's body has a transfer coding other than C{chunked}."""
+
+    status = 501
+    proxy_status = "http_request_error"
+
+
+class VersionNotSupported(ExchangeError):
+    """The request's version is neither HTTP/1.1 nor HTTP/1.0."""
+
+    status = 505
+    proxy_status = "http_request_error"
+
+
+class TooManyConnections(ExchangeError):
+    """As many connections are open as C{connections} or C{connections_per_client} allow."""
+
+    status = 503
+    proxy_status = "connection_limit_reached"
+
+
 class RuleFailed(ExchangeError):
     """A rule or a key function of the configuration raised an exception."""
 
