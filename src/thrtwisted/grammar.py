@@ -8,7 +8,7 @@ and never mended. Every pattern takes time linear in its input, also where it do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 
 from twisted.web.http_headers import Headers
@@ -23,13 +23,19 @@ NAME_LENGTH = 256
 #: Digits of a length: what can be added to another without passing 64 bits.
 LENGTH_DIGITS = 18
 
-#: What no head may contain (RFC 9112, section 2.2; RFC 9110, section 5.5): control characters but HTAB and CRLF.
-BROKEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r[^\n]|(?<!\r)\n")
+#: What no head may contain (RFC 9112, section 2.2; RFC 9110, section 5.5): control characters but HTAB and CRLF. A CR
+#: at the end is let pass: its LF may be yet to come. One class of characters with its exceptions is three times as fast
+#: as three alternatives.
+BROKEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f](?<!\r\n)(?<!\r(?=\n|\Z))")
 
 _TOKEN = re.compile(TOKEN)
 #: field-line = field-name ":" OWS field-value OWS (RFC 9112, section 5). The blanks are taken off the value later:
 #: two neighbours that both match blanks would make the pattern quadratic.
-_FIELD = re.compile(rb"(%b):([\t\x20-\x7e\x80-\xff]*)" % TOKEN)
+_FIELD = rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]{1,%d}):([\t\x20-\x7e\x80-\xff]*)" % NAME_LENGTH
+_FIELD_LINE = re.compile(_FIELD)
+#: The same for many lines at once, each with the CRLF before it. Nothing in a match but its beginning matches CR, so
+#: that a search that finds nothing is over after one look at each line, too.
+_FIELD_LINES = re.compile(rb"\r\n" + _FIELD + rb"(?=\r\n|\Z)")
 _LENGTH = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)
 #: uri-host [ ":" port ] (RFC 9110, section 7.2; RFC 3986, section 3.2.2). A comma, which RFC 3986 allows in a reg-name,
 #: stands between two values that somebody has joined; of IP literals only IPv6 addresses are known.
@@ -58,24 +64,27 @@ def parse_field(line: bytes) -> tuple[bytes, bytes]:
     @param line: without its CRLF.
     @raise Malformed: it is none. This includes what continues another line (obs-fold, section 5.2).
     """
-    match = _FIELD.fullmatch(line)
+    match = _FIELD_LINE.fullmatch(line)
     if match is None:
         raise Malformed(_mistake(line))
     name, value = match.groups()
-    if len(name) > NAME_LENGTH:
-        raise Malformed("a header's name is too long")
     return name, value.strip(b" \t")
 
 
-def parse_fields(lines: Iterable[bytes]) -> Headers:
+def parse_fields(lines: Sequence[bytes]) -> Headers:
     """
     The fields of these lines; several of one name in their order, and values byte for byte.
 
+    @param lines: as they were between one CRLF and the next.
     @raise Malformed: a line is no field line.
     """
+    fields: list[tuple[bytes, bytes]] = _FIELD_LINES.findall(b"\r\n".join((b"", *lines)))
+    if len(fields) != len(lines):
+        raise Malformed(next(_mistake(line) for line in lines if not _FIELD_LINE.fullmatch(line)))
     headers = Headers()
-    for line in lines:
-        headers.addRawHeader(*parse_field(line))
+    add = headers.addRawHeader
+    for name, value in fields:
+        add(name, value.strip(b" \t"))
     return headers
 
 
@@ -144,4 +153,6 @@ def _mistake(line: bytes) -> str:
         return "there is a blank before a header's colon"
     if not is_token(name):
         return "a header's name holds a character that must not be there"
+    if len(name) > NAME_LENGTH:
+        return "a header's name is too long"
     return "a header's value holds a control character"

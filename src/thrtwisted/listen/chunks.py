@@ -43,8 +43,8 @@ class ChunkedBody:
         self._left = 0
         #: A line that has begun; never more than L{LINE_LENGTH} and a CR.
         self._partial = b""
-        #: What is done with the next line.
-        self._take_line: Callable[[bytes], None] = self._size
+        #: What is done with the next line. Not a bound method: the body would refer to itself.
+        self._take_line: Callable[[ChunkedBody, bytes], None] = ChunkedBody._size
 
     def feed(self, data: bytes) -> list[bytes]:
         """
@@ -69,7 +69,7 @@ class ChunkedBody:
                 self._partial = data[position : position + LINE_LENGTH + 2]
                 self._check_partial()
                 return pieces
-            self._take_line(data[position:line_end])
+            self._take_line(self, data[position:line_end])
             position = line_end + 2
         self.rest += data[position:]
         return pieces
@@ -88,13 +88,13 @@ class ChunkedBody:
         if self._extensions > self._bounds.head_size + self._announced:
             raise BadRequest("The chunk extensions of the request's body are too large.")
         self._left = size
-        self._take_line = self._end_of_data if size else self._trailer
+        self._take_line = ChunkedBody._end_of_data if size else ChunkedBody._trailer
 
     def _end_of_data(self, line: bytes) -> None:
         """A chunk ends."""
         if line:
             raise _no_end_of_data()
-        self._take_line = self._size
+        self._take_line = ChunkedBody._size
 
     def _trailer(self, line: bytes) -> None:
         """A trailer field, or the empty line after them (section 7.1.2)."""
@@ -112,11 +112,11 @@ class ChunkedBody:
 
     def _check_partial(self) -> None:
         """Refuse at once what cannot become a line, so that nobody waits in vain for its end."""
-        if self._take_line == self._end_of_data and self._partial != b"\r":
+        if self._take_line is ChunkedBody._end_of_data and self._partial != b"\r":
             raise _no_end_of_data()
         if b"\n" in self._partial or b"\r" in self._partial[:-1]:
             raise BadRequest("The request's body is malformed: a line does not end with CR LF.")
-        if len(self._partial) > LINE_LENGTH + 1 - (not self._partial.endswith(b"\r")):
+        if len(self._partial.removesuffix(b"\r")) > LINE_LENGTH:
             raise BadRequest("The request's body is malformed: a line between its chunks is too long.")
 
 

@@ -132,11 +132,11 @@ def _check_beginning(buffer: bytearray, bounds: Bounds, start: int) -> None:
     if BROKEN.search(buffer, before):
         raise _broken()
     line_start = 2 if buffer.startswith(b"\r\n") else 0
-    longest = line_start + _longest_line(bounds)
+    longest = line_start + _longest_line(bounds) + 1  # where the line's LF is at the latest
     line_end = buffer.find(b"\r\n", max(line_start, before))
     if line_end >= 0 and buffer.find(b"\r\n", line_start, line_end) < 0:
         _request_line(bytes(buffer[line_start:line_end]), bounds)
-    elif start <= longest < len(buffer) and buffer.find(b"\r\n", line_start, longest + 2) < 0:
+    elif start <= longest < len(buffer) and buffer.find(b"\r\n", line_start, longest + 1) < 0:
         raise _target_too_long()
     if len(buffer) > bounds.head_size + len(_END) - 1:
         raise _too_large()
