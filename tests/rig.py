@@ -18,6 +18,7 @@ from thrtwisted.config import Backend, Config
 from thrtwisted.forward import Forwarder
 from thrtwisted.gate import IGate
 from thrtwisted.gate.local import LocalGate
+from thrtwisted.listen.site import ProxySite
 from thrtwisted.resource import ProxyResource
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -77,15 +78,18 @@ class Rig:
             name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
         }
         self.resource = ProxyResource(self.clock, self.config, self.gate, self.forwarders)
-        self.site = Site(
-            mount(self.resource), timeout=None, reactor=self.clock, parsePOSTFormSubmission=False
-        )
+        self.site = self.make_site(mount(self.resource))
         self.contents: list[Any] = []
         contents = self.contents
         self.site.requestFactory = type("R", (RecordedRequest,), {"contents": contents})  # type: ignore
+        self.site.doStart()
         self.clients: list[Wire] = []
         self.backends: list[Wire] = []
         test.addCleanup(self.check_nothing_left)
+
+    def make_site(self, root: IResource) -> Site:
+        """What the clients connect to: what the proxy has at its own ports."""
+        return ProxySite(self.clock, root, self.config.bounds)
 
     def request(self, data: bytes = GET) -> Wire:
         """A client connects and sends its request."""
@@ -115,6 +119,7 @@ class Rig:
         closed = [forwarder.close() for forwarder in self.forwarders.values()]
         for wire in self.clients + self.backends:
             wire.lose()
+        self.site.doStop()
         self.clock.advance(0)
         for deferred in closed:
             self.test.successResultOf(deferred)
@@ -122,6 +127,13 @@ class Rig:
         self.test.assertTrue(self.gate.idle, self.gate)
         self.test.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
         self.test.assertTrue(all(content.closed for content in self.contents))
+
+
+class PlainRig(Rig):
+    """A proxy whose resource is served by a site of Twisted's, as in another program."""
+
+    def make_site(self, root: IResource) -> Site:
+        return Site(root, timeout=None, reactor=self.clock, parsePOSTFormSubmission=False)
 
 
 def one_slot(**backend: Any) -> dict[str, Any]:

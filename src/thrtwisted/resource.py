@@ -67,6 +67,19 @@ class ProxyResource(Resource):
         served.addCallback(lambda _: self._requests.discard(request)).addCallback(self._ended)
         return NOT_DONE_YET
 
+    def wants_body(self, request: Any) -> bool:
+        """
+        Whether the body of a request matters, of which there is a head only: not if a rule answers it.
+
+        @param request: its client asks leave to send the body (C{Expect: 100-continue}).
+        """
+        try:
+            exchange = self._exchange(request)
+            self._rules.apply(exchange)
+        except ExchangeError:
+            return False  # nor will it be forwarded
+        return exchange.status is None
+
     def when_idle(self) -> Deferred[None]:
         """Fires when no exchange is under way any more, neither with a client nor in a backend."""
         if not self._under_way:

@@ -17,13 +17,16 @@ from twisted.internet.defer import (
     succeed,
 )
 from twisted.logger import Logger
+from twisted.web.resource import IResource
 
 from .check import validated
 from .config import Config, ConfigError
 from .forward.client import Forwarder
 from .forward.disk import Disk
+from .forwarded import trusted
 from .gate.local import LocalGate
 from .gate.redis import RedisGate
+from .listen.site import ProxySite
 from .redis import ISource
 from .redis.embedded import EmbeddedServer, EmbeddedServerError, installed_server
 from .redis.source import source_of
@@ -61,6 +64,20 @@ class Proxy(Service):
             name: Forwarder(reactor, name, backend) for name, backend in config.backend.items()
         }
         self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
+
+    def site(self, root: IResource | None = None) -> ProxySite:
+        """
+        A site that holds its clients to C{bounds}, for a program's own ports.
+
+        @param root: of a tree in which the resource is somewhere; by default the resource itself.
+        """
+        return ProxySite(
+            self._reactor,
+            self.resource if root is None else root,
+            self._config.bounds,
+            trusted(self._config.trusted_proxies),
+            self.disk,
+        )
 
     def startService(self) -> None:
         """Connect to Redis, after its server has started if it is embedded."""

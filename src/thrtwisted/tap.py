@@ -23,11 +23,8 @@ from twisted.python import usage
 
 from . import check, toml
 from .config import Backend, Config, ConfigError, Redis, default_backend
-from .listen import Listener, PatientSite, endpoint
+from .listen import Listener, endpoint
 from .redis.embedded import EmbeddedServerError, installed_server
-
-#: Seconds without a byte after which a client's connection is closed, while no request of its is under way.
-IDLE_CLIENT = 60
 
 _log = Logger()
 
@@ -140,7 +137,7 @@ def makeService(options: Options) -> IService:
     stop = partial(give_up, reactor, options.parent or {})
     proxy = Proxy(reactor, options.config)
     proxy.setServiceParent(services)  # type: ignore[no-untyped-call]
-    site = PatientSite(reactor, proxy.resource, IDLE_CLIENT)
+    site = proxy.site()
     listeners = [Listener(endpoint(reactor, text), site, text, stop) for text in places(options.config)]
     for listener in listeners:
         listener.setServiceParent(services)  # type: ignore[no-untyped-call]

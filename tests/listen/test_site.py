@@ -11,15 +11,15 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from thrtwisted.listen.site import LOG_DELAY, PatientSite
+from thrtwisted.listen.site import LOG_DELAY, ProxySite
 
 
-class PatientSiteTests(SynchronousTestCase):
+class ProxySiteTests(SynchronousTestCase):
     """The access log, a moment later."""
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.site = PatientSite(self.clock, Resource(), 60.0)
+        self.site = ProxySite(self.clock, Resource())
         self.written: list[Any] = []
         self.site._logFormatter = lambda timestamp, request: f"{self.written.append(request)}"
         self.site.logFile = StringIO()
@@ -35,8 +35,7 @@ class PatientSiteTests(SynchronousTestCase):
 
     def test_date(self) -> None:
         """A line has the date, whatever the reactor measures time by."""
-        site = PatientSite(self.clock, Resource(), 60.0)
-        site.reactor = self.clock
+        site = ProxySite(self.clock, Resource())
         site.doStart()
         written = site.logFile = StringIO()
         channel = site.buildProtocol(None)

@@ -1,6 +1,8 @@
-"""Where clients come in: ports, and the site that serves them."""
+"""
+Where clients come in: ports (L{port}), and what they serve (L{site}): requests that are read strictly (L{head},
+L{chunks}) from connections that are bounded (L{channel}).
+"""
 
 from .port import Listener, endpoint
-from .site import PatientSite
 
-__all__ = ["Listener", "PatientSite", "endpoint"]
+__all__ = ["Listener", "endpoint"]

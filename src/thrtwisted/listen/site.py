@@ -1,19 +1,35 @@
-"""The site: what the ports serve, and its access log."""
+"""The site: what the ports serve, to how many, and its access log."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
+from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.web.http import combinedLogFormatter, datetimeToLogString
 from twisted.web.iweb import IAccessLogFormatter
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import provider
 
+from thrtwisted.config import Bounds
+from thrtwisted.errors import ExchangeError, TooManyConnections
+from thrtwisted.forward.disk import Disk, RequestFile
+from thrtwisted.forwarded import Trusted
+
+from .channel import Channel
+from .connections import Connections, client_of
+
 #: Seconds from the end of a request to its line in the access log.
 LOG_DELAY = 0.01
+
+#: Clients that are turned away at the same time and told so; what comes beyond is reset.
+TOLD = 200
+
+#: Seconds between two lines in the log about clients that were turned away.
+QUIET = 10.0
 
 
 @provider(IAccessLogFormatter)
@@ -23,37 +39,140 @@ def _line(_: str, request: Any) -> str:
     return line
 
 
-class PatientSite(Site):
+class ProxySite(Site):
     """
-    A site that writes its access log a moment later: the slot of a request that has just ended is given away first,
-    which a line of the log would delay by half a millisecond.
+    A site that holds its clients to bounds. It speaks HTTP/1.1, and HTTP/1.0 to those who do.
 
-    @param clock: tells when the moment is over.
+    It writes its access log a moment later: the slot of a request that has just ended is given away first, which a line
+    of the log would delay by half a millisecond.
+
+    @ivar connections: those that count.
+    @ivar stopping: its ports are closed, and so is each connection after its answer.
     """
 
-    def __init__(self, clock: IReactorTime, resource: IResource, timeout: float) -> None:
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        resource: IResource,
+        bounds: Bounds | None = None,
+        trusted: Trusted | None = None,
+        disk: Disk | None = None,
+        kept: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """
+        @param clock: tells the time.
+        @param resource: the root. It may have a method C{wants_body(request)}: whether a client that asks (C{Expect:
+            100-continue}) may send its request's body. The request has a head only.
+        @param trusted: whose connections are not counted per client.
+        @param disk: what requests and responses together may keep there; C{bounds.spool} by default.
+        @param kept: names, in lower case, of headers that no Connection header takes away.
+        """
         super().__init__(  # type: ignore[no-untyped-call]
-            resource, parsePOSTFormSubmission=False, timeout=timeout, logFormatter=_line
+            resource, parsePOSTFormSubmission=False, timeout=None, logFormatter=_line, reactor=clock
         )
-        self._clock = clock
+        self.clock = clock
+        self.bounds = bounds or Bounds()
+        self.kept = kept
+        self.stopping = False
+        self.connections: Connections[Channel] = Connections(
+            self.bounds.connections, self.bounds.connections_per_client
+        )
+        self._trusted = trusted or Trusted()
+        self._disk = disk or Disk(self.bounds.spool)
+        self._channels: set[Channel] = set()
+        self._turned_away: set[Channel] = set()
+        self._unsaid = 0
+        self._quiet_until = 0.0
         self._ended: list[Any] = []
         self._writing: IDelayedCall | None = None
+
+    # IProtocolFactory
+
+    def buildProtocol(self, addr: object) -> Channel:  # type: ignore[override]
+        """A channel for a client."""
+        return Channel(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What is spoken over TLS: not HTTP/2, whatever is installed."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """The first port is opened."""
+        self.stopping = False
+        super().startFactory()
+
+    def stopFactory(self) -> None:
+        """The last port is closed: so are the connections, at once or after their answers."""
+        self.stopping = True
+        for channel in list(self._channels):
+            channel.stop()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._write()
+        super().stopFactory()
+
+    # From channels
+
+    def opened(self, channel: Channel) -> bool:
+        """There is one more connection; whether it may stay."""
+        self._channels.add(channel)
+        try:
+            idle = self.connections.open(channel)
+        except TooManyConnections as error:
+            self._turn_away(channel, error)
+            return False
+        if idle is not None:
+            idle.make_room()
+        return True
+
+    def identified(self, channel: Channel) -> bool:
+        """It is known where a connection comes from; whether it may stay."""
+        peer: Any = channel.getPeer()
+        host = None if isinstance(peer, UNIXAddress) else getattr(peer, "host", None)
+        if host is None or self._trusted.covers(host):
+            return True
+        try:
+            self.connections.belongs(channel, client_of(host))
+        except TooManyConnections as error:
+            self.connections.close(channel)
+            self._turn_away(channel, error)
+            return False
+        return True
+
+    def closed(self, channel: Channel) -> None:
+        """A connection is over."""
+        self.connections.close(channel)
+        self._channels.discard(channel)
+        self._turned_away.discard(channel)
+
+    def make_file(self) -> RequestFile:
+        """A file for a request's body."""
+        return RequestFile(self._disk)
 
     def log(self, request: Any) -> None:
         """Write a line about a request that has ended, soon."""
         self._ended.append(request)
         if self._writing is None:
-            self._writing = self._clock.callLater(LOG_DELAY, self._write)
-
-    def stopFactory(self) -> None:
-        """Write what is still to be written."""
-        if self._writing is not None:
-            self._writing.cancel()
-            self._write()
-        super().stopFactory()
+            self._writing = self.clock.callLater(LOG_DELAY, self._write)
 
     def _write(self) -> None:
         self._writing = None
         ended, self._ended = self._ended, []
         for request in ended:
             super().log(request)
+
+    def _turn_away(self, channel: Channel, error: ExchangeError) -> None:
+        """Answer a client that is one too many; in a flood of them no answer is worth its price."""
+        self._unsaid += 1
+        now = self.clock.seconds()
+        if now >= self._quiet_until:
+            self._log.warn("Clients turned away: {count}. {error}", count=self._unsaid, error=error)
+            self._unsaid = 0
+            self._quiet_until = now + QUIET
+        if len(self._turned_away) >= TOLD:
+            channel.abort()
+        else:
+            self._turned_away.add(channel)
+            channel.turn_away(error)
