@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from time import process_time
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -65,6 +65,7 @@ class BrokenTests(SynchronousTestCase):
         ]:
             self.assertEqual(BROKEN.search(text) is not None, broken, text)
 
+    @settings(deadline=None)
     @given(st.lists(st.sampled_from(PIECES)).map(b"".join), st.data())
     def test_in_two_looks(self, text: bytes, data: st.DataObject) -> None:
         """Who has looked at the beginning, need not look at more of it than its last byte."""
@@ -142,6 +143,7 @@ class FieldTests(SynchronousTestCase):
         self.assertEqual(list(headers.getAllRawHeaders()), wanted)
         self.assertEqual(list(parse_fields([]).getAllRawHeaders()), [])
 
+    @settings(deadline=None)
     @given(st.lists(st.sampled_from(PIECES)).map(b"".join))
     def test_together_as_alone(self, text: bytes) -> None:
         """Many lines at once are what each of them is alone."""
@@ -198,35 +200,10 @@ class LengthTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Everything that another parser might take for a number is refused."""
         for value in [
-            *(
-                b"",
-                b" ",
-                b"+5",
-                b"-5",
-                b"-0",
-                b"5 ",
-                b" 5",
-                b"5 5",
-                b"5,5",
-                b"5, 5",
-                b"5;a",
-                b"5.0",
-                b"5e1",
-                b"1_0",
-            ),
-            *(
-                b"0x5",
-                b"0X5",
-                b"0b1",
-                b"five",
-                b"5\0",
-                b"5\n",
-                b"\xb2",
-                b"\xd9\xa5",
-                b"9" * 19,
-                b"0" * 19,
-                b"1" * 100000,
-            ),
+            *(b"", b" ", b"+5", b"-5", b"-0", b"5 ", b" 5", b"5 5", b"5,5", b"5, 5", b"5;a", b"5.0", b"5e1"),
+            *(b"1_0",),
+            *(b"0x5", b"0X5", b"0b1", b"five", b"5\0", b"5\n", b"\xb2", b"\xd9\xa5", b"9" * 19, b"0" * 19),
+            *(b"1" * 100000,),
         ]:
             self.assertRaises(Malformed, parse_length, [value])
         for values in ([b"5", b"5"], [b"5", b"6"], [b"5", b""], [b"5", b"5", b"5"]):
@@ -239,88 +216,23 @@ class AuthorityTests(SynchronousTestCase):
     def test_cases(self) -> None:
         """It is a name or an address that is not empty, with or without a port."""
         for text in [
-            *(
-                b"a",
-                b"example.org",
-                b"EXAMPLE.org.",
-                b"a:80",
-                b"a:0",
-                b"a:65535",
-                b"a:00080",
-                b"a:",
-                b"a_b",
-                b"xn--caf-dma",
-            ),
+            *(b"a", b"example.org", b"EXAMPLE.org.", b"a:80", b"a:0", b"a:65535", b"a:00080", b"a:", b"a_b"),
+            *(b"xn--caf-dma",),
             *(b"127.0.0.1", b"127.0.0.1:8080", b"1", b"a%2Eb", b"a;b=c", b"~", b"-", b"."),
             *(b"[::1]", b"[::]:80", b"[2001:DB8::1]:443", b"[::ffff:10.0.0.1]", b"[1:2:3:4:5:6:7:8]"),
         ]:
             self.assertTrue(is_authority(text), text)
         for text in [
-            *(
-                b"",
-                b":",
-                b":80",
-                b"a:b",
-                b"a:-1",
-                b"a:+1",
-                b"a:65536",
-                b"a:99999",
-                b"a:100000",
-                b"a:80:80",
-                b"a: 80",
-            ),
-            *(
-                b"a b",
-                b" a",
-                b"a\t",
-                b"a,b",
-                b"a, a",
-                b"u@a",
-                b"u:p@a",
-                b"a/",
-                b"a/b",
-                b"a?b",
-                b"a#b",
-                b"a\\b",
-                b'"a"',
-            ),
-            *(
-                b"http://a",
-                b"<a>",
-                b"a|b",
-                b"a^b",
-                b"{a}",
-                b"a%",
-                b"a%2",
-                b"a%zz",
-                b"caf\xe9",
-                b"caf\xc3\xa9",
-                b"a\n",
-                b"a\0",
-            ),
-            *(
-                b"::1",
-                b"[",
-                b"[]",
-                b"[::1",
-                b"::1]",
-                b"[::1]a",
-                b"a[::1]",
-                b"[[::1]]",
-                b"[::1]:a",
-                b"[::1]80",
-                b"[a]",
-            ),
-            *(
-                b"[1.2.3.4]",
-                b"[::1%25eth0]",
-                b"[::1%eth0]",
-                b"[v1.a]",
-                b"[1:2:3]",
-                b"[1::2::3]",
-                b"[:::]",
-                b"[12345::]",
-            ),
+            *(b"", b":", b":80", b"a:b", b"a:-1", b"a:+1", b"a:65536", b"a:99999", b"a:100000", b"a:80:80"),
+            *(b"a: 80",),
+            *(b"a b", b" a", b"a\t", b"a,b", b"a, a", b"u@a", b"u:p@a", b"a/", b"a/b", b"a?b", b"a#b"),
+            *(b"a\\b", b'"a"'),
+            *(b"http://a", b"<a>", b"a|b", b"a^b", b"{a}", b"a%", b"a%2", b"a%zz", b"caf\xe9"),
+            *(b"caf\xc3\xa9", b"a\n", b"a\0"),
+            *(b"::1", b"[", b"[]", b"[::1", b"::1]", b"[::1]a", b"a[::1]", b"[[::1]]", b"[::1]:a"),
+            *(b"[::1]80", b"[a]"),
+            *(b"[1.2.3.4]", b"[::1%25eth0]", b"[::1%eth0]", b"[v1.a]", b"[1:2:3]", b"[1::2::3]", b"[:::]"),
+            *(b"[12345::]",),
             *(b"[::1]:65536", b"[ ::1]", b"[" + b":" * 46 + b"]"),
         ]:
             self.assertFalse(is_authority(text), text)
