@@ -61,7 +61,7 @@ class Proxy(Service):
         self._gate: LocalGate | RedisGate = self._make_gate()
         self.disk = Disk(config.bounds.spool)
         self._forwarders = {
-            name: Forwarder(reactor, name, backend) for name, backend in config.backend.items()
+            name: Forwarder(reactor, name, backend, self.disk) for name, backend in config.backend.items()
         }
         self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
 

@@ -164,7 +164,7 @@ class MemoryRig:
         for forwarding in self.front.forwardings:
             test.assertTrue(forwarding._upload._file.closed)
             if forwarding._download is not None:
-                test.assertIsNone(forwarding._download.spool._file)
+                test.assertEqual((len(forwarding._download.spool), forwarding._download.spool.taken), (0, 0))
 
     def request(self, data: bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") -> Wire:
         """A client connects and sends its request."""

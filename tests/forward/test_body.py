@@ -233,7 +233,7 @@ class ResponseBodyTests(SynchronousTestCase):
         self.feed(backend, 2 * 10**6)
         self.assertTrue(self.spool.opened)
         client.lose()
-        self.assertIsNone(self.spool._file)
+        self.assertEqual(self.spool.taken, 0)
         self.successResultOf(self.rig.front.delivered[0])
 
     def test_cut(self):

@@ -87,12 +87,32 @@ class DiskTests(SynchronousTestCase):
 
         def leave() -> bool:
             disk.leave(leave)
-            return False
+            return True
 
         disk.wait(leave)
         self.waits(disk, "b", 10)
         disk.give(10)
         self.assertEqual(self.served, ["b"])
+
+    def test_waiting_again_when_asked(self):
+        """Who has got what it needed and waits again from within is asked after those who wait already."""
+        disk = Disk(100)
+        disk.take(100)
+
+        def again() -> bool:
+            if not disk.take(5):
+                return False
+            self.served.append("again")
+            disk.wait(again)
+            return True
+
+        disk.wait(again)
+        self.waits(disk, "b", 10)
+        disk.give(14)
+        self.assertEqual(self.served, ["again"])
+        disk.give(11)
+        self.assertEqual(self.served, ["again", "b", "again", "again"])
+        self.assertEqual(repr(disk), "<Disk 100 of 100, 1 waiting>")
 
     def test_giving_when_asked(self):
         """What is given back by one who is asked is there for the next, and for itself."""

@@ -21,6 +21,7 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from .disk import Disk
 from .spool import PIECE, Spool
 
 
@@ -142,12 +143,14 @@ class ResponseBody(Protocol):
     def __init__(
         self,
         max_spool: int,
+        disk: Disk | None = None,
         *,
         on_end: Callable[[], object],
         on_leave: Callable[[], object],
         was_reset: Callable[[], bool],
     ) -> None:
         """
+        @param disk: what it may keep on disk beside others; None: as much as C{max_spool}.
         @param on_end: called once, when the backend has ended.
         @param on_leave: called when the client leaves before it has everything.
         @param was_reset: whether the backend's connection ended in disorder.
@@ -155,7 +158,7 @@ class ResponseBody(Protocol):
         self._on_end = on_end
         self._on_leave = on_leave
         self._was_reset = was_reset
-        self.spool = Spool(max_spool)
+        self.spool = Spool(max_spool, disk=disk, on_room=self._room)
         self.ended = False
         self._cut = False
         self._dropping = False
@@ -298,6 +301,11 @@ class ResponseBody(Protocol):
         else:
             return
         self._fire_delivered()
+
+    def _room(self) -> None:
+        """Others have left the disk: the backend may go on, even while the client takes nothing."""
+        if not self.spool.full:
+            self._let_backend_go()
 
     def _let_backend_go(self) -> None:
         if self._holding_backend:

@@ -17,6 +17,7 @@ from thrtwisted.exchange import Exchange, ResponseHead
 
 from .body import RequestBody, ResponseBody
 from .connection import Connection, Route
+from .disk import Disk
 from .failures import exchange_error
 from .headers import announces_body, check_request_line, request_headers, response_head
 from .verbatim import Answer, ask
@@ -25,8 +26,9 @@ from .verbatim import Answer, ask
 class Forwarder:
     """Forwards exchanges to one backend. A backend with several URLs gets them in turn."""
 
-    def __init__(self, reactor: Any, name: str, config: Backend) -> None:
+    def __init__(self, reactor: Any, name: str, config: Backend, disk: Disk | None = None) -> None:
         """
+        @param disk: what its responses may keep on disk together with others; None: each as much as C{max_spool}.
         @param reactor: provides IReactorTime and what its URLs need of IReactorTCP, IReactorUNIX and
             IReactorPluggableNameResolver.
         @raise ValueError: a URL is neither C{http://host[:port]} nor C{unix:///path}.
@@ -34,6 +36,7 @@ class Forwarder:
         self.name = name
         self._reactor = reactor
         self._config = config
+        self._disk = disk
         urls = [config.url] if isinstance(config.url, str) else config.url
         self._routes = tuple(Route(reactor, url, config) for url in urls)
         self._turns: Iterator[Route] = cycle(self._routes)
@@ -49,7 +52,7 @@ class Forwarder:
 
         @param body: is closed by the forwarding, whatever happens.
         """
-        forwarding = Forwarding(self._reactor, self._config, exchange.method, body)
+        forwarding = Forwarding(self._reactor, self._config, exchange.method, body, self._disk)
         self._under_way.add(forwarding)
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
         if self._closed:
@@ -97,13 +100,16 @@ class Forwarding:
         do not cancel it. C{head} has always fired before.
     """
 
-    def __init__(self, clock: Any, config: Backend, method: bytes, body: RequestBody) -> None:
+    def __init__(
+        self, clock: Any, config: Backend, method: bytes, body: RequestBody, disk: Disk | None = None
+    ) -> None:
         self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
         self.done: Deferred[None] = Deferred()
         self._clock = clock
         self._config = config
         self._method = method
         self._upload = body
+        self._disk = disk
         self._asked: Deferred[Any] | None = None
         self._connection: Connection | None = None
         self._download: ResponseBody | None = None
@@ -229,6 +235,7 @@ class Forwarding:
             head, self._reusable = error, False
         download = self._download = ResponseBody(
             self._config.max_spool,
+            self._disk,
             on_end=self._ended,
             on_leave=self.abandon,
             was_reset=lambda: connection.reset,

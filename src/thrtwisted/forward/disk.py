@@ -67,8 +67,8 @@ class Disk:
         """
         Wait for bytes.
 
-        @param satisfied: called when some were given back, until it returns true: it has what it waited for. It must
-            not raise.
+        @param satisfied: called when some were given back, until it returns true: it has what it waited for, or has
+            given up. It may then wait for more, from within. It must not raise.
         """
         self._waiting[satisfied] = None
 
@@ -81,11 +81,13 @@ class Disk:
         self._waking = True
         try:
             while self._waiting:
-                first, used = next(iter(self._waiting)), self.used
-                if first():
-                    self.leave(first)
-                elif first in self._waiting and self.used >= used:
-                    break  # and nothing came back meanwhile
+                first, _ = self._waiting.popitem(last=False)
+                used = self.used
+                if not first():
+                    self._waiting[first] = None
+                    self._waiting.move_to_end(first, last=False)
+                    if self.used >= used:  # nothing came back meanwhile
+                        break
         finally:
             self._waking = False
 
