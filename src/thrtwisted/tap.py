@@ -21,10 +21,18 @@ from twisted.application.service import IService, MultiService
 from twisted.logger import Logger
 from twisted.python import usage
 
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 from . import check, toml
 from .config import Backend, Config, ConfigError, Redis, default_backend
 from .listen import Listener, endpoint
 from .redis.embedded import EmbeddedServerError, installed_server
+
+#: Files that a process has open beside its connections: its program, its log, Redis, and bodies on their way.
+OTHER_FILES = 256
 
 _log = Logger()
 
@@ -133,6 +141,7 @@ def makeService(options: Options) -> IService:
     from .service import Proxy
 
     keep_time(reactor)
+    allow_files(options.config.bounds.connections)
     services = MultiService()
     stop = partial(give_up, reactor, options.parent or {})
     proxy = Proxy(reactor, options.config)
@@ -161,6 +170,31 @@ def keep_time(reactor: Any) -> None:
 def _seconds() -> float:
     """Seconds that have passed, those of the machine's sleep too if it can tell: others went on meanwhile."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def allow_files(connections: int) -> None:
+    """
+    Let the process open as many files as its connections may take: two each, for there is one to a backend, too.
+
+    @param connections: how many connections of clients there may be; 0 for any number.
+    """
+    if resource is None:
+        return
+    needed = 2 * connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (soft < needed or not connections):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else hard, hard)
+            )
+    if connections and needed > hard != resource.RLIM_INFINITY:
+        _log.warn(
+            "This process may open {hard} files, and {connections} connections may take {needed}: raise the limit "
+            "(LimitNOFILE= of systemd, ulimit -Hn) or lower bounds.connections",
+            hard=hard,
+            connections=connections,
+            needed=needed,
+        )
 
 
 def places(config: Config) -> list[str]:

@@ -4,26 +4,22 @@ One connection of a client: requests in, answers out, one after the other, and b
 To a request a channel is what L{twisted.web.http.HTTPChannel} is, so that any resource can be served. Other than there
 a head is read whole and strictly (L{thrtwisted.listen.head}), and each wait for the client has an end:
 
-=========== ======================================== ====================================================
-state       what is awaited                          until
-=========== ======================================== ====================================================
-HEAD        the (next) request                       C{head_timeout}, before its first byte C{idle_timeout}
-BODY        the rest of its body                     it comes slower than C{body_min_rate}
-EXCHANGE    the answer                               the resource's own bounds
-LINGERING   that the client has read a refusal       C{LINGER} s
-CLOSING     that the last answer is taken            after C{PATIENCE} s it is taken slower than C{body_min_rate}
+=========== ==================================== =======================================================
+state       what is awaited                      until
+=========== ==================================== =======================================================
+HEAD        the (next) request                   C{head_timeout}; before a next one begins C{idle_timeout}
+BODY        the rest of its body                 it comes slower than C{body_min_rate}
+EXCHANGE    the answer                           the resource's own bounds
+LINGERING   that the client has read a refusal   C{LINGER} s
+CLOSING     that the last answer is taken        after C{PATIENCE} s it is taken slower than C{body_min_rate}
 CLOSED      nothing
-=========== ======================================== ====================================================
+=========== ==================================== =======================================================
 
 In every state but LINGERING an answer that waits for its client must be taken fast enough.
-
-A connection has one timer. What is due is moved ahead without touching it: it is set again when it rings too early.
 """
 
 from __future__ import annotations
 
-import socket
-import struct
 from enum import Enum
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -37,9 +33,9 @@ from twisted.internet.interfaces import (
     ITCPTransport,
     ITransport,
 )
-from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
@@ -48,11 +44,11 @@ from thrtwisted.errors import ExchangeError, GateUnavailable, RequestTimeout
 from thrtwisted.forward.headers import end_to_end
 from thrtwisted.grammar import connection_options
 
-from .head import RequestHead, end_of_head, overflow, parse_head
-from .incoming import IncomingBody
-from .pace import Pace, Uptake
+from .head import RequestHead
+from .incoming import IncomingBody, IncomingHeads
 from .pulled import Pulled
-from .refusal import Asked, Refused, asked, head_bytes, refusal
+from .refusal import Asked, Refused, head_bytes, refusal
+from .watch import Late, Watch
 
 if TYPE_CHECKING:
     from .site import ProxySite
@@ -73,14 +69,6 @@ PATIENCE = 10.0
 
 #: Bytes per second at which the last answer must be taken after that, if there is no C{body_min_rate}.
 CLOSING_RATE = 50
-
-#: Seconds by which a timer may ring too early: sums of times are rounded.
-EARLY = 0.001
-
-#: Where Linux (since 4.1) has the bytes that a peer has acknowledged, in struct tcp_info of linux/tcp.h.
-_TCP_INFO = getattr(socket, "TCP_INFO", None)
-_ACKNOWLEDGED = struct.Struct("=Q")
-_ACKNOWLEDGED_AT = 120
 
 
 class State(Enum):
@@ -104,37 +92,29 @@ class Channel(Protocol):
     """
 
     transport: Any
-    _log = Logger()
 
     def __init__(self, site: ProxySite) -> None:
-        self.site = site
-        self.factory = site
+        self.site = self.factory = site
         self.state = State.HEAD
         self._clock = site.clock
         self._bounds = site.bounds
-        self._buffer = bytearray()  # what has come and is not understood yet
-        self._searched = 0  # how much of it has no end of a head
-        self._begun = False  # a head has
+        self._watch: Watch
+        self._heads = IncomingHeads(site.bounds)
+        self._asked = Asked()  # of the request that is under way
+        self._body: IncomingBody | None = None
+        self._request: Any = None
+        self._producer: Any = None
         self._served = 0  # requests so far
+        self._begun = False  # a head has
         self._last = False  # no request follows
         self._unread = False  # the client may still be sending
-        self._request: Any = None
-        self._asked = Asked()
-        self._body: IncomingBody | None = None
-        self._producer: Any = None
         self._known = False  # whose it is
         self._congested = False  # the transport takes no more
         self._reading = True
         self._advancing = False
+        self._turn: IDelayedCall | None = None
         self._written = 0
         self._dropped = 0
-        self._deadline: float | None = None
-        self._pace: Pace | None = None
-        self._uptake: Uptake | None = None
-        self._sees_uptake = False
-        self._timer: IDelayedCall | None = None
-        self._rings = 0.0
-        self._turn: IDelayedCall | None = None
 
     # From the transport ---------------------------------------------------------------------------------------------
 
@@ -143,43 +123,42 @@ class Channel(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)
-        self._deadline = self._clock.seconds() + self._bounds.head_timeout
-        # Whoever wraps a connection, other than by TLS, may learn from its first bytes who the client is (PROXY).
-        wrapped = isinstance(self.transport, ProtocolWrapper) and not self._is_tls(self.transport)
-        if self.site.opened(self) and (wrapped or self._identify()):
-            self._arm()
+        self._watch = Watch(self._clock, self.transport, self._late)
+        # Whoever wraps a connection, other than in TLS, may learn from its first bytes who the client is (PROXY).
+        wrapper = isinstance(self.transport, ProtocolWrapper)
+        told_later = wrapper and not isinstance(self.transport, TLSMemoryBIOProtocol)
+        if self.site.opened(self) and (told_later or self._identify()):
+            self._watch.wait(self._bounds.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client has sent."""
         if not self._known and not self._identify():
             return
-        if self.state is State.BODY:
-            self._read_body(data)
-        elif self.state is State.HEAD:
-            self._buffer += data
+        if self.state is State.HEAD:
+            self._heads.add(data)
             self._advance()
+        elif self.state is State.BODY:
+            self._read_body(data)
         elif self.state is State.EXCHANGE:
-            self._buffer += data
+            self._heads.add(data)
             self._regulate()
         elif self.state is State.LINGERING:
             self._dropped += len(data)
             if self._dropped > LINGER_BYTES:
                 self.abort()
 
-    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone, or was closed."""
         self.state = State.CLOSED
-        for call in (self._timer, self._turn):
-            if call is not None:
-                call.cancel()
-        self._timer = self._turn = None
+        self._watch.stop()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         self.site.closed(self)
+        self.unregisterProducer()
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(reason)
-        if isinstance(self._producer, Pulled):
-            self._producer.pauseProducing()
-        self._producer = None
 
     # IPushProducer: the transport has room or not
 
@@ -189,22 +168,18 @@ class Channel(Protocol):
             self._producer.pauseProducing()
         if not self._congested:
             self._congested = True
-            self._await_uptake(self._bounds.body_min_rate)
+            if self._bounds.body_min_rate:
+                self._watch.answer_waits(self._bounds.body_min_rate, self._written)
             self._regulate()
 
     def resumeProducing(self) -> None:
         """The client has taken everything."""
-        self._congested = False
-        now = self._clock.seconds()
-        if self._uptake is not None:
-            if not self._sees_uptake:
-                self._uptake.look(self._written, now)
-            self._uptake.flow(now)
+        was_congested, self._congested = self._congested, False
+        self._watch.answer_taken(self._written)
         if self._producer is not None:
             self._producer.resumeProducing()
-        if self.state is State.HEAD and not self._congested:
-            self._deadline = now + (self._bounds.head_timeout if self._begun else self._bounds.idle_timeout)
-            self._arm()
+        if self.state is State.HEAD and was_congested:
+            self._await_head()
             self._advance()
         self._regulate()
 
@@ -240,6 +215,8 @@ class Channel(Protocol):
         if self._last or self.site.stopping:
             self._close()
             return
+        self.state = State.HEAD
+        self._begun = False
         self._await_head()
         self.site.connections.rest(self)
         self._advance()
@@ -268,7 +245,7 @@ class Channel(Protocol):
 
     def isSecure(self) -> bool:
         """Whether the client has come by TLS."""
-        return self._is_tls(self.transport)
+        return _is_tls(self.transport)
 
     def loseConnection(self) -> None:
         """Close the connection, once all is sent that was written."""
@@ -279,12 +256,12 @@ class Channel(Protocol):
 
     def stop(self) -> None:
         """
-        The proxy stops. What waits for the client is over; an exchange that is under way gets its answer, and is told
-        there that it is the last.
+        The proxy stops. What is awaited from the client is not awaited any more; an exchange that is under way gets
+        its answer, and is told there that it is the last.
         """
         if self.state in (State.HEAD, State.BODY):
             if self._begun:
-                self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0), linger=False)
+                self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0), lingers=False)
             else:
                 self._close()
         elif self.state is State.LINGERING:
@@ -304,25 +281,22 @@ class Channel(Protocol):
     def abort(self) -> None:
         """End the connection at once."""
         self.state = State.CLOSING
-        self._deadline = None
-        self._uptake = None
+        self._watch.stop()
         self.transport.abortConnection()
 
     # Requests -------------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Begin with what has come, as long as it can be answered at once."""
-        if self._advancing:
+        if self._advancing or self._turn is not None:
             return
         self._advancing = True
         try:
             for _ in range(AT_ONCE):
-                if self.state is not State.HEAD or self._congested or not self._buffer:
-                    break
-                if not self._read_head():
+                if self.state is not State.HEAD or self._congested or not self._read_head():
                     break
             else:
-                if self.state is State.HEAD and self._buffer and self._turn is None:
+                if self.state is State.HEAD and self._heads:
                     self._turn = self._clock.callLater(0, self._next_turn)
         finally:
             self._advancing = False
@@ -334,73 +308,67 @@ class Channel(Protocol):
 
     def _read_head(self) -> bool:
         """Read a head and begin with its request; whether there was one."""
-        buffer = self._buffer
-        end = end_of_head(buffer, self._searched)
-        if end < 0:
-            error = overflow(buffer, self._bounds, self._searched)
-            self._searched = len(buffer)
-            if not self._begun and buffer != b"\r\n":  # which may follow a body (RFC 9112, section 2.2)
-                self._begin_head()
-            if error is not None:
-                self._refuse(error, asked(buffer))
-            return False
-        data = bytes(buffer[: end - 4])
-        del buffer[:end]
-        self._searched = 0
-        self.site.connections.work(self)
         try:
-            head = parse_head(data, self._bounds)
+            head = self._heads.head()
         except ExchangeError as error:
-            self._refuse(error, asked(data))
+            self._refuse(error)
             return False
-        self._receive(head)
-        return True
+        if head is not None:
+            self._receive(head)
+            return True
+        if self._heads.begun and not self._begun:
+            self._begun = True
+            self.site.connections.work(self)
+            if self._served:
+                self._await_head()
+        return False
 
-    def _begin_head(self) -> None:
-        """The first bytes of a head have come, and not all of it."""
-        self._begun = True
-        self.site.connections.work(self)
-        if self._served:
-            self._deadline = self._clock.seconds() + self._bounds.head_timeout
-            self._arm()
+    def _await_head(self) -> None:
+        """Wait for a request, or for the rest of its head."""
+        self._watch.wait(self._bounds.head_timeout if self._begun else self._bounds.idle_timeout)
 
     def _receive(self, head: RequestHead) -> None:
         """A head has come: its body follows, or is there already."""
+        self._watch.wait_no_more()
+        self.site.connections.work(self)
         self._begun = True
-        self._deadline = None
         self._served += 1
         self._last = not head.keeps_alive or self._served == self._bounds.requests_per_connection
-        self._unread = head.length != 0
         self._asked = Asked(head.method, head.target, head.version, head.headers)
         request = self._request = self.site.requestFactory(self)  # type: ignore[no-untyped-call]
         request.requestHeaders = end_to_end(head.headers, self.site.kept)
         request.parseCookies()
-        if head.length == 0 or (head.expects and not self._wants_body(request, head)):
+        if head.length == 0:
             request.content = BytesIO()
             self._begin()
-            return
-        if head.expects and not self._buffer:
-            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._body = IncomingBody(head.length, self._bounds, self.site.make_file)
-        request.content = self._body.file
-        self.state = State.BODY
-        data = bytes(self._buffer)
-        self._buffer.clear()
-        self._read_body(data)
-        if self.state is State.BODY and self._bounds.body_min_rate:
-            self._pace = Pace(self._bounds.body_min_rate, self._clock.seconds())
-            self._arm()
+        elif head.expects and not self._wants_body(request):
+            self._last = self._unread = True  # the client may send its body all the same
+            request.content = BytesIO()
+            self._begin()
+        else:
+            self._receive_body(head)
 
-    def _wants_body(self, request: Any, head: RequestHead) -> bool:
+    def _wants_body(self, request: Any) -> bool:
         """Whether the resource will look at the body that the client asks leave to send."""
         wants_body = getattr(self.site.resource, "wants_body", None)
         if wants_body is None:
             return True
-        request.method, request.uri, request.clientproto = head.method, head.target, head.version
-        if wants_body(request):
-            return True
-        self._last = True  # the client may send its body all the same
-        return False
+        request.method, request.uri = self._asked.method, self._asked.target
+        request.clientproto = self._asked.version
+        return bool(wants_body(request))
+
+    def _receive_body(self, head: RequestHead) -> None:
+        """A body follows."""
+        if (
+            head.expects and not self._heads
+        ):  # what has begun to send needs no leave (RFC 9110, section 10.1.1)
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._body = IncomingBody(head.length, self._bounds, self.site.make_file)
+        self._request.content = self._body.file
+        self.state = State.BODY
+        self._read_body(self._heads.take())
+        if self.state is State.BODY and self._bounds.body_min_rate:
+            self._watch.body_begins(self._bounds.body_min_rate)
 
     def _read_body(self, data: bytes) -> None:
         """Take a part of a request's body."""
@@ -408,77 +376,76 @@ class Channel(Protocol):
         try:
             rest = self._body.feed(data)
         except ExchangeError as error:
-            self._refuse(error, self._asked)
+            self._refuse(error)
             return
         if rest is None:
-            if self._pace is not None:
-                self._pace.moved(len(data), self._clock.seconds())
+            self._watch.body_moved(len(data))
             return
-        headers = self._request.requestHeaders
-        # The backend's request has a body of this length, whatever framing it came in.
-        headers.setRawHeaders(b"content-length", [b"%d" % self._body.received])
-        self._buffer += rest
-        self._body = self._pace = None
-        self._unread = False
+        # Whatever framing it came in: what is forwarded has this length.
+        self._request.requestHeaders.setRawHeaders(b"content-length", [b"%d" % self._body.received])
+        self._body = None
+        self._watch.wait_no_more()
+        self._heads.add(rest)
         self._begin()
 
     def _begin(self) -> None:
         """A request is complete: the resource has the word."""
         self.state = State.EXCHANGE
-        request, asked = self._request, self._asked
-        request.requestReceived(asked.method, asked.target, asked.version)
+        self._request.requestReceived(self._asked.method, self._asked.target, self._asked.version)
         self._regulate()
-
-    def _await_head(self) -> None:
-        """Wait for the next request."""
-        self.state = State.HEAD
-        self._begun = False
-        self._deadline = self._clock.seconds() + self._bounds.idle_timeout
-        self._arm()
 
     # Ends -----------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, error: ExchangeError, request: Asked | None = None, linger: bool = True) -> None:
+    def _late(self, what: Late) -> None:
+        """Something has not come about in time."""
+        if what is Late.ANSWER or self.state is State.LINGERING:
+            self.abort()
+        elif what is Late.BODY:
+            self._refuse(RequestTimeout("The request's body came too slowly."))
+        elif self.state is State.CLOSING:
+            self._watch.answer_waits(self._bounds.body_min_rate or CLOSING_RATE, self._written)
+        elif self._begun:
+            self._refuse(RequestTimeout("The request's head took too long."))
+        else:
+            self._close()
+
+    def _refuse(self, error: ExchangeError, lingers: bool = True) -> None:
         """Answer instead of the resource, and close the connection."""
+        request = self._heads.asked() if self.state is State.HEAD else self._asked
         if self._body is not None:
             self._body.close()
-        self._body = self._pace = self._request = None
-        request = request or (asked(self._buffer) if self.state is State.HEAD else self._asked)
+        self._body = self._request = None
         answer, size = refusal(error, request)
         self.site.log(Refused(request, self.getPeer(), error.status, size))
         self.write(answer)
-        self._unread = linger
+        self._heads.take()
+        self._unread = lingers
         self._close()
 
     def _close(self) -> None:
         """Close the connection once all is sent: by lingering, where the client may still be sending."""
-        lingers = self._unread or bool(self._buffer)
-        self._buffer.clear()
+        lingers = self._unread or bool(self._heads.take())
         self.transport.unregisterProducer()  # else the transport would wait for its end
         if not self._reading:
             self._reading = True
             self.transport.resumeProducing()  # TLS closes when the client has
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if lingers and half_close is not None:
+        if lingers and hasattr(self.transport, "loseWriteConnection"):
             self.state = State.LINGERING
-            self._deadline = self._clock.seconds() + LINGER
-            if self._is_tls(self.transport):
+            self._watch.answer_matters_no_more()
+            self._watch.wait(LINGER)
+            if _is_tls(self.transport):
                 self.transport.loseConnection()  # it reads, and drops, until the client closes its half
             else:
-                half_close()
-            self._arm()
+                self.transport.loseWriteConnection()
         else:
             self.state = State.CLOSING
-            self._deadline = self._clock.seconds() + PATIENCE
+            self._watch.wait(PATIENCE)
             self.transport.loseConnection()
-            self._arm()
-
-    # Waiting --------------------------------------------------------------------------------------------------------
 
     def _regulate(self) -> None:
         """After every change: read from the client, or not."""
         if self.state is State.EXCHANGE:
-            reading = len(self._buffer) <= READ_AHEAD
+            reading = len(self._heads) <= READ_AHEAD
         elif self.state in (State.HEAD, State.BODY):
             reading = not self._congested and self._turn is None
         else:
@@ -495,84 +462,6 @@ class Channel(Protocol):
         self._known = True
         return self.site.identified(self)
 
-    def _await_uptake(self, rate: int) -> None:
-        """Something waits until the client takes it."""
-        if not rate:
-            return
-        now = self._clock.seconds()
-        if self._uptake is None:
-            taken = self._acknowledged()
-            self._sees_uptake = taken is not None
-            self._uptake = Uptake(rate, self._sees_uptake)
-            self._uptake.look(self._written if taken is None else taken, now)
-        if not self._uptake.waiting:
-            self._uptake.wait(now)
-            self._arm()
 
-    def _acknowledged(self) -> int | None:
-        """How many bytes the client's system has acknowledged; None where nobody tells."""
-        below = getattr(self.transport, "socket", None)
-        if below is None or _TCP_INFO is None:
-            return None
-        try:
-            info = below.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED_AT + _ACKNOWLEDGED.size)
-            return int(_ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)[0])
-        except (OSError, struct.error):
-            return None  # a unix socket, an old kernel
-
-    def _due(self) -> float | None:
-        """When something must have happened, None if there is no such time."""
-        due = self._deadline
-        if self._uptake is not None and self._uptake.waiting and self.state is not State.LINGERING:
-            return self._uptake.due()
-        if self._pace is not None:
-            return self._pace.due
-        return due
-
-    def _arm(self) -> None:
-        """See that the timer rings when something is due. It may ring too early."""
-        due = self._due()
-        if due is None:
-            return
-        if self._timer is not None:
-            if self._rings <= due:
-                return
-            self._timer.cancel()  # rather than reset it, for which the reactor looks at all of its timers
-        self._rings = due
-        self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
-
-    def _ring(self) -> None:
-        """Something may be due."""
-        self._timer = None
-        now = self._clock.seconds() + EARLY
-        if self._uptake is not None and self._uptake.waiting and self.state is not State.LINGERING:
-            taken = self._acknowledged() if self._sees_uptake else None
-            if taken is not None:
-                self._uptake.look(taken, now)
-            if self._uptake.too_slow(now):
-                self.abort()
-                return
-        elif self._pace is not None:
-            if self._pace.due <= now:
-                self._refuse(RequestTimeout("The request's body came too slowly."))
-                return
-        elif self._deadline is not None and self._deadline <= now:
-            self._overdue()
-            return
-        self._arm()
-
-    def _overdue(self) -> None:
-        """A time is over."""
-        if self.state is State.LINGERING:
-            self.abort()
-        elif self.state is State.CLOSING:
-            self._deadline = None
-            self._await_uptake(self._bounds.body_min_rate or CLOSING_RATE)
-        elif self._begun:
-            self._refuse(RequestTimeout("The request's head took too long."))
-        else:
-            self._close()
-
-    @staticmethod
-    def _is_tls(transport: object) -> bool:
-        return ISSLTransport(transport, None) is not None
+def _is_tls(transport: object) -> bool:
+    return ISSLTransport(transport, None) is not None

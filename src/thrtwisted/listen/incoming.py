@@ -1,4 +1,4 @@
-"""A request's body on its way into a file."""
+"""What comes from a client and is not with a resource yet: heads that have begun, and a body on its way into a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,64 @@ from typing import Any
 from thrtwisted.config import Bounds
 
 from .chunks import ChunkedBody
+from .head import RequestHead, end_of_head, overflow, parse_head
+from .refusal import Asked, asked
 
 #: Bytes of a body of known length that is never kept anywhere but in memory.
 SMALL = 100 * 1000
+
+
+class IncomingHeads:
+    """
+    Bytes in which heads of requests are to be found.
+
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._buffer = bytearray()
+        self._searched = 0  # how much of it has no end of a head
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a part of a head. An empty line, which some clients send after a body, is none."""
+        return bool(self._buffer) and self._buffer != b"\r\n"
+
+    def add(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._buffer += data
+
+    def take(self) -> bytes:
+        """All of it."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return data
+
+    def asked(self) -> Asked:
+        """What the head asks for that has begun, or was just refused."""
+        return asked(self._buffer)
+
+    def head(self) -> RequestHead | None:
+        """
+        Take the next head; None as long as it has not ended.
+
+        @raise ExchangeError: it is refused, and so is what follows it. It was not taken.
+        """
+        end = end_of_head(self._buffer, self._searched)
+        if end < 0:
+            error = overflow(self._buffer, self._bounds, self._searched)
+            self._searched = len(self._buffer)
+            if error is not None:
+                raise error
+            return None
+        head = parse_head(bytes(self._buffer[: end - 4]), self._bounds)
+        del self._buffer[:end]
+        self._searched = 0
+        return head
 
 
 class IncomingBody:

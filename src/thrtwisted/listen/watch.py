@@ -1,0 +1,176 @@
+"""
+Until when a connection waits, and for what: one timer, which is touched as seldom as possible.
+
+What is due is moved ahead without touching the timer: it is set again when it rings too early. So a request that comes
+and goes quickly costs none, and an idle connection one in all its time.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from .pace import Pace, Uptake
+
+#: Seconds by which a timer may ring too early: sums of times are rounded.
+EARLY = 0.001
+
+#: Where Linux (since 4.1) has the bytes that a peer has acknowledged, in struct tcp_info of linux/tcp.h.
+_TCP_INFO = getattr(socket, "TCP_INFO", None)
+_ACKNOWLEDGED = struct.Struct("=Q")
+_ACKNOWLEDGED_AT = 120
+
+
+class Late(Enum):
+    """What has not come about in time."""
+
+    TIME = "a time is over"
+    BODY = "a request's body comes too slowly"
+    ANSWER = "an answer is taken too slowly"
+
+
+class Watch:
+    """
+    Watches over one connection: over a time, or over a request's body, and beside either over an answer that waits
+    for the client to take it. While one waits, nothing else is due: it is the client's fault that all else waits.
+    """
+
+    def __init__(self, clock: IReactorTime, transport: Any, late: Callable[[Late], object]) -> None:
+        """
+        @param transport: the connection's; if it is a TCP connection on Linux, it is known how much the client has
+            taken, else only when it has taken all of what waits.
+        @param late: called when something is late; then nothing is watched over any more.
+        """
+        self._clock = clock
+        self._transport = transport
+        self._late = late
+        self._deadline: float | None = None
+        self._pace: Pace | None = None
+        self._uptake: Uptake | None = None
+        self._sees = False
+        self._timer: IDelayedCall | None = None
+        self._rings = 0.0
+
+    @property
+    def _answer(self) -> Uptake | None:
+        """The uptake, if something waits for it."""
+        return self._uptake if self._uptake is not None and self._uptake.waiting else None
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long from now, instead of what was waited for."""
+        self._pace = None
+        self._deadline = self._clock.seconds() + seconds
+        self._arm()
+
+    def wait_no_more(self) -> None:
+        """There is no time, nor a body, that is waited for."""
+        self._pace = self._deadline = None
+
+    def body_begins(self, rate: float) -> None:
+        """
+        A body is waited for.
+
+        @param rate: bytes per second.
+        """
+        self._deadline = None
+        self._pace = Pace(rate, self._clock.seconds())
+        self._arm()
+
+    def body_moved(self, count: int) -> None:
+        """So many bytes of the body have come."""
+        if self._pace is not None:
+            self._pace.moved(count, self._clock.seconds())
+
+    def answer_waits(self, rate: float, written: int) -> None:
+        """
+        Something waits that the client must take.
+
+        @param rate: bytes per second.
+        @param written: bytes that the client was sent in all.
+        """
+        now = self._clock.seconds()
+        if self._uptake is None:
+            taken = self._acknowledged()
+            self._sees = taken is not None
+            self._uptake = Uptake(rate, self._sees)
+            self._uptake.look(written if taken is None else taken, now)
+        if not self._uptake.waiting:
+            self._uptake.wait(now)
+            self._arm()
+
+    def answer_taken(self, written: int) -> None:
+        """
+        Nothing waits any more.
+
+        @param written: bytes that the client was sent in all.
+        """
+        if self._answer is not None:
+            now = self._clock.seconds()
+            if not self._sees:
+                self._answer.look(written, now)
+            self._answer.flow(now)
+            self._arm()
+
+    def answer_matters_no_more(self) -> None:
+        """It is not watched any more whether the client takes anything."""
+        self._uptake = None
+
+    def stop(self) -> None:
+        """Watch over nothing any more."""
+        self._deadline = self._pace = self._uptake = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _due(self) -> float | None:
+        """When something may be late, None if nothing can be."""
+        if self._answer is not None:
+            return self._answer.due()
+        return self._deadline if self._pace is None else self._pace.due
+
+    def _arm(self) -> None:
+        """See that the timer rings when something may be late. It may ring too early."""
+        due = self._due()
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._rings <= due:
+                return
+            self._timer.cancel()  # rather than reset it, for which the reactor looks at all of its timers
+        self._rings = due
+        self._timer = self._clock.callLater(max(0.0, due - self._clock.seconds()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        late = self._what_is_late(self._clock.seconds() + EARLY)
+        if late is None:
+            self._arm()
+        else:
+            self._deadline = self._pace = self._uptake = None
+            self._late(late)
+
+    def _what_is_late(self, now: float) -> Late | None:
+        if self._answer is not None:
+            taken = self._acknowledged() if self._sees else None
+            if taken is not None:
+                self._answer.look(taken, now)
+            return Late.ANSWER if self._answer.too_slow(now) else None
+        if self._pace is not None:
+            return Late.BODY if self._pace.due <= now else None
+        return Late.TIME if self._deadline is not None and self._deadline <= now else None
+
+    def _acknowledged(self) -> int | None:
+        """How many bytes the client's system has acknowledged; None where nobody tells."""
+        below = getattr(self._transport, "socket", None)
+        if below is None or _TCP_INFO is None:
+            return None
+        try:
+            info = below.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED_AT + _ACKNOWLEDGED.size)
+            return int(_ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)[0])
+        except (OSError, struct.error):
+            return None  # a unix socket, an old kernel
