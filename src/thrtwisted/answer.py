@@ -19,6 +19,9 @@ from .exchange import ResponseHead
 #: How the proxy names itself in C{Proxy-Status}.
 NAME = b"thrtwisted"
 
+#: What is forwarded, of the methods that anybody might ask for.
+ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+
 _BODILESS = frozenset((204, 205, 304))
 
 
@@ -59,6 +62,26 @@ def error_answer(error: ExchangeError, accept: bytes | None) -> tuple[ResponseHe
     if error.retry_after is not None:
         head.headers.setRawHeaders(b"Retry-After", [b"%d" % max(1, ceil(error.retry_after))])
     return head, body
+
+
+def last_hop_answer(
+    method: bytes, target: bytes, version: bytes, headers: Headers
+) -> tuple[ResponseHead, bytes]:
+    """
+    The answer to a TRACE or OPTIONS request that goes no further, for its C{Max-Forwards} says so.
+
+    @param headers: what a TRACE shows its sender of the request (RFC 9110, section 9.3.8).
+    """
+    if method != b"TRACE":
+        head, body = answer(204, None, None)
+        head.headers.setRawHeaders(b"Allow", [ALLOWED])
+        return head, body
+    fields = [name + b": " + value for name, values in headers.getAllRawHeaders() for value in values]
+    body = b"\r\n".join((b"%b %b %b" % (method, target, version), *fields, b"", b""))
+    head, _ = answer(200, None, None)
+    head.headers.setRawHeaders(b"Content-Type", [b"message/http"])
+    head.headers.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+    return ResponseHead(head.status, head.phrase, head.headers, len(body)), body
 
 
 def prefers_json(accept: bytes | None) -> bool:

@@ -19,6 +19,7 @@ from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
 from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
+from .networks import trusted as trusted_proxies
 from .redis.url import check_socket_path, parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
@@ -81,6 +82,8 @@ def _senseless(config: Config) -> Iterator[Problem]:
         yield Problem(("backend",), f"there is none; {mend}")
     for name, backend in config.backend.items():
         yield from _senseless_backend(name, backend)
+    for index, entry in enumerate(config.trusted_proxies):
+        yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
     names: set[str] = set()
     for index, limit in enumerate(config.limit):
         if limit.name in names:

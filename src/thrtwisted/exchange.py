@@ -23,10 +23,12 @@ class Exchange:
     @ivar method: the method, with the client's own letters.
     @ivar target: the request target, byte for byte as it will be sent to the backend (RFC 9112, section 3.2).
     @ivar headers: the request's header fields; rules change them before they are forwarded.
-    @ivar client: the client's address (an IP address, or the empty string on a unix socket).
+    @ivar client: the client's address: of the connection, or what a trusted proxy says; the empty string if it is not
+        known, as on a unix socket.
     @ivar backend: the name of the backend to forward to.
     @ivar priority: 1 (best) to 99 (worst).
     @ivar status: set by a rule: answer with this status, without forwarding.
+    @ivar version: the protocol that the request came by.
     """
 
     method: bytes
@@ -36,6 +38,7 @@ class Exchange:
     backend: str
     priority: int = DEFAULT_PRIORITY
     status: int | None = None
+    version: bytes = b"HTTP/1.1"
 
     @cached_property
     def path(self) -> bytes:

@@ -30,6 +30,8 @@ T = TypeVar("T")
 #: RFC 9110, section 5.6.2: what the names of methods, header fields and cookies are made of.
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
+_HEADER = "header:"
+
 _log = Logger()
 
 
@@ -41,6 +43,12 @@ class Limits:
         @raise ValueError: a limit that cannot be read, or two of one name.
         """
         self._limits = tuple(compile_limit(limit) for limit in config.limit)
+        #: The names, in lower case, of the headers that are keys.
+        self.headers = frozenset(
+            limit.key.removeprefix(_HEADER).lower().encode()
+            for limit in config.limit
+            if limit.key is not None and limit.key.startswith(_HEADER)
+        )
         if len({limit.name for limit in self._limits}) < len(self._limits):
             raise ValueError("two limits have the same name; give each its own")
         self._backends = {
@@ -176,8 +184,22 @@ def compile_weight(weight: int | str) -> Weight:
     return find
 
 
+def check_distinct(name: str) -> None:
+    """
+    See that a header of this name reaches rules, limits and applications.
+
+    @raise ValueError: it has an underscore.
+    """
+    if "_" in name:
+        mend = name.replace("_", "-")
+        raise ValueError(
+            f'a header with an underscore is dropped, for applications cannot tell it from "{mend}"; write "{mend}"'
+        )
+
+
 def _header(name: str) -> Key:
     field = _token(name, "header")
+    check_distinct(name)
     return lambda exchange: exchange.header(field)
 
 

@@ -16,15 +16,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
-from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from .answer import answer, error_answer
+from .answer import answer, error_answer, last_hop_answer
 from .config import Config, default_backend
 from .errors import ExchangeError
 from .exchange import Exchange, ResponseHead
-from .forward import Forwarder, RequestBody, end_to_end, origin_form
+from .forward import Forwarder, RequestBody
+from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
+from .forward.wellformed import check_request
+from .forwarded import identify, trusted
 from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
 from .rules import Rules
@@ -54,7 +56,10 @@ class ProxyResource(Resource):
         self._default_backend = default_backend(config)
         self._timeout = config.queue.timeout
         self._reclaim_delays = {name: backend.reclaim_delay for name, backend in config.backend.items()}
+        self._trusted = trusted(config.trusted_proxies)
         self._server_timing = config.server_timing
+        #: Names, in lower case, of headers that limits and rules hang on: no Connection header takes them away.
+        self.kept = self._limits.headers | self._rules.headers
         self._under_way = 0
         self._requests: set[Any] = set()
         self._idle: list[Deferred[None]] = []
@@ -69,16 +74,17 @@ class ProxyResource(Resource):
 
     def wants_body(self, request: Any) -> bool:
         """
-        Whether the body of a request matters, of which there is a head only: not if a rule answers it.
+        Whether the body of a request matters, of which there is a head only: not if it is answered here.
 
         @param request: its client asks leave to send the body (C{Expect: 100-continue}).
         """
         try:
             exchange = self._exchange(request)
             self._rules.apply(exchange)
+            ends_here = is_last_hop(exchange.method, exchange.headers)
         except ExchangeError:
             return False  # nor will it be forwarded
-        return exchange.status is None
+        return exchange.status is None and not ends_here
 
     def when_idle(self) -> Deferred[None]:
         """Fires when no exchange is under way any more, neither with a client nor in a backend."""
@@ -101,10 +107,14 @@ class ProxyResource(Resource):
             with ExitStack() as at_end:
                 body = RequestBody.take(request)
                 at_end.callback(body.close)
+                self._check(request, client)
                 exchange = self._exchange(request)
                 self._rules.apply(exchange)
                 if exchange.status is not None:
                     client.answer(*answer(exchange.status, None, exchange.header(b"accept")))
+                    return
+                if is_last_hop(exchange.method, exchange.headers):
+                    client.answer(*self._last_hop(request))
                     return
                 ticket = self._ticket(exchange)
                 forwarder = self._forwarders[exchange.backend]
@@ -132,14 +142,41 @@ class ProxyResource(Resource):
             problem = ExchangeError("The proxy failed.")
             client.answer(*error_answer(problem, request.getHeader(b"accept")))
 
+    def _check(self, request: Any, client: _Client) -> None:
+        """See that a request is well-formed: another site than ours may have read it."""
+        try:
+            check_request(request.method, request.uri, request.clientproto, request.requestHeaders, self.kept)
+        except ExchangeError:
+            client.distrust()
+            raise
+
     def _exchange(self, request: Any) -> Exchange:
+        """
+        What a request is to rules, limits and backends: only what may reach the backend, and who really asks.
+
+        @raise ExchangeError: it cannot be forwarded as it stands.
+        """
         target, host = origin_form(request.uri, request.method)
         # Before the rules: a client's "Connection: X-Via" must not take away what a rule sets.
-        headers: Headers = end_to_end(request.requestHeaders)
+        headers = end_to_end(request.requestHeaders, self.kept)
+        drop_ambiguous(headers)
         if host is not None:
             headers.setRawHeaders(b"host", [host])
-        address = request.getClientAddress()
-        return Exchange(request.method, target, headers, getattr(address, "host", ""), self._default_backend)
+        peer = getattr(request.getClientAddress(), "host", None)
+        identity = identify(peer, request.isSecure(), headers, self._trusted)
+        identity.write_to(headers)
+        return Exchange(
+            request.method,
+            target,
+            headers,
+            identity.client,
+            self._default_backend,
+            version=request.clientproto,
+        )
+
+    def _last_hop(self, request: Any) -> tuple[ResponseHead, bytes]:
+        headers = shown(request.requestHeaders, self.kept)
+        return last_hop_answer(request.method, request.uri, request.clientproto, headers)
 
     def _ticket(self, exchange: Exchange) -> Ticket:
         return Ticket(
@@ -192,6 +229,12 @@ class _Client:
         """The exchange was admitted now."""
         if self._clock:
             self._admitted = self._clock.seconds()
+
+    def distrust(self) -> None:
+        """Let nothing follow this request on its connection: other servers may see other ends of it."""
+        if self._request.clientproto in (b"HTTP/1.0", b"HTTP/1.1"):
+            self._request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            self._request.channel.persistent = False
 
     def begin(self, head: ResponseHead) -> None:
         """Set the status and the headers of the response; its body follows."""

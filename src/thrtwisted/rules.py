@@ -13,7 +13,7 @@ import attrs
 
 from .config import Config, Match, Rule, When
 from .exchange import Exchange
-from .limits import TOKEN, Key, compile_key
+from .limits import TOKEN, Key, check_distinct, compile_key
 from .match import CompiledMatch, compile_match, encoded
 
 #: What finds a value in an exchange, and what the value must be.
@@ -26,10 +26,9 @@ RESERVED_HEADERS = frozenset(
         "connection",
         "content-length",
         "expect",
+        "http2-settings",
         "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
+        "proxy",
         "te",
         "trailer",
         "transfer-encoding",
@@ -49,6 +48,12 @@ class Rules:
         @raise ValueError: a rule that cannot be read.
         """
         self._rules = tuple(compile_rule(rule) for rule in config.rule)
+        #: The names, in lower case, of the headers that are looked at or set.
+        self.headers = frozenset(
+            name.lower().encode()
+            for rule in config.rule
+            for name in (*rule.when.header, *rule.then.set_input_header)
+        )
 
     def apply(self, exchange: Exchange) -> None:
         """
@@ -131,7 +136,8 @@ def compile_header(name: str, value: str) -> tuple[bytes, bytes]:
     """
     if not TOKEN.fullmatch(name):
         raise ValueError("no header has such a name; use letters, digits and !#$%&'*+-.^_`|~ only")
-    if name.lower() in RESERVED_HEADERS:
+    check_distinct(name)
+    if name.lower() in RESERVED_HEADERS or name.lower().startswith("proxy-"):
         raise ValueError("this header is the connection's own, not the application's; leave it out")
     if not _VALUE.fullmatch(value):
         raise ValueError(

@@ -77,6 +77,7 @@ class Proxy(Service):
             self._config.bounds,
             trusted(self._config.trusted_proxies),
             self.disk,
+            self.resource.kept,
         )
 
     def startService(self) -> None:

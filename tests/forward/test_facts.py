@@ -83,7 +83,7 @@ class VerbatimTests(TestCase):
         ]
         for target in targets:
             yield self.rig.exchange(request(target))
-            self.assertTrue(self.backend.received.endswith(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % target))
+            self.assertIn(b"GET %s HTTP/1.1\r\nHost: h\r\n" % target, self.backend.received)
         self.assertEqual(len(self.rig.front.errors), 0)
 
     @inlineCallbacks
@@ -99,13 +99,13 @@ class VerbatimTests(TestCase):
     def test_absolute_target(self):
         """An absolute target becomes a path, and its host the Host."""
         yield self.rig.exchange(request(b"http://site:81/p?q"))
-        self.assertEqual(self.backend.received, b"GET /p?q HTTP/1.1\r\nHost: site:81\r\n\r\n")
+        self.assertEqual(self.backend.received, b"GET /p?q HTTP/1.1\r\nHost: site:81\r\nVia: 1.1 thrtwisted\r\n\r\n")
 
     @inlineCallbacks
     def test_no_body(self):
         """A GET without a body is sent without any framing."""
         yield self.rig.exchange(request())
-        self.assertEqual(self.backend.received, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.assertEqual(self.backend.received, b"GET / HTTP/1.1\r\nHost: h\r\nVia: 1.1 thrtwisted\r\n\r\n")
 
     @inlineCallbacks
     def test_one_content_length(self):

@@ -5,13 +5,20 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.errors import BackendProtocolError, BadRequest
 from thrtwisted.forward.headers import (
+    MOST_HOPS,
+    add_via,
     announces_body,
     check_request_line,
+    drop_ambiguous,
     end_to_end,
+    is_last_hop,
     origin_form,
     request_headers,
     response_head,
+    shown,
 )
+
+VIA = [b"1.1 thrtwisted"]
 
 
 def pairs(headers: Headers) -> dict[bytes, list[bytes]]:
@@ -50,6 +57,9 @@ class TargetTests(SynchronousTestCase):
             b"http:///p",
             b"http://:80/",
             b"http://u@/",
+            b"http://[::1/",
+            b"http://a,b/",
+            b"http://h:99999/",
         ]:
             self.assertRaises(BadRequest, origin_form, target)
 
@@ -83,19 +93,107 @@ class RequestHeadersTests(SynchronousTestCase):
                 b"X-One": [b"1"],
                 b"X-Two": [b"2", b"2"],
                 b"X-Three": [b"3", b"4"],
+                b"HTTP2-Settings": [b"AA"],
                 b"Keep-Alive": [b"5"],
+                b"Proxy": [b"http://evil/"],
                 b"Proxy-Authenticate": [b"a"],
                 b"Proxy-Authorization": [b"b"],
                 b"Proxy-Connection": [b"keep-alive"],
+                b"Proxy-Of-Somebody": [b"c"],
                 b"TE": [b"trailers"],
                 b"Trailer": [b"X"],
                 b"Transfer-Encoding": [b"chunked"],
                 b"Upgrade": [b"h2c"],
             }
         )
-        self.assertEqual(pairs(request_headers(headers, b"b")), {b"host": [b"h"], b"x-three": [b"3", b"4"]})
+        wanted = {b"host": [b"h"], b"x-three": [b"3", b"4"], b"via": VIA}
+        self.assertEqual(pairs(request_headers(headers, b"b")), wanted)
         self.assertTrue(headers.hasHeader(b"x-one"), "the exchange's own headers were changed")
         self.assertEqual(pairs(end_to_end(headers)), pairs(end_to_end(end_to_end(headers))))
+
+    def test_named(self):
+        """Whatever the letters, blanks and empty items of however many Connection fields: what they name goes."""
+        for fields in [
+            [b"X-One"],
+            [b"x-one"],
+            [b"X-ONE , close"],
+            [b",, ,\tX-one\t,"],
+            [b"close", b"", b"x-One"],
+            [b"keep-alive,X-One"],
+            [b"X-One, X-One"],
+        ]:
+            headers = Headers({b"Connection": fields, b"X-One": [b"1", b"2"], b"X-One-More": [b"3"]})
+            self.assertEqual(pairs(end_to_end(headers)), {b"x-one-more": [b"3"]}, fields)
+
+    def test_never_named(self):
+        """No Connection field takes away what security hangs on, nor what it is told to keep."""
+        for name in [
+            b"Host",
+            b"Via",
+            b"Forwarded",
+            b"X-Forwarded-For",
+            b"X-Forwarded-Proto",
+            b"X-Forwarded-Anything",
+            b"X-Real-IP",
+            b"Authorization",
+            b"Cookie",
+            b"Set-Cookie",
+            b"Cache-Control",
+            b"Content-Length",
+            b"Content-Type",
+            b"Content-Security-Policy",
+            b"Sec-Fetch-Site",
+            b"Access-Control-Allow-Origin",
+            b"Origin",
+            b"Max-Forwards",
+            b"X-User",
+        ]:
+            headers = Headers({b"Connection": [b"close, " + name.upper()], name: [b"v"]})
+            self.assertEqual(pairs(end_to_end(headers, frozenset((b"x-user",)))), {name.lower(): [b"v"]})
+
+    def test_named_hop(self):
+        """To be told to keep a field does not make it pass that belongs to the connection."""
+        headers = Headers({b"Connection": [b"te"], b"TE": [b"trailers"], b"Proxy-User": [b"u"]})
+        self.assertEqual(pairs(end_to_end(headers, frozenset((b"te", b"proxy-user")))), {})
+
+    def test_ambiguous(self):
+        """Names that applications cannot tell from others go."""
+        headers = Headers(
+            {b"X_User": [b"1"], b"X-User": [b"2"], b"_": [b"3"], b"Content_Length": [b"4"], b"X.User": [b"5"]}
+        )
+        drop_ambiguous(headers)
+        self.assertEqual(pairs(headers), {b"x-user": [b"2"], b"x.user": [b"5"]})
+
+    def test_via(self):
+        """Via says by which protocol the message came, after what it says already."""
+        for version, before, expected in [
+            (b"HTTP/1.1", [], [b"1.1 thrtwisted"]),
+            (b"HTTP/1.0", [], [b"1.0 thrtwisted"]),
+            (b"HTTP/2", [b"1.0 a, 1.1 b", b"1.1 c"], [b"1.0 a, 1.1 b", b"1.1 c", b"2 thrtwisted"]),
+        ]:
+            headers = Headers({b"Via": before} if before else {})
+            add_via(headers, version)
+            self.assertEqual(headers.getRawHeaders(b"via"), expected)
+            headers = Headers({b"Via": before, b"Host": [b"h"]} if before else {})
+            self.assertEqual(request_headers(headers, b"b", version).getRawHeaders(b"via"), expected)
+
+    def test_shown(self):
+        """What a request's sender is shown of it: not who somebody is, nor what limits and rules hang on."""
+        headers = Headers(
+            {
+                b"Via": [b"1.1 a"],
+                b"X-Other": [b"\xe9", b"2"],
+                b"Authorization": [b"secret"],
+                b"Cookie": [b"secret"],
+                b"Proxy-Authorization": [b"secret"],
+                b"X-User": [b"secret"],
+                b"Connection": [b"X-Hop, X-User"],
+                b"X-Hop": [b"1"],
+            }
+        )
+        self.assertEqual(
+            pairs(shown(headers, frozenset((b"x-user",)))), {b"via": [b"1.1 a"], b"x-other": [b"\xe9", b"2"]}
+        )
 
     def test_framing(self):
         """Neither Content-Length nor an expectation that our server has met is copied; other expectations are."""
@@ -127,11 +225,42 @@ class RequestHeadersTests(SynchronousTestCase):
         self.assertTrue(announces_body(Headers({b"transfer-encoding": [b"chunked"]})))
 
 
+class LastHopTests(SynchronousTestCase):
+    """Max-Forwards."""
+
+    def test_counted(self):
+        """OPTIONS and TRACE count their hops, and end with the last; no other method does."""
+        most = b"%d" % MOST_HOPS
+        for method, values, last, left in [
+            (b"OPTIONS", [b"0"], True, [b"0"]),
+            (b"TRACE", [b"0"], True, [b"0"]),
+            (b"TRACE", [b"000"], True, [b"000"]),
+            (b"TRACE", [b"1"], False, [b"0"]),
+            (b"OPTIONS", [b"10"], False, [b"9"]),
+            (b"OPTIONS", [b"0012"], False, [b"11"]),
+            (b"OPTIONS", [most], False, [b"%d" % (MOST_HOPS - 1)]),
+            (b"OPTIONS", [b"257"], False, [most]),
+            (b"OPTIONS", [b"9" * 5000], False, [most]),
+            (b"OPTIONS", None, False, None),
+            (b"GET", [b"0"], False, [b"0"]),
+            (b"options", [b"0"], False, [b"0"]),
+            (b"POST", [b"x"], False, [b"x"]),
+        ]:
+            headers = Headers({} if values is None else {b"Max-Forwards": values})
+            self.assertEqual(is_last_hop(method, headers), last, (method, values))
+            self.assertEqual(headers.getRawHeaders(b"max-forwards"), left)
+
+    def test_refused(self):
+        """What is not one number is refused: nobody knows how far it may go."""
+        for values in [[b""], [b"-1"], [b"+1"], [b"1.0"], [b"a"], [b"0, 5"], [b"1", b"1"], [b"\xb2"]]:
+            self.assertRaises(BadRequest, is_last_hop, b"TRACE", Headers({b"Max-Forwards": values}))
+
+
 class ResponseHeadTests(SynchronousTestCase):
     """The head that the client gets."""
 
-    def head(self, fields, *, method=b"GET", status=200, phrase=b"OK", length=None):
-        return response_head(method, status, phrase, Headers(fields), length)
+    def head(self, fields, *, method=b"GET", status=200, phrase=b"OK", length=None, **more):
+        return response_head(method, status, phrase, Headers(fields), length, **more)
 
     def test_fields(self):
         """Fields of one hop go, repeated ones stay repeated, bytes stay the same."""
@@ -147,12 +276,18 @@ class ResponseHeadTests(SynchronousTestCase):
             phrase=b"Tr\xe8s bien",
         )
         self.assertEqual(
-            pairs(head.headers), {b"set-cookie": [b"a=1, b", b"c=\xe9"], b"content-encoding": [b"gzip"]}
+            pairs(head.headers),
+            {b"set-cookie": [b"a=1, b", b"c=\xe9"], b"content-encoding": [b"gzip"], b"via": VIA},
         )
         self.assertEqual((head.status, head.phrase, head.length), (200, b"Tr\xe8s bien", None))
 
+    def test_via(self):
+        """Via says by which protocol the response came."""
+        head = self.head({b"Via": [b"1.1 a"]}, version=b"HTTP/1.0")
+        self.assertEqual(head.headers.getRawHeaders(b"via"), [b"1.1 a", b"1.0 thrtwisted"])
+
     def test_length(self):
-        """The length is that of the body, once; a response to HEAD has the backend's, 204 and 304 have none."""
+        """The length is that of the body, once; a response to HEAD and 304 have the backend's, 204 has none."""
         for method, status, fields, length, expected in [
             (b"GET", 200, {}, 3, (3, [b"3"])),
             (b"GET", 200, {}, 0, (0, [b"0"])),
@@ -160,9 +295,14 @@ class ResponseHeadTests(SynchronousTestCase):
             (b"GET", 200, {}, None, (None, None)),
             (b"GET", 200, {b"Content-Length": [b"3"]}, None, (None, None)),
             (b"GET", 204, {}, 0, (None, None)),
+            (b"GET", 204, {b"Content-Length": [b"3"]}, 0, (None, None)),
+            (b"HEAD", 204, {b"Content-Length": [b"3"]}, 0, (None, None)),
             (b"GET", 304, {}, 0, (None, None)),
+            (b"GET", 304, {b"Content-Length": [b"7"]}, 0, (7, [b"7"])),
+            (b"HEAD", 304, {b"Content-Length": [b"7"]}, None, (7, [b"7"])),
             (b"HEAD", 200, {b"Content-Length": [b"7"]}, 0, (7, [b"7"])),
             (b"HEAD", 200, {b"Content-Length": [b"7", b"7"]}, 0, (7, [b"7"])),
+            (b"HEAD", 200, {b"Content-Length": [b"7, 7"]}, 0, (7, [b"7"])),
             (b"HEAD", 200, {}, 0, (None, None)),
         ]:
             head = self.head(fields, method=method, status=status, length=length)
@@ -176,8 +316,11 @@ class ResponseHeadTests(SynchronousTestCase):
             {"fields": {}, "status": 600},
             {"fields": {}, "phrase": b"O\0K"},
             {"fields": {}, "phrase": b"O\rX: y"},
+            {"fields": {}, "phrase": b"O\x1bK"},
             {"fields": {b"X": [b"a", b"\0"]}},
             {"fields": {b"Content-Length": [b"1", b"2"]}, "method": b"HEAD"},
             {"fields": {b"Content-Length": [b"-1"]}, "method": b"HEAD"},
+            {"fields": {b"Content-Length": [b"7, 8"]}, "status": 304},
+            {"fields": {b"Content-Length": [b"9" * 19]}, "status": 304},
         ]:
             self.assertRaises(BackendProtocolError, self.head, **case)

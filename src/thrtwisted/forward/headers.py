@@ -1,5 +1,5 @@
 """
-What of a message's head is passed on, and what belongs to one connection only (RFC 9110, section 7.6.1).
+What of a message's head is passed on, and what belongs to one connection only (RFC 9110, section 7.6).
 
 Pure: names are compared without case, values pass byte for byte.
 """
@@ -7,12 +7,16 @@ Pure: names are compared without case, values pass byte for byte.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from twisted.web.http_headers import Headers
 
 from thrtwisted.errors import BackendProtocolError, BadRequest
 from thrtwisted.exchange import ResponseHead
-from thrtwisted.grammar import list_elements
+from thrtwisted.grammar import Malformed, is_authority, is_token, list_elements, parse_length
+
+#: How the proxy names itself in C{Via}.
+PSEUDONYM = b"thrtwisted"
 
 #: Fields of one hop, whether or not a Connection field names them; and all whose names begin with C{Proxy-}.
 HOP_BY_HOP = frozenset(
@@ -50,13 +54,15 @@ _END_TO_END = frozenset(
     )
 )
 _END_TO_END_KINDS = (b"access-control-", b"content-", b"sec-", b"x-forwarded-")
-#: Answers without a body, whatever their fields say (RFC 9112, section 6.3).
-BODILESS = frozenset((204, 304))
+#: The most hops that are granted to a request that counts them (RFC 9110, section 7.6.2).
+MOST_HOPS = 255
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _UNSAFE = re.compile(rb"[\x00\r\n]")
+#: RFC 9110, section 5.5: no control characters but HTAB.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_DIGITS = re.compile(rb"[0-9]+")
 
 
 def origin_form(target: bytes, method: bytes = b"GET") -> tuple[bytes, bytes | None]:
@@ -73,7 +79,7 @@ def origin_form(target: bytes, method: bytes = b"GET") -> tuple[bytes, bytes | N
         raise BadRequest("The request target is neither a path nor an http URL.")
     authority, rest = absolute.groups()
     host = authority.rpartition(b"@")[2]
-    if not host or host.startswith(b":"):
+    if not is_authority(host):
         raise BadRequest("The request target names no host.")
     if not rest and method == b"OPTIONS":
         return b"*", host  # RFC 9112, section 3.2.4
@@ -86,7 +92,7 @@ def check_request_line(method: bytes, target: bytes) -> None:
 
     @raise BadRequest: they cannot; or the method is CONNECT, whose answer is no message but a tunnel.
     """
-    if not _TOKEN.fullmatch(method):
+    if not is_token(method):
         raise BadRequest("The request method is not a token.")
     if method == b"CONNECT":
         raise BadRequest("CONNECT is not forwarded.")
@@ -102,7 +108,7 @@ def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Header
         hangs everywhere, such as C{Host}, C{Cookie} and C{X-Forwarded-For}.
     """
     named = list_elements(headers.getRawHeaders(b"connection") or ())
-    gone = HOP_BY_HOP.union(name for name in named if name not in kept and not _is_end_to_end(name))
+    gone = HOP_BY_HOP.union(taken_away(named, kept))
     rest = Headers()
     for name, values in headers.getAllRawHeaders():
         lower = name.lower()
@@ -111,15 +117,72 @@ def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Header
     return rest
 
 
-def _is_end_to_end(name: bytes) -> bool:
-    return name in _END_TO_END or name.startswith(_END_TO_END_KINDS)
+def taken_away(named: Iterable[bytes], kept: frozenset[bytes]) -> list[bytes]:
+    """Of the names in Connection, those of fields that are not known and that it takes away."""
+    return [
+        name
+        for name in named
+        if name not in kept
+        and name not in HOP_BY_HOP
+        and name not in _END_TO_END
+        and not name.startswith((_PROXY, *_END_TO_END_KINDS))
+    ]
 
 
-def request_headers(headers: Headers, authority: bytes) -> Headers:
+def shown(headers: Headers, kept: frozenset[bytes]) -> Headers:
+    """
+    The fields that may be shown to whoever sent the request: not those that say who somebody is, which a resource
+    before ours may have set (RFC 9110, section 9.3.8).
+
+    @param kept: as for L{end_to_end}: what limits and rules hang on is not shown.
+    """
+    rest = end_to_end(headers, kept)
+    for name in kept.union((b"authorization", b"cookie")):
+        rest.removeHeader(name)
+    return rest
+
+
+def drop_ambiguous(headers: Headers) -> None:
+    """Remove fields whose names applications cannot tell from others: for CGI and WSGI C{X_User} is C{X-User}."""
+    for name, _ in list(headers.getAllRawHeaders()):
+        if b"_" in name:
+            headers.removeHeader(name)
+
+
+def is_last_hop(method: bytes, headers: Headers) -> bool:
+    """
+    Whether a request goes no further than this, as its C{Max-Forwards} says; else count the hop (RFC 9110, 7.6.2).
+
+    @raise BadRequest: C{Max-Forwards} is not one number.
+    """
+    values = headers.getRawHeaders(b"max-forwards")
+    if values is None or method not in (b"TRACE", b"OPTIONS"):
+        return False
+    if len(values) > 1 or not _DIGITS.fullmatch(values[0]):
+        raise BadRequest("Max-Forwards is not a number.")
+    number = values[0].lstrip(b"0")
+    if not number:
+        return True
+    left = MOST_HOPS if len(number) > 3 else min(int(number) - 1, MOST_HOPS)
+    headers.setRawHeaders(b"max-forwards", [b"%d" % left])
+    return False
+
+
+def add_via(headers: Headers, version: bytes) -> None:
+    """
+    Say that a message has come this way (RFC 9110, section 7.6.3).
+
+    @param version: the protocol that it came by, such as C{HTTP/1.1}.
+    """
+    headers.addRawHeader(b"Via", b"%b %b" % (version.removeprefix(b"HTTP/"), PSEUDONYM))
+
+
+def request_headers(headers: Headers, authority: bytes, version: bytes = b"HTTP/1.1") -> Headers:
     """
     The fields to send to the backend: end to end, one Host, and no framing, which the sender adds itself.
 
     @param authority: the backend's own host and port, for a request without Host (HTTP/1.0).
+    @param version: the protocol that the request came by.
     @raise BadRequest: there are several Host fields, or a value holds a NUL.
     """
     kept = end_to_end(headers)
@@ -134,6 +197,7 @@ def request_headers(headers: Headers, authority: bytes) -> Headers:
         raise BadRequest("The request has more than one Host.")
     if _first_unsafe(kept) is not None:
         raise BadRequest("A request header holds a NUL.")
+    add_via(kept, version)
     return kept
 
 
@@ -143,44 +207,53 @@ def announces_body(headers: Headers) -> bool:
 
 
 def response_head(
-    method: bytes, status: int, phrase: bytes, headers: Headers, length: int | None
+    method: bytes,
+    status: int,
+    phrase: bytes,
+    headers: Headers,
+    length: int | None,
+    version: bytes = b"HTTP/1.1",
 ) -> ResponseHead:
     """
     What the client is told of a response.
 
     @param method: the request's.
-    @param headers: the response's fields; for HEAD with Content-Length, for other methods perhaps without.
+    @param headers: the response's fields; for HEAD and 304 with Content-Length, for others perhaps without.
     @param length: bytes of the body that follows, None if it is not known beforehand.
+    @param version: the protocol that the response came by.
     @raise BackendProtocolError: no client could be given this head.
     """
     if not 200 <= status <= 599:
         raise BackendProtocolError("The backend's status is out of range.")
-    if _UNSAFE.search(phrase):
+    if _CONTROL.search(phrase):
         raise BackendProtocolError("The backend's reason phrase holds a control character.")
     kept = end_to_end(headers)
     if _first_unsafe(kept) is not None:
         raise BackendProtocolError("A header of the backend's response holds a NUL.")
-    if method == b"HEAD":
-        length = _announced(kept)
-    elif status in BODILESS:
+    if status == 204:
+        kept.removeHeader(b"content-length")  # RFC 9110, section 8.6
         length = None
+    elif method == b"HEAD" or status == 304:
+        length = _announced(kept)
     else:
         kept.removeHeader(b"content-length")
         if length is not None:
             kept.setRawHeaders(b"content-length", [b"%d" % length])
+    add_via(kept, version)
     return ResponseHead(status, phrase, kept, length)
 
 
 def _announced(headers: Headers) -> int | None:
-    """The one length that a response to HEAD announces; None without one."""
-    values = set(headers.getRawHeaders(b"content-length") or ())
-    if not values:
+    """The length that a response announces of a body that does not follow; None without one."""
+    values = headers.getRawHeaders(b"content-length")
+    if values is None:
         return None
-    value = values.pop()
-    if values or not value.isdigit():
-        raise BackendProtocolError("The backend's Content-Length is not one number.")
-    headers.setRawHeaders(b"content-length", [value])
-    return int(value)
+    try:
+        length = parse_length({part.strip(b" \t") for value in values for part in value.split(b",")})
+    except Malformed as error:
+        raise BackendProtocolError(f"The backend's response is malformed: {error}.") from None
+    headers.setRawHeaders(b"content-length", [b"%d" % length])
+    return length
 
 
 def _first_unsafe(headers: Headers) -> bytes | None:

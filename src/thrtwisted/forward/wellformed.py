@@ -1,0 +1,87 @@
+"""
+Whether a request is well-formed, whichever server has read it. Pure.
+
+Our own site has refused before whatever is refused here. Twisted's has not: it takes C{Transfer-Encoding: identity},
+and codings in HTTP/1.0, where a server before it may see another end of the body, and so other requests.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.web.http_headers import Headers
+
+from thrtwisted.errors import BadRequest, ExpectationFailed, VersionNotSupported
+from thrtwisted.grammar import (
+    Malformed,
+    connection_options,
+    is_authority,
+    is_token,
+    list_elements,
+    parse_length,
+)
+
+from .headers import check_request_line, taken_away
+
+#: HTTP/2 is spoken by Twisted's own site only.
+_VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2"))
+#: RFC 9110, section 5.5: no control characters but HTAB.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def check_request(
+    method: bytes, target: bytes, version: bytes, headers: Headers, kept: frozenset[bytes] = frozenset()
+) -> None:
+    """
+    See that a request is well-formed.
+
+    @param kept: as for L{end_to_end<thrtwisted.forward.headers.end_to_end>}.
+    @raise ExchangeError: it is not; nothing that follows it on its connection can be trusted.
+    """
+    check_request_line(method, target)
+    if b"#" in target:
+        raise BadRequest("The request target has a fragment.")
+    if target == b"*" and method != b"OPTIONS":
+        raise BadRequest("The request target can be * for OPTIONS only.")
+    if version not in _VERSIONS:
+        raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    try:
+        _check_fields(headers)
+        options = connection_options(headers)
+        _check_framing(version, headers)
+    except Malformed as error:
+        raise BadRequest(f"The request is malformed: {error}.") from None
+    hosts = headers.getRawHeaders(b"host") or ()
+    if len(hosts) > 1:
+        raise BadRequest("The request has more than one Host.")
+    if not hosts and version == b"HTTP/1.1":
+        raise BadRequest("The request has no Host.")
+    if any(host and not is_authority(host) for host in hosts):
+        raise BadRequest("Host does not name a host, with or without a port.")
+    if set(list_elements(headers.getRawHeaders(b"expect") or ())) - {b"100-continue"}:
+        raise ExpectationFailed("Expect can only be 100-continue.")
+    # Nobody can tell whether the client sent this field, and wants it taken away, or a resource before ours set it to
+    # say who the client is. Our own site takes away what the client names before any resource sees the request.
+    if any(headers.hasHeader(name) for name in taken_away(options, kept)):
+        raise BadRequest("Connection names a header that is not the connection's own.")
+
+
+def _check_fields(headers: Headers) -> None:
+    for name, values in headers.getAllRawHeaders():
+        if not is_token(name):
+            raise Malformed("a header's name holds a character that must not be there")
+        if any(_CONTROL.search(value) for value in values):
+            raise Malformed("a header's value holds a control character")
+
+
+def _check_framing(version: bytes, headers: Headers) -> None:
+    codings = headers.getRawHeaders(b"transfer-encoding")
+    lengths = headers.getRawHeaders(b"content-length")
+    if lengths is not None:
+        parse_length(lengths)
+    if codings is None:
+        return
+    if lengths is not None:
+        raise Malformed("it has both Content-Length and Transfer-Encoding")
+    if version != b"HTTP/1.1" or [coding.lower() for coding in codings] != [b"chunked"]:
+        raise Malformed("its Transfer-Encoding is not chunked alone, in HTTP/1.1")
