@@ -39,7 +39,8 @@ _WRITTEN = frozenset(
 )
 
 #: An address with a port, as some proxies write it, or an IPv6 address in brackets (RFC 7239, section 6).
-_NODE = re.compile(r"\[([^\]]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+_PORT = r":(?:[0-9]{1,5}|_[A-Za-z0-9._-]+)"
+_NODE = re.compile(rf"\[([^\]]+)\](?:{_PORT})?|([0-9.]+){_PORT}")
 _BLANKS = re.compile(rb"[ \t]*")
 #: forwarded-pair (RFC 7239, section 4)
 _PAIR = re.compile(rb'(%b)=(?:(%b)|"(%b)")' % (TOKEN, TOKEN, QUOTED))
