@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted import toml
-from thrtwisted.check import check, check_backend_url, effective, validated
+from thrtwisted.check import check, effective, validated
 from thrtwisted.config import Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When, schema
 
 GOOD = Config(backend={"app": Backend(url="http://127.0.0.1:9999")})
@@ -143,53 +143,6 @@ class CheckTests(SynchronousTestCase):
         ):
             (line,) = check(config)
             self.assertNotIn("secret", line)
-
-
-class BackendUrlTests(SynchronousTestCase):
-    """Where a backend may be."""
-
-    def test_good(self) -> None:
-        """A host with or without a port, or a socket."""
-        for url in (
-            "http://127.0.0.1",
-            "http://app:9999",
-            "http://app:9999/",
-            "HTTP://app",
-            "http://[::1]:80",
-            "http://münchen.example",
-            "unix:///run/app.sock",
-        ):
-            check_backend_url(url)
-
-    def test_mistakes(self) -> None:
-        """Everything else is refused, with the mend."""
-        for url, message in [
-            ("", "not the URL"),
-            ("127.0.0.1:9999", "not the URL"),
-            ("app", "not the URL"),
-            ("ftp://app", "not the URL"),
-            ("http:app", "not the URL"),
-            ("https://app", "not in this version"),
-            ("http://", "no valid host"),
-            ("http://:80", "no valid host"),
-            ("http://app:0", "no valid host"),
-            ("http://app:99999", "no valid host"),
-            ("http://app:x", "no valid host"),
-            ("http://[::1", "no valid host"),
-            ("http://a..é", "no valid host"),
-            ("http://app/path", "ends after the port"),
-            ("http://app?x", "no query"),
-            ("http://app?", "no query"),
-            ("http://app#x", "no query"),
-            ("http://user@app", "no user"),
-            ("http://a b", "blanks"),
-            ("http://a\nb", "blanks"),
-            ("unix://run/app", "three slashes"),
-            ("unix:///", "three slashes"),
-            ("unix:///run/" + "x" * 200, "the socket's path has 205 bytes"),
-            ("unix:/run/app", "not the URL"),
-        ]:
-            self.assertIn(message, str(self.assertRaises(ValueError, check_backend_url, url)), url)
 
 
 class EffectiveTests(SynchronousTestCase):

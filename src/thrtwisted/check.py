@@ -10,17 +10,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
+from .forward.address import check_health
+from .forward.address import parse as parse_backend
 from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
 from .networks import trusted as trusted_proxies
-from .redis.url import check_socket_path, parse
+from .redis.url import parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
 from .tls import own, trusted
@@ -99,26 +100,39 @@ def _senseless_redis(redis: Redis) -> Iterator[Problem]:
     wrong = list(_refused(("redis", "url"), parse, redis.url))
     yield from wrong
     has_tls = bool(wrong) or parse(redis.url).has_tls
-    readers: dict[str, Callable[[str], object]] = {"ca": trusted, "certificate": own}
-    for name, read in readers.items():
-        path = getattr(redis, name)
-        if path is not None and not has_tls:
-            text = "redis.url has no TLS; write rediss:// there (or tls=true with sentinel://), or leave this out"
-            yield Problem(("redis", name), text)
-        elif path is not None:
-            yield from _refused(("redis", name), read, path)
+    mend = "redis.url has no TLS; write rediss:// there (or tls=true with sentinel://), or leave this out"
+    yield from _senseless_files(("redis",), redis, has_tls, mend)
     if redis.timeout >= redis.lease:
         text = f"must be less than redis.lease ({redis.lease:g}), or slots are lost while Redis is slow; lower it"
         yield Problem(("redis", "timeout"), text)
 
 
 def _senseless_backend(name: str, backend: Backend) -> Iterator[Problem]:
-    place = ("backend", name, "url")
+    place = ("backend", name)
     urls = [backend.url] if isinstance(backend.url, str) else backend.url
     if not urls:
-        yield Problem(place, 'an empty list; name the application\'s URL, such as "http://127.0.0.1:9999"')
-    for url in urls:
-        yield from _refused(place, check_backend_url, url)
+        text = 'an empty list; name the application\'s URL, such as "http://127.0.0.1:9999"'
+        yield Problem((*place, "url"), text)
+    wrong = [problem for url in urls for problem in _refused((*place, "url"), parse_backend, url)]
+    yield from wrong
+    if not wrong and len(set(urls)) < len(urls):
+        yield Problem((*place, "url"), "the same URL stands here twice; leave one out")
+    has_tls = bool(wrong) or any(parse_backend(url).tls for url in urls)
+    mend = "no url of this backend has TLS; write https:// there, or leave this out"
+    yield from _senseless_files(place, backend, has_tls, mend)
+    if backend.health is not None:
+        yield from _refused((*place, "health"), check_health, backend.health)
+
+
+def _senseless_files(place: Path, table: Redis | Backend, has_tls: bool, mend: str) -> Iterator[Problem]:
+    """The files of TLS, which have to be of use and readable."""
+    readers: dict[str, Callable[[str], object]] = {"ca": trusted, "certificate": own}
+    for name, read in readers.items():
+        path = getattr(table, name)
+        if path is not None and not has_tls:
+            yield Problem((*place, name), mend)
+        elif path is not None:
+            yield from _refused((*place, name), read, path)
 
 
 def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
@@ -162,40 +176,6 @@ def _refused(place: Path, read: Callable[..., object], *arguments: object) -> It
         read(*arguments)
     except ValueError as error:
         yield Problem(place, " ".join(str(error).split()))
-
-
-def check_backend_url(url: str) -> None:
-    """
-    See that a backend can be reached by this URL.
-
-    @raise ValueError: it cannot; the message is one line with the mend, and without the URL.
-    """
-    mend = 'write "http://HOST[:PORT]" or "unix:///PATH"'
-    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        raise ValueError(f"a URL has neither blanks nor backslashes; {mend}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
-    except ValueError:
-        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535") from None
-    if parts.scheme == "https":
-        raise ValueError('https is not in this version; use "http://" to an application nearby')
-    if parts.scheme not in ("http", "unix") or not url.lower().startswith(f"{parts.scheme}://"):
-        raise ValueError(f"not the URL of a backend; {mend}")
-    if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ValueError(f"a backend's URL has no query; {mend}")
-    if "@" in parts.netloc:
-        raise ValueError(f"a backend's URL has no user; {mend}")
-    if parts.scheme == "unix":
-        if parts.netloc or len(parts.path) < 2:
-            raise ValueError('unix: needs the path of a socket; write three slashes, "unix:///run/app.sock"')
-        check_socket_path(parts.path)
-        return
-    if not parts.hostname or port == 0:
-        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535")
-    if parts.path not in ("", "/"):
-        raise ValueError(f"a backend's URL ends after the port, for the request's own path follows; {mend}")
 
 
 def effective(config: Config) -> str:

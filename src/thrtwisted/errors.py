@@ -153,6 +153,20 @@ class BackendNameUnknown(ExchangeError):
     proxy_status = "dns_error"
 
 
+class BackendUntrusted(ExchangeError):
+    """The backend's certificate is signed by nobody who is trusted, not valid now, or another host's."""
+
+    status = 502
+    proxy_status = "tls_certificate_error"
+
+
+class BackendTLSFailed(ExchangeError):
+    """The backend and the proxy could not agree on TLS."""
+
+    status = 502
+    proxy_status = "tls_protocol_error"
+
+
 class BackendConnectTimeout(ExchangeError):
     """The backend did not accept the connection in C{connect_timeout}."""
 

@@ -81,8 +81,10 @@ class Proxy(Service):
         )
 
     def startService(self) -> None:
-        """Connect to Redis, after its server has started if it is embedded."""
+        """Connect to Redis, after its server has started if it is embedded; ask for the backends' health."""
         super().startService()  # type: ignore[no-untyped-call]
+        for forwarder in self._forwarders.values():
+            forwarder.start()
         if isinstance(self._gate, RedisGate):
             self._starting = self._start_gate(self._gate)
 

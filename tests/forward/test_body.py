@@ -358,7 +358,7 @@ class ResponseBodyTests(SynchronousTestCase):
         backend.receive(HEAD % (10 * MEMORY))
         while backend.producerState == "producing":
             backend.receive(bytes(PIECE))
-            backend.pauseProducing() if rig.forwarding._connection._early > 2 * MEMORY else None
+            backend.pauseProducing() if rig.forwarding._attempt._connection._early > 2 * MEMORY else None
         self.assertEqual(client.value(), b"")
         backend.congested = False
         backend.producer.resumeProducing()

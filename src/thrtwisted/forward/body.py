@@ -12,7 +12,7 @@ from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -160,6 +160,9 @@ class ResponseBody(Protocol):
         self._was_reset = was_reset
         self.spool = Spool(max_spool, disk=disk, on_room=self._room)
         self.ended = False
+        self._clock: Any = None
+        self._heard = 0.0
+        self._silence: IDelayedCall | None = None
         self._cut = False
         self._dropping = False
         self._holding_backend = False
@@ -170,10 +173,21 @@ class ResponseBody(Protocol):
         self._sent = 0
         self._pumping = False
 
+    def expect(self, clock: Any, seconds: float, on_silence: Callable[[], object]) -> None:
+        """
+        Do not wait for ever for the next piece.
+
+        @param seconds: without a byte, while the backend may write, after which C{on_silence} is called.
+        """
+        self._clock, self._heard = clock, clock.seconds()
+        self._silence = clock.callLater(seconds, self._listen, seconds, on_silence)
+
     # IProtocol, called by Twisted's client
 
     def dataReceived(self, data: bytes) -> None:
         """Pass it on, or keep it. Raises nothing: the client would take an error for the end of the body."""
+        if self._clock is not None:
+            self._heard = self._clock.seconds()
         if self._dropping:
             return
         try:
@@ -195,6 +209,9 @@ class ResponseBody(Protocol):
         """
         self.ended = True
         self._holding_backend = False
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         well = reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and not self._was_reset())
         self._cut = self._cut or not well
         try:
@@ -307,9 +324,25 @@ class ResponseBody(Protocol):
         if not self.spool.full:
             self._let_backend_go()
 
+    def _listen(self, seconds: float, on_silence: Callable[[], object]) -> None:
+        """
+        It is some time since something was heard. One timer does for many pieces.
+
+        As long as we hold the backend back it is our silence.
+        """
+        self._silence = None
+        now = self._clock.seconds()
+        left = seconds if self._holding_backend else self._heard + seconds - now
+        if left > 0:
+            self._silence = self._clock.callLater(left, self._listen, seconds, on_silence)
+        else:
+            on_silence()
+
     def _let_backend_go(self) -> None:
         if self._holding_backend:
             self._holding_backend = False
+            if self._clock is not None:
+                self._heard = self._clock.seconds()
             self._backend.resumeProducing()
 
     def _fire_delivered(self) -> None:

@@ -2,49 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import cycle
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 
 from thrtwisted.config import Backend
-from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BadRequest, ExchangeError
+from thrtwisted.errors import BackendClosed, BackendResponseTimeout, ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
+from thrtwisted.tls import Security
 
+from .address import parse
+from .attempt import Attempt
 from .body import RequestBody, ResponseBody
-from .connection import Connection, Route
+from .connection import Connection
 from .disk import Disk
-from .failures import exchange_error
-from .headers import announces_body, check_request_line, request_headers, response_head
-from .verbatim import Answer, ask
+from .failures import UNREACHED, exchange_error, reason
+from .headers import announces_body, check_request_line, response_head
+from .health import Health
+from .pool import Pool
+from .routes import Routes
+
+#: Methods that change nothing (RFC 9110, section 9.2.1), so that to send one again does no harm.
+SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 class Forwarder:
-    """Forwards exchanges to one backend. A backend with several URLs gets them in turn."""
+    """Forwards exchanges to one backend. A backend with several URLs gets them where the fewest are."""
+
+    _log = Logger()
 
     def __init__(self, reactor: Any, name: str, config: Backend, disk: Disk | None = None) -> None:
         """
         @param disk: what its responses may keep on disk together with others; None: each as much as C{max_spool}.
         @param reactor: provides IReactorTime and what its URLs need of IReactorTCP, IReactorUNIX and
             IReactorPluggableNameResolver.
-        @raise ValueError: a URL is neither C{http://host[:port]} nor C{unix:///path}.
+        @raise ValueError: a URL is none of a backend, or a file for TLS cannot be used.
         """
         self.name = name
         self._reactor = reactor
         self._config = config
         self._disk = disk
         urls = [config.url] if isinstance(config.url, str) else config.url
-        self._routes = tuple(Route(reactor, url, config) for url in urls)
-        self._turns: Iterator[Route] = cycle(self._routes)
+        addresses = [parse(url) for url in urls]
+        # Now: a process that gives up its rights later could not read the files any more.
+        uses_tls = any(address.tls for address in addresses)
+        security = Security(config.ca, config.certificate) if uses_tls else None
+        self._pools = [Pool(reactor, address, config, security) for address in addresses]
+        self._routes = Routes(len(addresses), config.down_time)
+        self._health = Health(reactor, name, config, self._pools, self._routes, self.reached)
         self._under_way: set[Forwarding] = set()
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.name}, {len(self._under_way)} under way>"
+
+    def start(self) -> None:
+        """Begin to ask for the URLs' health, if that is configured."""
+        self._health.start()
 
     def send(self, exchange: Exchange, body: RequestBody) -> Forwarding:
         """
@@ -52,13 +69,13 @@ class Forwarder:
 
         @param body: is closed by the forwarding, whatever happens.
         """
-        forwarding = Forwarding(self._reactor, self._config, exchange.method, body, self._disk)
+        forwarding = Forwarding(self, exchange, body)
         self._under_way.add(forwarding)
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
         if self._closed:
             forwarding.fail(BackendClosed("The proxy is stopping."))
         else:
-            forwarding.begin(next(self._turns), exchange)
+            forwarding.begin()
         return forwarding
 
     def close(self) -> Deferred[None]:
@@ -68,12 +85,63 @@ class Forwarder:
         @return: fires when every forwarding is done and nothing is left in the reactor. Never errbacks.
         """
         self._closed = True
+        self._health.stop()
         under_way = list(self._under_way)
         waiting = [_echo(forwarding.done) for forwarding in under_way]
         for forwarding in under_way:
             forwarding.break_off()
-        waiting += [route.close() for route in self._routes]
+        waiting += [pool.close() for pool in self._pools]
         return gatherResults(waiting).addCallback(lambda _: None)
+
+    # For its forwardings
+
+    @property
+    def clock(self) -> Any:
+        """Tells the time."""
+        return self._reactor
+
+    @property
+    def config(self) -> Backend:
+        """The backend's."""
+        return self._config
+
+    @property
+    def disk(self) -> Disk | None:
+        """What its responses may keep on disk."""
+        return self._disk
+
+    def attempt(self, forwarding: Forwarding, tried: set[int]) -> Attempt | None:
+        """The next attempt of an exchange, which has its URL until L{left}; None if it has tried them all."""
+        number = self._routes.take(self._reactor.seconds(), tried)
+        return None if number is None else Attempt(self._reactor, forwarding, number, self._pools[number])
+
+    def reached(self, number: int) -> None:
+        """A URL could be connected to."""
+        if self._routes.connected(number) and len(self._pools) > 1:
+            self._log.info(
+                "{backend}: {url} can be connected to again, and gets requests", **self._named(number)
+            )
+
+    def unreached(self, number: int, error: ExchangeError) -> None:
+        """A URL could not be connected to."""
+        if not self._routes.refused(number, self._reactor.seconds()):
+            return
+        means = "requests are answered 502 or 504"
+        if len(self._pools) > 1:
+            means = f"it gets no requests for {self._config.down_time:g} s, while another can"
+        self._log.warn(
+            "{backend}: {url} cannot be connected to: {why}; {means}",
+            why=reason(error, self.name),
+            means=means,
+            **self._named(number),
+        )
+
+    def left(self, attempt: Attempt) -> None:
+        """An attempt is over."""
+        self._routes.leave(attempt.number)
+
+    def _named(self, number: int) -> dict[str, str]:
+        return {"backend": f"backend.{self.name}", "url": self._pools[number].address.url}
 
 
 def _echo(done: Deferred[None]) -> Deferred[None]:
@@ -92,32 +160,34 @@ class Forwarding:
     One exchange with the backend.
 
     It ends once, when the backend has finished with it, however that comes about: the response was read
-    completely, the connection was never made, or was lost, or was aborted after C{abandon_timeout}. Until
-    then the client may come and go.
+    completely, no connection was ever made, or the last one was lost, or was aborted after C{abandon_timeout}.
+    Until then the client may come and go, and attempts may fail of which nothing was executed.
 
     @ivar head: fires with the L{ResponseHead}. Errbacks with an L{ExchangeError} only. Cancelling abandons.
     @ivar done: fires once, when the backend has finished with the exchange: its slot is free. Never errbacks;
         do not cancel it. C{head} has always fired before.
     """
 
-    def __init__(
-        self, clock: Any, config: Backend, method: bytes, body: RequestBody, disk: Disk | None = None
-    ) -> None:
+    def __init__(self, forwarder: Forwarder, exchange: Exchange, body: RequestBody) -> None:
         self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
         self.done: Deferred[None] = Deferred()
-        self._clock = clock
-        self._config = config
-        self._method = method
+        self._forwarder = forwarder
+        self._clock = forwarder.clock
+        self._config = forwarder.config
+        self._exchange = exchange
         self._upload = body
-        self._disk = disk
-        self._asked: Deferred[Any] | None = None
-        self._connection: Connection | None = None
+        self._with_body = False
+        self._attempt: Attempt | None = None
+        self._tried: set[int] = set()
+        self._resent = False
+        self._retries = self._config.retries
         self._download: ResponseBody | None = None
         self._response_timer: IDelayedCall | None = None
         self._abandon_timer: IDelayedCall | None = None
         self._reusable = False
         self._answered = False
         self._abandoned = False
+        self._broken_off = False
         self._over = False
 
     # For the resource
@@ -148,7 +218,7 @@ class Forwarding:
         if self._over or self._abandoned:
             return
         self._abandoned = True
-        if self._connection is None:
+        if self._attempt is None or not self._attempt.connected:
             self.break_off()
         else:
             self._abandon_timer = self._clock.callLater(
@@ -157,37 +227,16 @@ class Forwarding:
 
     # For the forwarder
 
-    def begin(self, route: Route, exchange: Exchange) -> None:
+    def begin(self) -> None:
         """Send the request. Whatever fails, at once or later, comes out through C{head}."""
+        exchange = self._exchange
         try:
             check_request_line(exchange.method, exchange.target)
-            headers = request_headers(exchange.headers, route.authority)
-            with_body = self._upload.length > 0 or announces_body(exchange.headers)
-            body = self._upload if with_body else None
-            asked = ask(self._clock, route, exchange, headers, body, self.connected)
-        except ExchangeError as error:
-            self.fail(error)
-        except ValueError as error:
-            refused = BadRequest("The request cannot be forwarded as it stands.")
-            refused.__cause__ = error
-            self.fail(refused)
+            self._with_body = self._upload.length > 0 or announces_body(exchange.headers)
         except Exception:
             self.fail(exchange_error(Failure()))
         else:
-            self._asked = asked
-            asked.addCallback(self._received)
-            asked.addErrback(lambda failure: self.fail(exchange_error(failure)))
-
-    def connected(self, connection: Connection) -> None:
-        """The request is about to be written to this connection."""
-        self._connection = connection
-        connection.occupy(self)
-        self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
-        self._upload.progress = self._progress
-
-    def connection_lost(self) -> None:
-        """The connection is gone, and Twisted's client has said nothing: it gave up on an upload before."""
-        self.fail(BackendClosed("The backend closed the connection before it answered."))
+            self._send(self._forwarder.attempt(self, self._tried))
 
     def fail(self, error: ExchangeError) -> None:
         """The backend has finished, and not well."""
@@ -201,10 +250,66 @@ class Forwarding:
 
     def break_off(self) -> None:
         """Stop at once, wherever it is: C{done} fires when the connection is closed."""
-        if self._connection is not None:
-            self._connection.discard()
-        elif self._asked is not None:
-            self._asked.cancel()
+        self._broken_off = True
+        if self._attempt is not None:
+            self._attempt.break_off()
+
+    # Attempts
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether it may be sent over a connection that had been idle, and again (promise 6)."""
+        return not self._with_body and self._exchange.method in SAFE
+
+    def _send(self, attempt: Attempt | None, *, fresh: bool = False) -> None:
+        assert attempt is not None
+        self._attempt = attempt
+        attempt.begin(
+            self._exchange,
+            self._upload if self._with_body else None,
+            idle=self._repeatable and not fresh,
+            counts=self._repeatable,
+        )
+
+    def sent(self, attempt: Attempt) -> None:
+        """The request is about to be written to a connection."""
+        self._forwarder.reached(attempt.number)
+        self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
+        self._upload.progress = self._progress
+
+    def failed(self, attempt: Attempt, error: ExchangeError) -> None:
+        """An attempt has failed: send the request again if that does no harm, or else it is over."""
+        self._stop_response_timer()
+        again = None
+        if not attempt.connected and not self._broken_off and isinstance(error, UNREACHED):
+            self._tried.add(attempt.number)
+            self._forwarder.unreached(attempt.number, error)
+            again = self._forwarder.attempt(self, self._tried)
+        elif attempt.connected and isinstance(error, BackendClosed):
+            again = self._repeated(attempt)
+        if again is None:
+            self.fail(error)
+            return
+        self._leave()
+        self._send(again, fresh=attempt.connected)
+
+    def _repeated(self, attempt: Attempt) -> Attempt | None:
+        """
+        Another attempt after one that was sent, and has ended without a byte of a response.
+
+        The request of an idle connection that the backend was closing was not executed: it is sent again, once. What
+        else was sent may have been: C{retries} says how often that is risked.
+        """
+        if self._abandoned or self._broken_off or not self._repeatable or not attempt.silent:
+            return None
+        if attempt.reused and attempt.unread and not self._resent:
+            self._resent = True
+            return self._forwarder.attempt(self, self._tried)
+        if not self._retries:
+            return None
+        self._retries -= 1
+        elsewhere = self._forwarder.attempt(self, self._tried | {attempt.number})
+        return elsewhere or self._forwarder.attempt(self, self._tried)
 
     # What happens on the way
 
@@ -221,47 +326,51 @@ class Forwarding:
         self._abandon_timer = None
         self.break_off()
 
-    def _received(self, answer: Answer) -> None:
+    def received(self, attempt: Attempt, connection: Connection, response: Any) -> None:
         """The head is there. The body is read from now on, whatever becomes of the client."""
-        connection, response = self._connection, answer.whole
-        assert connection is not None
         self._stop_response_timer()
-        self._reusable = not (connection.announced_its_end() or self._spoils_connection(response))
-        length = None if response.length is UNKNOWN_LENGTH else response.length
+        sent = connection.head
+        assert sent is not None
+        self._reusable = not self._spoils_connection(sent.status)
         head: ResponseHead | ExchangeError
         try:
-            head = response_head(self._method, response.code, response.phrase, response.headers, length)
+            length = sent.body(self._exchange.method).length
+            head = response_head(
+                self._exchange.method, sent.status, sent.phrase, sent.headers, length, sent.version
+            )
         except ExchangeError as error:
             head, self._reusable = error, False
         download = self._download = ResponseBody(
             self._config.max_spool,
-            self._disk,
+            self._forwarder.disk,
             on_end=self._ended,
             on_leave=self.abandon,
             was_reset=lambda: connection.reset,
         )
         if self._abandoned or isinstance(head, ExchangeError):
             download.drop()
-        answer.bare.deliverBody(download)
+        response.deliverBody(download)
         if isinstance(head, ExchangeError):
             self.break_off()
+        elif not download.ended:
+            download.expect(self._clock, self._config.idle_timeout, self.break_off)
         self._answer(head)
         if download.ended:
             self._finish()
 
-    def _spoils_connection(self, response: IResponse) -> bool:
+    def _spoils_connection(self, status: int) -> bool:
         """Whether the next request on the same connection could suffer from this one, though nothing was announced."""
-        # An HTTP/1.0 server is about to close it. After HEAD the body may follow all the same (waitress sends what the
-        # application returns): it would be taken for the next answer. Who turns a request away may have left its body
-        # unread, and close then (gunicorn's threads, past 64 kB).
-        turned_away = response.code >= 300 and self._upload.length > 0
-        return response.version[1:] < (1, 1) or self._method == b"HEAD" or turned_away
+        # After HEAD the body may follow all the same (waitress sends what the application returns): it would be taken
+        # for the next answer. Who turns a request away may have left its body unread, and close then (gunicorn's
+        # threads, past 64 kB).
+        turned_away = status >= 300 and self._upload.length > 0
+        return self._exchange.method == b"HEAD" or turned_away
 
     def _ended(self) -> None:
         # At once: the client's next request may come from within the end of this one's response, and it may get
         # the same connection.
-        self._leave_connection()
-        if self._answered:  # else _received is still at work, and finishes
+        self._leave()
+        if self._answered:  # else received() is still at work, and finishes
             self._finish()
 
     def _answer(self, answer: ResponseHead | ExchangeError) -> None:
@@ -286,21 +395,18 @@ class Forwarding:
         if self._abandon_timer is not None:
             self._abandon_timer.cancel()
             self._abandon_timer = None
-        self._leave_connection()
+        self._leave()
         self._upload.progress = lambda: None
         self._upload.close()
         self.done.callback(None)
 
-    def _leave_connection(self) -> None:
-        """The connection is the next exchange's, or nobody's."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        connection.occupant = None
-        if self._upload.sending:
-            connection.discard()  # a server that answered early may never read the rest of the request
-        elif not self._reusable:
-            connection.retire()
+    def _leave(self) -> None:
+        """The attempt is over, and its connection the next exchange's, or nobody's."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            # A server that answered early may never read the rest of the request.
+            attempt.leave(reusable=self._reusable and not self._upload.sending)
+            self._forwarder.left(attempt)
 
     def _stop_response_timer(self) -> None:
         if self._response_timer is not None:

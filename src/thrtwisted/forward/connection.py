@@ -1,106 +1,202 @@
 """
-Connections to a backend: opened through endpoints, kept in a pool, and watched from below Twisted's client.
+One connection to a backend: what is below Twisted's HTTP client, and what that client does not tell.
 
-Twisted's HTTP client alone leaves five things unsaid that a proxy must know, so each connection has a thin
-shell between the socket and the client: how the connection was lost (a reset, too, ends a body that has no
-length, but that body was cut); that it was lost at all (garbage during an upload makes the client forget its
-request); bytes that nobody asked for, after which nothing on that connection can be trusted; an answer that
-comes while the request is still being sent, which the client would leave unread; and C{Connection: Close},
-which the client heeds in small letters only.
+Each connection is a thin shell between the socket and the client. It reads the response's head itself, strictly, and
+shows the client another one, which says nothing but where the body ends; chunks are read here too, and shown in plain
+ones. So there are no two opinions on where a response ends, what is malformed never gets far, and what follows a
+response is seen. The shell also knows how the connection was lost, that it was lost at all (garbage during an upload
+makes the client forget its request), and reads an answer that comes while the request is still being sent.
+
+Of a connection that is lost before a byte of the response came it knows whether the request can have been executed. A
+kernel whose application has closed the socket and left bytes of ours unread answers with a reset; so does it when they
+come after that. An application that has read the request, and died or gave up, leaves nothing to answer, and the
+connection ends in order. So a reset says that the request was not read to its end (unless an application resets on
+purpose). As it may come a little after the orderly end, that is waited for where it matters.
 """
 
 from __future__ import annotations
 
-import re
+import socket
+from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Shape
-from urllib.parse import urlsplit
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-)
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import HTTPConnectionPool
+from twisted.web._newclient import HTTP11ClientProtocol
 from zope.interface import implementer
 
-from thrtwisted.config import Backend
+from thrtwisted.config import Bounds
+from thrtwisted.errors import BackendProtocolError, ExchangeError
+from thrtwisted.listen.chunks import ChunkedBody
+from thrtwisted.tls import Client
+
+from .head import Framing, ResponseHeadAsSent, end_of_head, parse_response_head
 
 #: Bytes of an answer that are read while its request is still being sent: enough for any refusal (413, 401).
 EARLY = 1024 * 1024
-#: Bytes of a response's head that are searched for the end of its connection.
+#: Bytes of a response's head, those of the interim ones (1xx) before it included. Apache's clients take as much.
 HEAD = 64 * 1024
-_END = re.compile(rb"^connection:[^\r\n]*\bclose\b", re.IGNORECASE | re.MULTILINE)
-#: Idle connections kept for one URL. Against endless growth only: keep_alive closes them long before.
-MAX_IDLE = 10_000
+#: Seconds between the looks for a reset that follows an orderly end: a quarter of a second in all, for it is a round
+#: trip behind.
+LOOKS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
+#: Seconds from the request after which a reset tells nothing: TCP, too, gives up then, on a network that is gone.
+TELLING = 60.0
 
-
-class HTTPClientConnection(Shape):
-    """What we use of Twisted's HTTP client protocol."""
-
-    state: str
-    transport: Any
-
-    def abort(self) -> Deferred[None]: ...
+#: What chunks may be: as large as they like, with trailers as a head may have fields.
+_CHUNKS = Bounds(body_size=2**62, head_size=HEAD, header_count=1000)
 
 
 class Occupant(Shape):
     """The exchange on a connection."""
 
+    def failed(self, error: ExchangeError) -> None:
+        """What came is no response; the connection is of no more use."""
+
     def connection_lost(self) -> None:
         """The connection is gone, and Twisted's client has been told."""
 
 
+@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Connection(Protocol):
     """
     The shell of one connection.
 
-    @ivar occupant: who is told when the connection is lost; None while it is idle.
-    @ivar reset: the connection was lost in another way than by an orderly end.
+    @ivar client: Twisted's.
+    @ivar occupant: who is told what becomes of it; None while it is idle.
+    @ivar secured: fires when TLS stands and the other side is who it should be; errbacks when it is not.
+    @ivar head: the response's, once it is there.
+    @ivar reset: it was lost in another way than by an orderly end.
+    @ivar unread: it was lost before any response, and the backend cannot have executed the request.
+    @ivar silent: nothing has come since the request.
     """
 
+    transport: Any
     occupant: Occupant | None = None
+    head: ResponseHeadAsSent | None = None
+    lost = False
     reset = False
+    unread = False
+    silent = True
     _log = Logger()
 
-    def __init__(self, watched: WatchedEndpoint, client: Any) -> None:
-        self._watched = watched
-        self.client: HTTPClientConnection = client
-        self._protocol: IProtocol = client
+    def __init__(self, clock: Any, tls: Client | None, closed: Callable[[Connection], object]) -> None:
+        self.client: Any = HTTP11ClientProtocol(self._rested)
+        self.secured: Deferred[Connection] = Deferred(lambda _: self.transport.abortConnection())
+        self._clock = clock
+        self._tls = tls
+        self._closed = closed
+        self._method = b""
+        self._asked_at = 0.0
+        self._counts = False
+        self._at_rest = True
+        self._spoiled = False
         self._early = 0
-        self._head: bytearray | None = None
+        self._collected: bytearray | None = None
+        self._before = 0
+        self._left: int | None = None
+        self._chunks: ChunkedBody | None = None
+        self._looking: Any = None
+
+    # For the pool
+
+    @property
+    def usable(self) -> bool:
+        """
+        Whether another request may be sent: it is open, and nothing has come that nobody asked for.
+
+        The socket is looked at, and not read: the reactor may not have come to it yet.
+        """
+        if self.lost or self.occupant is not None or not self._at_rest or self._spoiled:
+            return False
+        plain = self._socket()
+        if plain is None:
+            return True
+        try:
+            plain.recv(1, socket.MSG_PEEK)  # it does not block, as none of Twisted's
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def retire(self) -> None:
+        """Close it in order if its exchange ended in order, at once if not. Nobody uses it any more."""
+        self._spoiled = True
+        if self.client.state == "QUIESCENT":
+            self.transport.loseConnection()
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Close it at once, unsent bytes included. Nobody uses it any more."""
+        self._spoiled = True
+        if not self.lost:
+            self.transport.abortConnection()
+
+    # For an exchange
+
+    def occupy(self, occupant: Occupant, method: bytes, *, counts: bool) -> None:
+        """
+        An exchange begins on this connection.
+
+        @param counts: whether it matters if the backend has read the request, should it close without a response.
+        """
+        self.occupant, self._method, self._counts = occupant, method, counts
+        self._asked_at = self._clock.seconds()
+        self._at_rest, self.silent, self.unread, self.head = False, True, False, None
+        self._collected, self._before, self._early = bytearray(), 0, 0
+        self._left = self._chunks = None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the exchange has ended so that another one may follow."""
+        in_order = self._at_rest and not self._spoiled and not self.lost
+        return in_order and self.head is not None and self.head.keeps_alive
+
+    # IProtocol, called by the transport
 
     def connectionMade(self) -> None:
-        self._watched.opened(self)
-        assert self.transport is not None
-        self._protocol.makeConnection(self.transport)
+        self.client.makeConnection(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
-        if self.client.state == "QUIESCENT":
+        self.silent = False
+        if self._spoiled:
+            return
+        if self._at_rest:
             self.discard()  # an unasked answer must not be taken for that of the next request
             return
-        if self._head is not None:
-            self._head += data[: HEAD - len(self._head)]
-        self._protocol.dataReceived(data)
+        try:
+            data = self._framed(data) if self._collected is None else self._after_head(data)
+        except ExchangeError as error:
+            self._refuse(error)
+            return
+        if not data:
+            return
+        self.client.dataReceived(data)
         if self.client.state == "TRANSMITTING":
             # The client stopped reading at the head, until the request is sent: both could wait for ever.
             self._early += len(data)
-            if self._early <= EARLY:
-                self.client.transport.resumeProducing()
+            if self._early <= EARLY and not self._spoiled:
+                self.transport.resumeProducing()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        self.lost = True
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self.reset = reason.check(ConnectionDone) is None
-        self._watched.closed(self)
+        in_time = self._clock.seconds() - self._asked_at < TELLING
+        self.unread = self.silent and in_time and bool(reason.check(ConnectionLost))
+        if self._tls is not None and not self.secured.called:
+            self.secured.errback(self._tls.problem or reason)
+        self._closed(self)
         try:
-            self._protocol.connectionLost(reason)
+            self.client.connectionLost(reason)
         except Exception:  # the client does so when it gave up before its request was sent
             self._log.failure("Twisted's client failed to take note of a lost connection")
         finally:
@@ -108,132 +204,121 @@ class Connection(Protocol):
             if occupant is not None:
                 occupant.connection_lost()
 
-    def occupy(self, occupant: Occupant) -> None:
-        """An exchange begins on this connection."""
-        self.occupant = occupant
-        self._early = 0
-        self._head = bytearray()
+    # IHandshakeListener
 
-    def announced_its_end(self) -> bool:
-        """Whether the response's head, which has just come, says that the connection will be closed."""
-        head, self._head = self._head, None
-        return head is not None and _END.search(head) is not None
+    def handshakeCompleted(self) -> None:
+        assert self._tls is not None
+        if not self._tls.is_named(self.transport.getHandle()):
+            self.transport.abortConnection()
+        elif not self.secured.called:
+            self.secured.callback(self)
 
-    def retire(self) -> None:
-        """Let no other exchange have this connection, and close it in order if its exchange ended in order."""
-        if self.client.state == "QUIESCENT":
-            self.client.abort()
+    # IHalfCloseableProtocol
+
+    def readConnectionLost(self) -> None:
+        """The backend has closed. Did it read what we had sent?"""
+        if self._counts and self.silent and not self._at_rest:
+            self._look_for_reset(LOOKS)
         else:
-            self.discard()
+            self._end(ConnectionDone())
 
-    def discard(self) -> None:
-        """Let no other exchange have this connection, and close it at once, unsent bytes included."""
-        if self.client.state == "QUIESCENT":
-            self.client.abort()  # the pool hands out only quiescent ones
-        self.client.transport.abortConnection()
+    def writeConnectionLost(self) -> None:
+        """Never: we do not close one side alone."""
 
+    def _look_for_reset(self, looks: tuple[float, ...]) -> None:
+        self._looking = None
+        plain = self._socket()
+        if plain is not None and plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._end(ConnectionLost())
+        elif plain is None or not looks:
+            self._end(ConnectionDone())
+        else:
+            self._looking = self._clock.callLater(looks[0], self._look_for_reset, looks[1:])
 
-@implementer(IProtocolFactory)
-class _ShellFactory:
-    def __init__(self, watched: WatchedEndpoint, clients: IProtocolFactory) -> None:
-        self._watched = watched
-        self._clients = clients
+    def _end(self, reason: Exception) -> None:
+        """What the reactor does at the end of a connection that is not half-closeable."""
+        self.transport.connectionLost(Failure(reason))
 
-    def buildProtocol(self, addr: IAddress) -> IProtocol | None:
-        client = self._clients.buildProtocol(addr)
-        return None if client is None else Connection(self._watched, client)
+    def _socket(self) -> socket.socket | None:
+        """That of the connection, if what comes there comes to us as it is."""
+        handle = getattr(self.transport, "getHandle", lambda: None)()
+        return handle if isinstance(handle, socket.socket) else None
 
-    def doStart(self) -> None:
-        """Nothing: the client's factory would log each connection."""
+    # What came
 
-    def doStop(self) -> None:
-        """Nothing, likewise."""
+    def _rested(self, client: object) -> None:
+        """Twisted's client has the whole response, and had sent the whole request before."""
+        self._at_rest = True
 
+    def _refuse(self, error: ExchangeError) -> None:
+        self.discard()
+        # Once there is a head, the end of the connection is what cuts the body.
+        if self.head is None and self.occupant is not None:
+            self.occupant.failed(error)
 
-@implementer(IStreamClientEndpoint)
-class WatchedEndpoint:
-    """An endpoint that knows its open connections, by the client protocols that use them."""
-
-    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
-        self._open: dict[Any, Connection] = {}
-        self._closed: list[Deferred[None]] = []
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+    def _after_head(self, data: bytes) -> bytes:
         """
-        @return: fires with the protocol of the factory (not with its shell). Errbacks as the endpoint does.
-            Cancelling stops connecting.
+        Collect the response's head.
+
+        @return: what Twisted's client is shown of it, and of what followed; nothing as long as it is not complete.
         """
-        connecting: Deferred[Any] = self._endpoint.connect(_ShellFactory(self, protocolFactory))
-        return connecting.addCallback(lambda connection: connection.client)
+        collected = self._collected
+        assert collected is not None
+        seen = len(collected)
+        collected += data
+        while True:
+            if not b"HTTP/".startswith(collected[:5]) and not collected.startswith(b"HTTP/"):
+                raise BackendProtocolError("The backend's answer is not an HTTP response.")
+            end = end_of_head(collected, seen)
+            if self._before + (len(collected) if end < 0 else end) > HEAD:
+                raise BackendProtocolError("The head of the backend's response is too large.")
+            if end < 0:
+                return b""
+            head = parse_response_head(bytes(collected[:end]))
+            del collected[:end]
+            if not head.interim:
+                break
+            self._before += end
+            seen = 0
+        self.head, self._collected = head, None
+        body = head.body(self._method)
+        self._left = body.length
+        # The client knows by itself that there is none, and no length of a HEAD's should be taken for one.
+        self._chunks = ChunkedBody(_CHUNKS) if body.chunked else None
+        return _shown(head, body) + self._framed(bytes(collected))
 
-    def of(self, client: object) -> Connection | None:
-        """The shell of an open connection; None if it is lost."""
-        return self._open.get(client)
+    def _framed(self, data: bytes) -> bytes:
+        """What of these bytes belongs to the body, as Twisted's client should read it."""
+        if self._chunks is not None:
+            return self._unchunked(self._chunks, data)
+        if self._left is not None:
+            if len(data) > self._left:
+                self._spoiled = True  # nobody knows what that is; it is dropped with the connection
+                data = data[: self._left]
+            self._left -= len(data)
+        return data
 
-    def opened(self, connection: Connection) -> None:
-        self._open[connection.client] = connection
-
-    def closed(self, connection: Connection) -> None:
-        self._open.pop(connection.client, None)
-        if not self._open:
-            waiting, self._closed = self._closed, []
-            for deferred in waiting:
-                deferred.callback(None)
-
-    def close(self) -> Deferred[None]:
-        """
-        Close all connections at once.
-
-        @return: fires when none is open. Never errbacks.
-        """
-        if not self._open:
-            return succeed(None)
-        closed: Deferred[None] = Deferred()
-        self._closed.append(closed)
-        for connection in list(self._open.values()):
-            connection.discard()
-        return closed
-
-
-class Route:
-    """
-    The way to one URL of a backend.
-
-    @ivar authority: the host and port of the URL, for requests without a Host header.
-    """
-
-    def __init__(self, reactor: Any, url: str, config: Backend) -> None:
-        """@raise ValueError: the URL is neither C{http://host[:port]} nor C{unix:///path}."""
-        endpoint, self.authority = _endpoint(reactor, url, config.connect_timeout)
-        self.endpoint = WatchedEndpoint(endpoint)
-        self.pool = HTTPConnectionPool(reactor, persistent=config.keep_alive > 0)
-        self.pool.retryAutomatically = False
-        self.pool.maxPersistentPerHost = MAX_IDLE
-        self.pool.cachedConnectionTimeout = config.keep_alive  # type: ignore[assignment]
-
-    def close(self) -> Deferred[None]:
-        """
-        Close all connections, idle or not.
-
-        @return: fires when no connection and no delayed call is left. Never errbacks.
-        """
-        closed = self.endpoint.close()
-        self.pool.closeCachedConnections()
-        return closed
+    def _unchunked(self, chunks: ChunkedBody, data: bytes) -> bytes:
+        if chunks.ended:
+            self._spoiled = True
+            return b""
+        try:
+            body = b"".join(chunks.feed(data))
+        except ExchangeError:
+            raise BackendProtocolError("The chunks of the backend's response are malformed.") from None
+        shown = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        if not chunks.ended:
+            return shown
+        if chunks.rest:
+            self._spoiled = True
+        return shown + b"0\r\n\r\n"
 
 
-def _endpoint(reactor: Any, url: str, timeout: float) -> tuple[IStreamClientEndpoint, bytes]:
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path:
-        return UNIXClientEndpoint(reactor, parts.path, timeout=timeout), b"localhost"
-    host = parts.hostname
-    if parts.scheme != "http" or not host or parts.path not in ("", "/") or parts.query or parts.username:
-        raise ValueError(f"a backend's url is http://host[:port] or unix:///path, not {url!r}")
-    authority = parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
-    port = parts.port or 80
-    if isIPv6Address(host):
-        return TCP6ClientEndpoint(reactor, host, port, timeout), authority
-    if isIPAddress(host):
-        return TCP4ClientEndpoint(reactor, host, port, timeout), authority
-    return HostnameEndpoint(reactor, host, port, timeout), authority
+def _shown(head: ResponseHeadAsSent, body: Framing) -> bytes:
+    """A head that says nothing but where the body ends."""
+    field = b""
+    if body.chunked:
+        field = b"Transfer-Encoding: chunked\r\n"
+    elif body.length is not None:
+        field = b"Content-Length: %d\r\n" % body.length
+    return b"HTTP/1.1 %d \r\n%b\r\n" % (head.status, field)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import error
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import RequestTransmissionFailed, ResponseFailed
@@ -17,9 +18,12 @@ from thrtwisted.errors import (
     BackendNameUnknown,
     BackendProtocolError,
     BackendRefused,
+    BackendTLSFailed,
     BackendUnreachable,
+    BackendUntrusted,
     ExchangeError,
 )
+from thrtwisted.tls import UntrustedCertificate, WrongName, complaint
 
 _log = Logger()
 
@@ -28,7 +32,7 @@ _CONNECTING: tuple[tuple[tuple[type[BaseException], ...], type[ExchangeError], s
     ((CancelledError, error.ConnectingCancelledError), BackendClosed, "The request was given up."),
     ((error.ConnectionRefusedError,), BackendRefused, "The backend refuses connections."),
     (
-        (error.TimeoutError, error.TCPTimedOutError),
+        (error.TimeoutError, error.TCPTimedOutError, TimeoutError),
         BackendConnectTimeout,
         "The backend did not accept the connection in time.",
     ),
@@ -37,7 +41,19 @@ _CONNECTING: tuple[tuple[tuple[type[BaseException], ...], type[ExchangeError], s
         BackendNameUnknown,
         "The backend's name cannot be resolved.",
     ),
+    ((UntrustedCertificate, WrongName), BackendUntrusted, "The backend's certificate is not to be trusted."),
+    ((SSL.Error,), BackendTLSFailed, "TLS with the backend failed."),
     ((error.ConnectError, OSError), BackendUnreachable, "The backend cannot be reached."),
+)
+#: What says, of a request for which there was no connection yet, that its URL cannot be used now.
+UNREACHED = (
+    BackendClosed,
+    BackendConnectTimeout,
+    BackendNameUnknown,
+    BackendRefused,
+    BackendTLSFailed,
+    BackendUnreachable,
+    BackendUntrusted,
 )
 #: Among the reasons of a failed response these say that the connection ended; any other, that it was garbage.
 _ENDED = (error.ConnectionClosed, CancelledError)
@@ -60,6 +76,19 @@ def exchange_error(failure: Failure) -> ExchangeError:
     return answer
 
 
+def reason(answer: ExchangeError, backend: str) -> str:
+    """
+    Why a backend's URL cannot be used, for the log, with the mend where that is known.
+
+    @param backend: its name.
+    """
+    words = complaint(answer.__cause__ or answer, f"backend.{backend}", "http")
+    if words is not None:
+        return " (mend: ".join(words) + ")"
+    text = str(answer).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
 def _connecting(cause: BaseException) -> ExchangeError | None:
     for kinds, answer, message in _CONNECTING:
         if isinstance(cause, kinds):
@@ -74,6 +103,8 @@ def _connected(cause: BaseException) -> ExchangeError | None:
     if isinstance(cause, ResponseFailed):
         if all(isinstance(reason, _ENDED) for reason in _reasons(cause)):
             return BackendClosed("The backend closed the connection before it answered.")
+        if any(isinstance(reason, SSL.Error) for reason in _reasons(cause)):
+            return BackendTLSFailed("TLS with the backend failed.")
         return BackendProtocolError("The backend's answer is not an HTTP response.")
     return None
 

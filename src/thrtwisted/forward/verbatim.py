@@ -2,8 +2,8 @@
 treq, with each thing undone that it does for programs and a proxy must not do, by public means.
 
 Its cookie jar is deaf and dumb; an agent below it sends the exchange's own method, target and headers, whatever
-treq made of them; it is shown a response without headers, so that it decodes nothing; redirects and buffering
-are off. The response's real head is taken from below it.
+treq made of them; redirects and buffering are off. A connection shows it a response without headers, so that it
+decodes nothing (see L{thrtwisted.forward.connection}).
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ from collections.abc import Callable
 from http.cookiejar import CookieJar
 from typing import Any
 
-import attrs
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.components import proxyForInterface
 from twisted.web.client import ProxyAgent
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
@@ -26,7 +23,7 @@ from zope.interface import implementer
 from thrtwisted.errors import BackendClosed
 from thrtwisted.exchange import Exchange
 
-from .connection import Connection, HTTPClientConnection, Route
+from .connection import Connection
 
 #: treq wants a URL. Nothing of it is sent; without a host there is none to encode for each request.
 _URL = EncodedURL.from_text("http:///")
@@ -45,16 +42,6 @@ class _DeafJar(CookieJar):
 _DEAF = _DeafJar()
 
 
-class _BareResponse(proxyForInterface(IResponse, "whole")):  # type: ignore[misc]
-    """A response without its headers, for treq: where there is no Content-Encoding, nothing is decoded."""
-
-    headers: Headers = Headers()
-
-    def __init__(self, whole: IResponse) -> None:
-        super().__init__(whole)
-        self.headers = Headers()
-
-
 @implementer(IAgent)
 class _VerbatimAgent:
     """Sends one exchange as it is, whatever method, URL and headers treq asks for."""
@@ -63,7 +50,6 @@ class _VerbatimAgent:
         self._agent = agent
         self._exchange = exchange
         self._headers = headers
-        self._response: IResponse | None = None
 
     def request(
         self,
@@ -72,71 +58,56 @@ class _VerbatimAgent:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        asked = self._agent.request(self._exchange.method, self._exchange.target, self._headers, bodyProducer)
-        return asked.addCallback(self._bare)
-
-    def _bare(self, response: IResponse) -> IResponse:
-        self._response = response
-        return _BareResponse(response)
-
-    def answer(self, bare: Any) -> Answer:
-        """What came out of treq, with what came out of the agent below."""
-        assert self._response is not None
-        return Answer(self._response, bare)
+        return self._agent.request(self._exchange.method, self._exchange.target, self._headers, bodyProducer)
 
 
 class _Lease:
-    """A route's pool, as one request's agent sees it: it tells which connection the request has."""
+    """What an agent takes for its pool: one connection, for one request."""
 
-    def __init__(self, route: Route, connected: Callable[[Connection], object]) -> None:
-        self.persistent = route.pool.persistent
-        self._route = route
+    def __init__(
+        self,
+        persistent: bool,
+        find: Callable[[], Deferred[Connection]],
+        connected: Callable[[Connection], object],
+    ) -> None:
+        self.persistent = persistent
+        self._find = find
         self._connected = connected
 
-    def getConnection(self, key: Any, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        taken: Deferred[Any] = self._route.pool.getConnection(key, endpoint)
-        return taken.addCallback(self._take)
+    def getConnection(self, key: Any, endpoint: Any) -> Deferred[Any]:
+        return self._find().addCallback(self._take)
 
-    def _take(self, client: Any) -> HTTPClientConnection:
-        connection = self._route.endpoint.of(client)
-        if connection is None or client.state != "QUIESCENT":
+    def _take(self, connection: Connection) -> Any:
+        if connection.lost:
             raise BackendClosed("The backend closed the connection before the request was sent.")
         self._connected(connection)
         return connection.client
 
 
-@attrs.frozen
-class Answer:
-    """
-    A response whose head is there.
-
-    @ivar whole: with the head as the backend sent it, but for what Twisted hides.
-    @ivar bare: what came through treq: its C{deliverBody} must be called.
-    """
-
-    whole: IResponse
-    bare: Any
-
-
 def ask(
     reactor: Any,
-    route: Route,
     exchange: Exchange,
     headers: Headers,
     body: IBodyProducer | None,
+    *,
+    persistent: bool,
+    find: Callable[[], Deferred[Connection]],
     connected: Callable[[Connection], object],
-) -> Deferred[Answer]:
+) -> Deferred[Any]:
     """
     Send an exchange's request.
 
     @param headers: what is sent instead of the exchange's own.
     @param body: None for a request without framing.
+    @param persistent: whether the backend is asked to keep the connection.
+    @param find: brings the connection.
     @param connected: called with the connection, just before the request is written to it.
-    @return: fires with the L{Answer}. Errbacks as L{twisted.web.client.Agent} does. Cancelling it stops connecting,
+    @return: fires when the response's head is there, which the connection has, with what came through treq: its
+        C{deliverBody} must be called. Errbacks as L{twisted.web.client.Agent} does. Cancelling it stops connecting,
         or aborts the connection.
     @raise ValueError: the target cannot be sent.
     """
-    agent: Any = ProxyAgent(route.endpoint, reactor, _Lease(route, connected))
+    agent: Any = ProxyAgent(None, reactor, _Lease(persistent, find, connected))
     verbatim = _VerbatimAgent(agent, exchange, headers)
     asked: Deferred[Any] = HTTPClient(verbatim, _DEAF).request(  # type: ignore[arg-type]
         exchange.method.decode("ascii"),
@@ -147,4 +118,4 @@ def ask(
         unbuffered=True,
         reactor=reactor,
     )
-    return asked.addCallback(verbatim.answer)
+    return asked

@@ -1,0 +1,82 @@
+"""Where a backend is, from its URL: pure text in, an address out."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+import attrs
+
+from thrtwisted.redis.url import check_socket_path
+
+_MEND = 'write "http://HOST[:PORT]", "https://HOST[:PORT]" or "unix:///PATH"'
+_PORTS = {"http": 80, "https": 443}
+
+
+@attrs.frozen
+class BackendAddress:
+    """
+    Where one URL of a backend leads.
+
+    @ivar url: as it was written.
+    @ivar kind: C{tcp} or C{unix}.
+    @ivar host: of C{tcp}: a name or an IP address, without brackets.
+    @ivar port: of C{tcp}.
+    @ivar path: of C{unix}: the socket.
+    @ivar tls: of C{tcp}: whether to speak TLS, and to verify that it is this host.
+    @ivar authority: the C{Host} of a request that has none.
+    """
+
+    url: str
+    kind: Literal["tcp", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    tls: bool = False
+    authority: bytes = b"localhost"
+
+
+def parse(url: str) -> BackendAddress:
+    """
+    Read a URL.
+
+    @raise ValueError: no backend can be reached by it; the message is one line with the mend, and without the URL.
+    """
+    if re.search(r"[\s\x00-\x1f\x7f\\]", url):
+        raise ValueError(f"a URL has neither blanks nor backslashes; {_MEND}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        authority = parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
+    except ValueError:
+        raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535") from None
+    scheme = parts.scheme
+    if scheme not in (*_PORTS, "unix") or not url.lower().startswith(f"{scheme}://"):
+        raise ValueError(f"not the URL of a backend; {_MEND}")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise ValueError(f"a backend's URL has no query; {_MEND}")
+    if "@" in parts.netloc:
+        raise ValueError(f"a backend's URL has no user; {_MEND}")
+    if scheme == "unix":
+        if parts.netloc or len(parts.path) < 2:
+            raise ValueError('unix: needs the path of a socket; write three slashes, "unix:///run/app.sock"')
+        check_socket_path(parts.path)
+        return BackendAddress(url, "unix", path=parts.path)
+    if not parts.hostname or port == 0:
+        raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535")
+    if parts.path not in ("", "/"):
+        raise ValueError(f"a backend's URL ends after the port, for the request's own path follows; {_MEND}")
+    return BackendAddress(
+        url, "tcp", parts.hostname, port or _PORTS[scheme], tls=scheme == "https", authority=authority
+    )
+
+
+def check_health(target: str) -> None:
+    """
+    See that a URL can be asked for this.
+
+    @raise ValueError: it cannot; the message is one line with the mend.
+    """
+    if not re.fullmatch(r"/[\x21-\x7e]*", target) or "#" in target:
+        raise ValueError('no path of a request; write one such as "/health", percent-encoded')
