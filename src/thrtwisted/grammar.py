@@ -103,7 +103,10 @@ def connection_options(headers: Headers) -> frozenset[bytes]:
 
     @raise Malformed: one of them is not a list of tokens.
     """
-    options = frozenset(list_elements(headers.getRawHeaders(b"connection") or ()))
+    values = headers.getRawHeaders(b"connection")
+    if values is None:
+        return frozenset()
+    options = frozenset(list_elements(values))
     if not all(map(is_token, options)):
         raise Malformed("Connection is not a list of tokens")
     return options

@@ -233,7 +233,10 @@ def _coding_refused(values: Sequence[bytes]) -> Exception:
 
 def _expects_continue(headers: Headers) -> bool:
     """Whether there is an expectation, which can only be C{100-continue} (RFC 9110, section 10.1.1)."""
-    expectations = set(list_elements(headers.getRawHeaders(b"expect") or ()))
+    values = headers.getRawHeaders(b"expect")
+    if values is None:
+        return False
+    expectations = set(list_elements(values))
     if expectations - {b"100-continue"}:
         raise ExpectationFailed("Expect can only be 100-continue.")
     return bool(expectations)
