@@ -106,6 +106,8 @@ def connection_options(headers: Headers) -> frozenset[bytes]:
     values = headers.getRawHeaders(b"connection")
     if values is None:
         return frozenset()
+    if len(values) == 1 and is_token(values[0]):
+        return frozenset((values[0].lower(),))  # as in nearly all messages
     options = frozenset(list_elements(values))
     if not all(map(is_token, options)):
         raise Malformed("Connection is not a list of tokens")
