@@ -27,6 +27,7 @@ ERROR_TYPES = {
     "proxy_configuration_error",
     "proxy_internal_error",
     "tls_certificate_error",
+    "tls_protocol_error",
 }
 
 FAMILY = [
@@ -123,6 +124,25 @@ class ErrorAnswerTests(SynchronousTestCase):
         for seconds, wanted in ((0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (3600.0, "3600")):
             head, _ = error_answer(GateUnavailable("Gone.", retry_after=seconds), None)
             self.assertEqual(header(head, "Retry-After"), wanted)
+
+
+class LastHopTests(SynchronousTestCase):
+    """Tests for L{last_hop_answer}."""
+
+    def test_options(self) -> None:
+        """OPTIONS is told what is forwarded."""
+        head, body = last_hop_answer(b"OPTIONS", b"*", b"HTTP/1.1", Headers({b"A": [b"b"]}))
+        self.assertEqual((head.status, head.length, body), (204, None, b""))
+        self.assertIn("OPTIONS", header(head, "Allow") or "")
+
+    def test_trace(self) -> None:
+        """TRACE is shown the request, byte for byte."""
+        headers = Headers({b"A": [b"\xe9", b"c"]})
+        head, body = last_hop_answer(b"TRACE", b"/%41?", b"HTTP/1.0", headers)
+        self.assertEqual(body, b"TRACE /%41? HTTP/1.0\r\nA: \xe9\r\nA: c\r\n\r\n")
+        self.assertEqual((head.status, head.length), (200, len(body)))
+        self.assertEqual(header(head, "Content-Type"), "message/http")
+        self.assertEqual(header(head, "Content-Length"), str(len(body)))
 
 
 class PrefersJSONTests(SynchronousTestCase):
