@@ -1,0 +1,389 @@
+"""
+Requests by a grammar, spoilt here and there, and what must hold whatever they are.
+
+Hypothesis writes one to four requests of one connection from the pieces of the grammar: methods, targets, versions,
+fields that frame in many spellings, bodies that look like requests, chunks of all kinds. It spoils some bytes, cuts all
+of it anywhere, and lets the backend answer at once or late. Then:
+
+  1. Each connection to the backend carries whole requests which three parsers see alike, without a forbidden field and
+     with nothing left over; they are as many as the gate has admitted.
+  2. Each of them is what two other parsers (h11 and httptools) see in the client's bytes, at the same place.
+  3. The client gets the answers to its own requests, in order, then at most one refusal, which ends the connection.
+  4. All this does not depend on how the bytes were cut.
+  5. An honest client who comes next is served as ever.
+
+A short run is among the tests. For a long one::
+
+    python -m tests.wall.fuzz --minutes 30
+
+It goes in rounds, each with a seed, which is printed; C{--seed} begins with it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import attrs
+from hypothesis import HealthCheck, given, note, seed, settings
+from hypothesis import strategies as st
+
+from tests.wall.corpus import POISON
+from tests.wall.recorder import (
+    Malformed,
+    Result,
+    Seen,
+    Wall,
+    plain_site,
+    read_by_h11,
+    read_by_httptools,
+    strict_site,
+)
+from tests.wall.test_corpus import own_answers
+from thrtwisted.errors import BadRequest
+from thrtwisted.forward.headers import origin_form
+
+#: Bytes that parsers differ about.
+ODD_BYTES = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b" ",
+    b"\t",
+    b"\x00",
+    b"\x0b",
+    b"\x0c",
+    b"\x1f",
+    b"\x7f",
+    b"\x80",
+    b"\xa0",
+    b"\xff",
+] + [bytes([byte]) for byte in b':;,"0159aAgG+-_.\\/?#=']
+
+METHODS = [b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"]
+TARGETS = [
+    b"/",
+    b"/a",
+    b"/a?b=c",
+    b"//h/",
+    b"http://h/a",
+    b"http://evil/",
+    b"*",
+    b"/%00",
+    b"/a b",
+    b"h:80",
+    b"/\xe9",
+]
+VERSIONS = [b"HTTP/1.1"] * 12 + [b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"http/1.1", b"HTTP/1.1 ", b""]
+LINE_ENDS = [b"\r\n"] * 30 + [b"\n", b"\r", b"\r\r\n", b"\n\r", b" \r\n", b"\r\n "]
+LENGTH_NAMES = [b"Content-Length"] * 6 + [
+    b"content-length",
+    b"Content_Length",
+    b"Content-Length ",
+    b" Content-Length",
+]
+CODING_NAMES = [b"Transfer-Encoding"] * 6 + [
+    b"transfer-encoding",
+    b"Transfer_Encoding",
+    b"Transfer-Encoding\t",
+    b"\tTransfer-Encoding",
+]
+CODINGS = [b"chunked"] * 8 + [
+    b"Chunked",
+    b"chunked, chunked",
+    b"identity",
+    b"gzip, chunked",
+    b"chunked;q=1",
+    b'"chunked"',
+    b"xchunked",
+    b"chunked,",
+    b"\x0bchunked",
+    b"",
+]
+OTHER_FIELDS = [
+    b"X: y",
+    b"X:",
+    b"X_Y: z",
+    b"Host: h",
+    b"Host: evil",
+    b"Connection: close",
+    b"Connection: keep-alive",
+    b"Connection: Content-Length, Transfer-Encoding",
+    b"Connection: Host, X",
+    b"Connection: close, X",
+    b"Expect: 100-continue",
+    b"TE: trailers",
+    b"Trailer: X",
+    b"Upgrade: h2c",
+    b"Proxy: evil",
+    b"Keep-Alive: timeout=9",
+    b"X-Forwarded-For: 1.2.3.4",
+    b" folded",
+    b"\tfolded: too",
+    b"no colon",
+    b": no name",
+    b"X : y",
+    b"X: \x00",
+    b"X: caf\xe9",
+]
+BODIES = [b"", b"a", b"abc", b"\r\n", b"0\r\n\r\n", POISON, POISON[:9], b"a" * 300]
+SIZES: list[Callable[[int], bytes]] = [lambda size: b"%x" % size] * 12 + [
+    lambda size: b"%X" % size,
+    lambda size: b"0%x" % size,
+    lambda size: b"0x%x" % size,
+    lambda size: b"+%x" % size,
+    lambda size: b"-%x" % size,
+    lambda size: b" %x" % size,
+    lambda size: b"%x " % size,
+    lambda size: b"%x" % (size + 1),
+    lambda size: b"%x" % (size + 2**64),
+    lambda size: b"1_%x" % size,
+    lambda size: b"",
+]
+EXTENSIONS = [b""] * 12 + [
+    b";a",
+    b";a=b",
+    b';a="b c"',
+    b';a=";"',
+    b";",
+    b" ;a",
+    b";a\n",
+    b";\r\n",
+    b",a",
+    b';"',
+]
+TRAILERS = [b""] * 8 + [
+    b"X: y\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"X : y\r\n",
+    b"no colon\r\n",
+    b"X: y\n",
+    b" folded\r\n",
+]
+LENGTHS: list[Callable[[int], bytes]] = [lambda length: b"%d" % length] * 14 + [
+    lambda length: b"%d" % (length + 1),
+    lambda length: b"%d" % max(0, length - 1),
+    lambda length: b"0",
+    lambda length: b"+%d" % length,
+    lambda length: b"-%d" % length,
+    lambda length: b"0%d" % length,
+    lambda length: b"%d, %d" % (length, length),
+    lambda length: b" %d " % length,
+    lambda length: b"0x%x" % length,
+    lambda length: b"%d.0" % length,
+    lambda length: b"%d" % (length + 2**64),
+    lambda length: b"",
+]
+
+
+def _one_of(choices: list[Any]) -> st.SearchStrategy[Any]:
+    return st.sampled_from(choices)
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> bytes:
+    """A body in chunks."""
+    written = b""
+    for body in draw(st.lists(_one_of(BODIES[1:]), max_size=3)):
+        size = draw(_one_of(SIZES))(len(body))
+        written += (
+            size + draw(_one_of(EXTENSIONS)) + draw(_one_of(LINE_ENDS)) + body + draw(_one_of(LINE_ENDS))
+        )
+    return (
+        written
+        + draw(_one_of([b"0"] * 10 + [b"00", b"", b"-0", b"0x0"]))
+        + draw(_one_of(EXTENSIONS))
+        + draw(_one_of(LINE_ENDS))
+        + draw(_one_of(TRAILERS))
+        + draw(_one_of(LINE_ENDS))
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn, number: int) -> bytes:
+    """A request, which may be framed in no way, in one or in several."""
+    target = draw(_one_of([b"/%d" % number] * 8 + TARGETS))
+    line = draw(_one_of(METHODS)) + b" " + target + b" " + draw(_one_of(VERSIONS))
+    framing = draw(_one_of(["none", "length", "length", "chunks", "chunks", "both", "lengths", "codings"]))
+    in_chunks = framing in ("chunks", "codings") or (framing == "both" and draw(st.booleans()))
+    body = b"" if framing == "none" else draw(chunks()) if in_chunks else draw(_one_of(BODIES))
+    fields = [b"Host: h"]
+    for _ in range({"length": 1, "both": 1, "lengths": 2}.get(framing, 0)):
+        fields.append(draw(_one_of(LENGTH_NAMES)) + b": " + draw(_one_of(LENGTHS))(len(body)))
+    for _ in range({"chunks": 1, "both": 1, "codings": 2}.get(framing, 0)):
+        fields.append(draw(_one_of(CODING_NAMES)) + b": " + draw(_one_of(CODINGS)))
+    if draw(st.integers(0, 2)) == 0:
+        fields += draw(st.lists(_one_of(OTHER_FIELDS), min_size=1, max_size=2))
+    if draw(st.integers(0, 5)) == 0:
+        fields = draw(st.permutations(fields))
+    return b"".join(each + draw(_one_of(LINE_ENDS)) for each in [line, *fields]) + b"\r\n" + body
+
+
+@attrs.frozen
+class Input:
+    """
+    What a client sends.
+
+    @ivar pieces: one after another.
+    @ivar late: the backend answers nothing before all is sent.
+    """
+
+    pieces: tuple[bytes, ...]
+    late: bool
+
+    @property
+    def sent(self) -> bytes:
+        """All of it."""
+        return b"".join(self.pieces)
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> Input:
+    """Requests on one connection, some bytes of which are spoilt, in some pieces."""
+    sent = b"".join(draw(requests(number)) for number in range(draw(st.integers(1, 4))))
+    for _ in range(draw(_one_of([0, 0, 1, 2]))):
+        place = draw(st.integers(0, len(sent)))
+        gone = draw(st.integers(0, 2))
+        sent = sent[:place] + draw(_one_of([*ODD_BYTES, b""])) + sent[place + gone :]
+    places = sorted(draw(st.lists(st.integers(0, len(sent)), max_size=4)))
+    edges = [0, *places, len(sent)]
+    pieces = tuple(sent[start:end] for start, end in pairwise(edges))
+    return Input(tuple(piece for piece in pieces if piece), draw(st.booleans()))
+
+
+def look(result: Result, *, strict: bool) -> None:
+    """@raise Malformed: a client's answers are not those to its requests, or the gate admitted others."""
+    seen, got = result.seen, result.got
+    if not own_answers(seen, got):
+        raise Malformed(f"answers that are not those of the requests: {seen}, {got}")
+    own = [answer.status for answer in got if not answer.echoed]
+    if not len(seen) <= result.admitted <= len(seen) + len(own):
+        raise Malformed(f"{result.admitted} admitted for {len(seen)} requests")
+    if not strict:
+        return
+    if result.failed:
+        raise Malformed(result.failed)
+    # "OPTIONS *" is answered by Twisted.
+    refusals = [status for status in own if status >= 400]
+    if len(refusals) > 1 or (refusals and (got[-1].echoed or not result.ended)):
+        raise Malformed(f"a refusal that does not end the connection: {got}")
+    if result.admitted != len(seen):
+        raise Malformed(f"{result.admitted} admitted for {len(seen)} requests")
+
+
+def as_forwarded(method: bytes, target: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
+    """A request that a client has sent, as the backend would see it."""
+    try:
+        return method, origin_form(target, method)[0], body
+    except BadRequest:
+        return method, target, body
+
+
+def compare(sent: bytes, result: Result) -> None:
+    """@raise Malformed: other parsers see other requests in what the client sent than were forwarded."""
+    forwarded = [(each.method, each.target, each.body) for each in result.seen]
+    for read in (read_by_h11, read_by_httptools):
+        others, problem = read(sent)
+        expected = [as_forwarded(each.method, each.target, each.body) for each in others]
+        # "OPTIONS *" may be answered here.
+        expected = [each for each in expected if each in forwarded or each[:2] != (b"OPTIONS", b"*")]
+        common = min(len(expected), len(forwarded))
+        if expected[:common] != forwarded[:common]:
+            raise Malformed(f"{read.__name__}: {expected}, forwarded: {forwarded}")
+        # llhttp refuses some good requests too: it knows few methods, and the end of a connection when it sees it.
+        if read is read_by_h11 and len(forwarded) > len(expected):
+            raise Malformed(f"forwarded {forwarded[common:]}, but {problem}")
+
+
+def outline(result: Result) -> tuple[list[Seen], list[bool], bool]:
+    """What must not depend on how the bytes were cut: requests, whose answers there are, the connection's end."""
+    return result.seen, [answer.echoed for answer in result.got], result.ended
+
+
+class Target:
+    """A proxy that is attacked, made anew after it has failed."""
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self._wall: Wall | None = None
+
+    def attack(self, attempt: Input) -> None:
+        """@raise Malformed: something does not hold."""
+        if self._wall is None:
+            self._wall = Wall(strict_site if self._strict else plain_site)
+        wall = self._wall
+        try:
+            result = wall.send(*attempt.pieces, hold=attempt.late)
+            look(result, strict=self._strict)
+            if self._strict:
+                compare(attempt.sent, result)
+                whole = wall.send(attempt.sent)
+                # What is refused for two reasons may be refused for either.
+                if outline(whole) != outline(result):
+                    raise Malformed(f"in pieces {result}, as a whole {whole}")
+            wall.honest()
+        except BaseException:
+            self._wall = None
+            raise
+
+    def close(self) -> None:
+        """Nothing may be left."""
+        if self._wall is not None:
+            self._wall.close()
+
+
+def fuzz(*, strict: bool, examples: int, number: int | None = None) -> None:
+    """
+    Attack a proxy.
+
+    @param examples: how many times.
+    @param number: decides what is tried; None for always the same.
+    @raise Malformed: something does not hold, with the shortest input that shows it.
+    """
+    target = Target(strict=strict)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=number is None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs())
+    def attack(attempt: Input) -> None:
+        note(repr(attempt))
+        target.attack(attempt)
+
+    if number is not None:
+        attack = seed(number)(attack)
+    attack()
+    target.close()
+
+
+def main(arguments: list[str]) -> None:
+    """Fuzz for some time, in rounds."""
+    parser = argparse.ArgumentParser(description="Attack a proxy in memory with requests by a grammar.")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, help="of the first round")
+    parser.add_argument("--examples", type=int, default=2000, help="of a round")
+    parser.add_argument("--embedded", action="store_true", help="below a site of Twisted's own")
+    options = parser.parse_args(arguments)
+    end = time.monotonic() + options.minutes * 60
+    number = options.seed
+    while True:
+        number = Random().randrange(2**32) if number is None else number
+        print(f"round {number}", flush=True)
+        fuzz(strict=not options.embedded, examples=options.examples, number=number)
+        number = None
+        if time.monotonic() > end:
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
