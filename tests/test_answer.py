@@ -7,9 +7,10 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 
 from thrtwisted import errors
-from thrtwisted.answer import answer, error_answer, prefers_json
+from thrtwisted.answer import answer, error_answer, last_hop_answer, prefers_json
 from thrtwisted.errors import ExchangeError, GateUnavailable, QueueFull
 from thrtwisted.exchange import ResponseHead
 
