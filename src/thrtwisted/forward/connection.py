@@ -28,7 +28,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
-from zope.interface import implementer
+from zope.interface import alsoProvides
 
 from thrtwisted.config import Bounds
 from thrtwisted.errors import BackendProtocolError, ExchangeError
@@ -39,7 +39,7 @@ from .head import Framing, ResponseHeadAsSent, end_of_head, parse_response_head
 
 #: Bytes of an answer that are read while its request is still being sent: enough for any refusal (413, 401).
 EARLY = 1024 * 1024
-#: Bytes of a response's head, those of the interim ones (1xx) before it included. Apache's clients take as much.
+#: Bytes of a response's head, those of the interim ones (1xx) before it included.
 HEAD = 64 * 1024
 #: Seconds between the looks for a reset that follows an orderly end: a quarter of a second in all, for it is a round
 #: trip behind.
@@ -61,7 +61,6 @@ class Occupant(Shape):
         """The connection is gone, and Twisted's client has been told."""
 
 
-@implementer(IHalfCloseableProtocol, IHandshakeListener)
 class Connection(Protocol):
     """
     The shell of one connection.
@@ -87,6 +86,8 @@ class Connection(Protocol):
     def __init__(self, clock: Any, tls: Client | None, closed: Callable[[Connection], object]) -> None:
         self.client: Any = HTTP11ClientProtocol(self._rested)
         self.secured: Deferred[Connection] = Deferred(lambda _: self.transport.abortConnection())
+        # Not both: of several interfaces Twisted's endpoints pass on the last one alone.
+        alsoProvides(self, IHalfCloseableProtocol if tls is None else IHandshakeListener)
         self._clock = clock
         self._tls = tls
         self._closed = closed
