@@ -89,7 +89,7 @@ class Rig:
 
     def make_site(self, root: IResource) -> Site:
         """What the clients connect to: what the proxy has at its own ports."""
-        return ProxySite(self.clock, root, self.config.bounds)
+        return ProxySite(self.clock, root, self.config.bounds, kept=self.resource.kept)
 
     def request(self, data: bytes = GET) -> Wire:
         """A client connects and sends its request."""

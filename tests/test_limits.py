@@ -245,6 +245,7 @@ class KeyTests(SynchronousTestCase):
             ("header:", 'write "header:NAME"'),
             ("header:a b", "the name of a header"),
             ("header: Foo", "the name of a header"),
+            ("header:X_User_Id", 'write "X-User-Id"'),
             ("cookie:é", "the name of a cookie"),
             ("path:/x", 'write "path"'),
             ("client:", 'write "client"'),

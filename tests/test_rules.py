@@ -108,6 +108,29 @@ class ThenTests(SynchronousTestCase):
         self.assertEqual([counter.key for counter in limits.counters(found)], ["user=alice"])
 
 
+class NamedTests(SynchronousTestCase):
+    """Which headers a configuration hangs on."""
+
+    def test_names(self) -> None:
+        """Those that rules look at or set, and those that are limits' keys, in lower case."""
+        config = Config(
+            rule=[
+                Rule(
+                    when=When(header={"X-Urgent": "yes"}, host="h"),
+                    then=Then(set_input_header={"X-Via": "a"}),
+                ),
+                Rule(when=When(header={"Foo": "not:x"})),
+            ],
+            limit=[
+                Limit(name="a", max_concurrent=1, key="header:X-User"),
+                Limit(name="b", max_concurrent=1, key="cookie:c"),
+                Limit(name="c", max_concurrent=1),
+            ],
+        )
+        self.assertEqual(Rules(config).headers, {b"x-urgent", b"x-via", b"foo"})
+        self.assertEqual(Limits(config).headers, {b"x-user"})
+
+
 class HeaderTests(SynchronousTestCase):
     """Which headers a rule may set."""
 
@@ -140,6 +163,9 @@ class HeaderTests(SynchronousTestCase):
             ("Content-Length", "1", "leave it out"),
             ("transfer-Encoding", "chunked", "leave it out"),
             ("Connection", "close", "leave it out"),
+            ("proxy", "http://evil/", "leave it out"),
+            ("Proxy-Authorization", "a", "leave it out"),
+            ("X_User", "a", 'write "X-User"'),
         ]:
             self.assertIn(message, str(self.assertRaises(ValueError, compile_header, name, value)))
 
