@@ -261,6 +261,11 @@ def echo(seen: Seen) -> bytes:
     return b"%b %b %b %d" % (seen.method, seen.target[:100], identity, len(seen.body))
 
 
+def answer_with_echo(seen: Seen, wire: Wire) -> None:
+    """Answer a request that has come over this connection."""
+    wire.receive(echo_answer(seen))
+
+
 def echo_answer(seen: Seen) -> bytes:
     """The whole answer."""
     body = echo(seen)
@@ -297,18 +302,24 @@ def answers(received: bytes, *, ended: bool = True) -> list[Got]:
     while received:
         head = received.partition(b"\r\n\r\n")[0] + b"\r\n"
         try:
-            got, received = _answer(received, b"HEAD" if b"\r\nX-Echo: HEAD\r\n" in head else b"GET", ended)
+            got, received = first_answer(
+                received, b"HEAD" if b"\r\nX-Echo: HEAD\r\n" in head else b"GET", ended
+            )
         except Malformed:
             # Perhaps a HEAD has been refused: which request a refusal answers is not known here.
             if len(head) + 2 < len(received) or b"\r\nX-Echo: " in head:
                 raise
-            got, received = _answer(received, b"HEAD", ended)
+            got, received = first_answer(received, b"HEAD", ended)
         found.append(got)
     return found
 
 
-def _answer(received: bytes, method: bytes, ended: bool) -> tuple[Got, bytes]:
-    """The first answer of these, and what follows it."""
+def first_answer(received: bytes, method: bytes, ended: bool) -> tuple[Got, bytes]:
+    """
+    The answer to a request with this method, and what follows it.
+
+    @raise Malformed: it is none, or not complete.
+    """
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=2**22)
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
     connection.send(h11.EndOfMessage())
@@ -363,7 +374,7 @@ class _RecordingWire(Wire):
         self._looked_at = 0
         super().__init__(clock, protocol)
 
-    def answer(self, how: Callable[[Seen], bytes]) -> bool:
+    def answer(self, how: Callable[[Seen, Wire], object]) -> bool:
         """Answer what is there by now; whether there was anything."""
         sent = self.value()
         fresh, self._looked_at = sent[self._looked_at :], len(sent)
@@ -372,7 +383,7 @@ class _RecordingWire(Wire):
             try:
                 for seen in self.reader.feed(fresh):
                     answered = True
-                    self.receive(how(seen))
+                    how(seen, self)
             except (Malformed, ValueError) as error:
                 self.broken = str(error)
         return answered
@@ -419,6 +430,8 @@ class Wall:
     A proxy in memory, whose only slot every request needs in turn, before a backend that records.
 
     @ivar holding: the backend answers nothing for now.
+    @ivar wires: the connections to the backend.
+    @ivar how: what the backend does with a request.
     """
 
     def __init__(self, site: Callable[[Rig], Any] = strict_site, **config: Any) -> None:
@@ -430,8 +443,8 @@ class Wall:
         self.clock = self.rig.clock
         self.site = site(self.rig)
         self.holding = False
-        self.how = echo_answer
-        self._wires: list[_RecordingWire] = []
+        self.how: Callable[[Seen, Wire], object] = answer_with_echo
+        self.wires: list[_RecordingWire] = []
         self._honest = 0
 
     def close(self) -> None:
@@ -451,12 +464,12 @@ class Wall:
         while busy:
             self.clock.advance(0)
             busy = False
-            while len(self._wires) < self.rig.connections:
-                factory = self.clock.tcpClients[len(self._wires)][2]
-                self._wires.append(_RecordingWire(self.clock, factory.buildProtocol(None)))
-                self.rig.backends.append(self._wires[-1])
+            while len(self.wires) < self.rig.connections:
+                factory = self.clock.tcpClients[len(self.wires)][2]
+                self.wires.append(_RecordingWire(self.clock, factory.buildProtocol(None)))
+                self.rig.backends.append(self.wires[-1])
             if not self.holding:
-                for wire in self._wires:
+                for wire in self.wires:
                     busy = wire.answer(self.how) or busy
 
     def send(self, *pieces: bytes, hold: bool = False) -> Result:
@@ -493,7 +506,7 @@ class Wall:
     def arrived(self) -> list[Seen]:
         """What has reached the backend since this was last asked."""
         seen: list[Seen] = []
-        for wire in self._wires:
+        for wire in self.wires:
             if wire.broken:
                 raise Malformed(wire.broken)
             seen += agreed(wire.taken())
