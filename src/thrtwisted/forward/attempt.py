@@ -16,6 +16,7 @@ from .connection import Connection
 from .failures import exchange_error
 from .headers import request_headers
 from .pool import Pool
+from .routes import Route
 from .verbatim import ask
 
 
@@ -36,7 +37,7 @@ class Attempt:
     """
     An attempt to get a response.
 
-    @ivar number: of the URL.
+    @ivar route: to the URL.
     @ivar connected: the request was given to a connection.
     @ivar reused: that had been idle.
     @ivar silent: it ended before a byte of a response came.
@@ -48,8 +49,8 @@ class Attempt:
     silent = False
     unread = False
 
-    def __init__(self, clock: Any, owner: Owner, number: int, pool: Pool) -> None:
-        self.number = number
+    def __init__(self, clock: Any, owner: Owner, route: Route, pool: Pool) -> None:
+        self.route = route
         self._clock = clock
         self._owner = owner
         self._pool = pool

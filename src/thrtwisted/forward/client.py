@@ -112,8 +112,10 @@ class Forwarder:
 
     def attempt(self, forwarding: Forwarding, tried: set[int]) -> Attempt | None:
         """The next attempt of an exchange, which has its URL until L{left}; None if it has tried them all."""
-        number = self._routes.take(self._reactor.seconds(), tried)
-        return None if number is None else Attempt(self._reactor, forwarding, number, self._pools[number])
+        route = self._routes.take(self._reactor.seconds(), tried)
+        if route is None:
+            return None
+        return Attempt(self._reactor, forwarding, route, self._pools[route.number])
 
     def reached(self, number: int) -> None:
         """A URL could be connected to."""
@@ -138,7 +140,7 @@ class Forwarder:
 
     def left(self, attempt: Attempt) -> None:
         """An attempt is over."""
-        self._routes.leave(attempt.number)
+        self._routes.leave(attempt.route)
 
     def _named(self, number: int) -> dict[str, str]:
         return {"backend": f"backend.{self.name}", "url": self._pools[number].address.url}
@@ -273,7 +275,8 @@ class Forwarding:
 
     def sent(self, attempt: Attempt) -> None:
         """The request is about to be written to a connection."""
-        self._forwarder.reached(attempt.number)
+        if not attempt.reused:
+            self._forwarder.reached(attempt.route.number)
         self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
         self._upload.progress = self._progress
 
@@ -282,8 +285,8 @@ class Forwarding:
         self._stop_response_timer()
         again = None
         if not attempt.connected and not self._broken_off and isinstance(error, UNREACHED):
-            self._tried.add(attempt.number)
-            self._forwarder.unreached(attempt.number, error)
+            self._tried.add(attempt.route.number)
+            self._forwarder.unreached(attempt.route.number, error)
             again = self._forwarder.attempt(self, self._tried)
         elif attempt.connected and isinstance(error, BackendClosed):
             again = self._repeated(attempt)
@@ -308,7 +311,7 @@ class Forwarding:
         if not self._retries:
             return None
         self._retries -= 1
-        elsewhere = self._forwarder.attempt(self, self._tried | {attempt.number})
+        elsewhere = self._forwarder.attempt(self, self._tried | {attempt.route.number})
         return elsewhere or self._forwarder.attempt(self, self._tried)
 
     # What happens on the way

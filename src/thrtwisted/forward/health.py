@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -57,40 +57,48 @@ class Health:
         self._reached = reached
         self._bad = [0] * len(pools)
         self._watching: list[Deferred[None]] = []
+        self._stopped = False
 
     def start(self) -> None:
         """Begin, if there is a path to ask for."""
-        if self._path is not None and not self._watching:
+        if self._path is not None and not self._watching and not self._stopped:
             self._watching = [
                 self._watch(number, self._path.encode("ascii")) for number in range(len(self._pools))
             ]
 
     def stop(self) -> None:
         """Stop at once, for good. Connections that are still open belong to the pools."""
+        self._stopped = True
         for watching in self._watching:
             watching.cancel()
 
     @inlineCallbacks
     def _watch(self, number: int, path: bytes) -> Generator[Deferred[Any], Any, None]:
         """Ask one URL until it is cancelled."""
-        try:
-            while True:
-                asked_at = self._clock.seconds()
-                asking = _Question(self._clock, self._pools[number], path).ask()
-                wrong = yield asking.addTimeout(self._interval, self._clock).addErrback(self._complaint)
+        while not self._stopped:
+            asked_at = self._clock.seconds()
+            wrong = yield self._asked(number, path)
+            if not self._stopped:
                 self._judge(number, wrong)
                 left = max(0.0, asked_at + self._interval - self._clock.seconds())
-                yield deferLater(self._clock, left)
-        except CancelledError:
-            pass
+                # Cancelled, it is over.
+                yield deferLater(self._clock, left).addErrback(lambda failure: failure.trap(CancelledError))
 
-    def _complaint(self, failure: Failure) -> str:
-        """Why there was no answer."""
-        if failure.check(CancelledError):
-            failure.raiseException()
-        if failure.check(TimeoutError):
+    @inlineCallbacks
+    def _asked(self, number: int, path: bytes) -> Generator[Deferred[Any], Any, str | None]:
+        """Fires with what is wrong with the answer, None if nothing is. Never errbacks."""
+        asking = _Question(self._clock, self._pools[number], path).ask()
+        limit = self._clock.callLater(self._interval, asking.cancel)
+        try:
+            wrong = yield asking
+        except Exception:
+            if limit.active():
+                return reason(exchange_error(Failure()), self._name)
             return f"it does not answer in {self._interval:g} s"
-        return reason(exchange_error(failure), self._name)
+        finally:
+            if limit.active():
+                limit.cancel()
+        return wrong  # type: ignore[no-any-return]
 
     def _judge(self, number: int, wrong: str | None) -> None:
         """Keep count of the bad answers."""

@@ -14,6 +14,17 @@ from collections.abc import Collection
 import attrs
 
 
+@attrs.frozen(eq=False)
+class Route:
+    """
+    An exchange's URL.
+
+    @ivar number: of the URL.
+    """
+
+    number: int
+
+
 @attrs.define
 class _Url:
     """
@@ -23,7 +34,7 @@ class _Url:
     @ivar turn: when it was chosen last, as a number that grows.
     @ivar failed: it could not be connected to when that was tried last.
     @ivar until: out for that reason until then (seconds).
-    @ivar trying: an exchange is on its way to see whether it can be connected to again.
+    @ivar trying: what an exchange has that is on its way to see whether it can be connected to again.
     @ivar ill: out because of bad answers.
     """
 
@@ -31,11 +42,11 @@ class _Url:
     turn: int = 0
     failed: bool = False
     until: float = 0.0
-    trying: bool = False
+    trying: Route | None = None
     ill: bool = False
 
     def usable(self, now: float) -> bool:
-        return not self.ill and (not self.failed or (now >= self.until and not self.trying))
+        return not self.ill and (not self.failed or (now >= self.until and self.trying is None))
 
 
 class Routes:
@@ -63,7 +74,7 @@ class Routes:
         """How many exchanges a URL has."""
         return self._urls[number].exchanges
 
-    def take(self, now: float, tried: Collection[int] = ()) -> int | None:
+    def take(self, now: float, tried: Collection[int] = ()) -> Route | None:
         """
         The URL for an exchange, which has it until L{leave}.
 
@@ -75,34 +86,33 @@ class Routes:
         if not left:
             return None
         number = min(usable or left, key=lambda each: (self._urls[each].exchanges, self._urls[each].turn))
-        url = self._urls[number]
+        url, route = self._urls[number], Route(number)
         self._turns += 1
         url.turn = self._turns
         url.exchanges += 1
         if url.failed and usable:
-            url.trying = True
-        return number
+            url.trying = route
+        return route
 
-    def leave(self, number: int) -> None:
-        """An exchange has finished with the URL that it took."""
-        self._urls[number].exchanges -= 1
+    def leave(self, route: Route) -> None:
+        """An exchange has finished with its URL. If it went away before it could connect, the next one may try."""
+        url = self._urls[route.number]
+        url.exchanges -= 1
+        if url.trying is route:
+            url.trying = None
 
     def connected(self, number: int) -> bool:
         """It could be connected to. Whether that is news."""
         url = self._urls[number]
-        news, url.failed, url.trying = url.failed, False, False
+        news, url.failed, url.trying = url.failed, False, None
         return news
 
     def refused(self, number: int, now: float) -> bool:
         """It could not be connected to. Whether that is news."""
         url = self._urls[number]
-        news, url.failed, url.trying = not url.failed, True, False
+        news, url.failed, url.trying = not url.failed, True, None
         url.until = now + self._down_time
         return news
-
-    def given_up(self, number: int) -> None:
-        """Nobody knows whether it can be connected to: the exchange went away before. The next one may try."""
-        self._urls[number].trying = False
 
     def judged(self, number: int, ill: bool) -> None:
         """What its answers to the questions for health mean."""
