@@ -425,6 +425,7 @@ class Channel(Protocol):
     def _close(self) -> None:
         """Close the connection once all is sent: by lingering, where the client may still be sending."""
         lingers = self._unread or bool(self._heads.take())
+        self.site.connections.work(self)  # it cannot make room any more
         self.transport.unregisterProducer()  # else the transport would wait for its end
         if not self._reading:
             self._reading = True

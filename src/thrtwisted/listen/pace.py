@@ -7,6 +7,7 @@ Times are seconds of any one clock.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 #: Seconds over which bytes are counted: a client may pause for so long.
 WINDOW = 10.0
@@ -68,7 +69,7 @@ class Uptake:
     def __init__(self, rate: float, seen: bool) -> None:
         self.waiting = False
         self._pace = Pace(rate, 0.0) if seen else Pace(rate, 0.0, WINDOW + BLIND / rate)
-        self._look = LOOK if seen else WINDOW
+        self._look = LOOK if seen else inf
         self._taken = 0
         self._waited = 0.0
         self._since = 0.0

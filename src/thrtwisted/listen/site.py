@@ -21,6 +21,7 @@ from thrtwisted.forwarded import Trusted
 
 from .channel import Channel
 from .connections import Connections, client_of
+from .request import ProxyRequest
 
 #: Seconds from the end of a request to its line in the access log.
 LOG_DELAY = 0.01
@@ -50,6 +51,7 @@ class ProxySite(Site):
     @ivar stopping: its ports are closed, and so is each connection after its answer.
     """
 
+    requestFactory = ProxyRequest  # type: ignore[assignment]
     _log = Logger()
 
     def __init__(
@@ -153,6 +155,9 @@ class ProxySite(Site):
 
     def log(self, request: Any) -> None:
         """Write a line about a request that has ended, soon."""
+        if self.stopping:
+            super().log(request)
+            return
         self._ended.append(request)
         if self._writing is None:
             self._writing = self.clock.callLater(LOG_DELAY, self._write)
