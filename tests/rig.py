@@ -81,7 +81,8 @@ class Rig:
         self.site = self.make_site(mount(self.resource))
         self.contents: list[Any] = []
         contents = self.contents
-        self.site.requestFactory = type("R", (RecordedRequest,), {"contents": contents})  # type: ignore
+        kinds = (RecordedRequest, self.site.requestFactory)
+        self.site.requestFactory = type("R", kinds, {"contents": contents})  # type: ignore
         self.site.doStart()
         self.clients: list[Wire] = []
         self.backends: list[Wire] = []

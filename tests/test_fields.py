@@ -353,6 +353,23 @@ class MessageTests(FieldsCase):
         self.assertEqual(Answer(client.value()).status, 400)
 
 
+class AsteriskTests(SynchronousTestCase):
+    """C{OPTIONS *}, over our own site: Twisted's answers it by itself."""
+
+    def test_forwarded(self) -> None:
+        """It goes the way of every request."""
+        rig = Rig(self, rule=[Rule(when=When(path="*"), then=Then(set_input_header={"X-Rule": "yes"}))])
+        for target in (b"*", b"http://h"):
+            rig.request(b"OPTIONS %b HTTP/1.1\r\nHost: h\r\nMax-Forwards: 1\r\n\r\n" % target)
+            backend = rig.accept()
+            self.assertTrue(backend.value().startswith(b"OPTIONS * HTTP/1.1\r\n"))
+            fields = sent(backend)
+            self.assertEqual((fields["X-Rule"], fields["Max-Forwards"]), (["yes"], ["0"]))
+            backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        client = rig.request(b"OPTIONS * HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")
+        self.assertEqual(Answer(client.value()).status, 204)
+
+
 class PlainIdentityTests(IdentityTests):
     """The same over a site of Twisted's."""
 

@@ -51,7 +51,7 @@ class ProxySite(Site):
     @ivar stopping: its ports are closed, and so is each connection after its answer.
     """
 
-    requestFactory = ProxyRequest  # type: ignore[assignment]
+    requestFactory: Any = ProxyRequest
     _log = Logger()
 
     def __init__(

@@ -1,0 +1,15 @@
+"""A client's request, as resources see it."""
+
+from __future__ import annotations
+
+from twisted.web.server import Request
+
+
+class ProxyRequest(Request):
+    """A request that goes to the resources whatever its target is: Twisted's own answers C{OPTIONS *} by itself."""
+
+    def process(self) -> None:
+        """Find the resource, and let it answer."""
+        if self.path == b"*":
+            self.path = b"/*"  # for the way through a tree of resources; the target itself stays in C{uri}
+        super().process()  # type: ignore[no-untyped-call]
