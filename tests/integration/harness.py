@@ -199,6 +199,10 @@ class Running:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
     def memory(self, field: str) -> int:
         """C{VmRSS} or C{VmHWM}, in bytes (proc(5))."""
         with open(f"/proc/{self.pid}/status") as status:

@@ -1,0 +1,138 @@
+"""
+What connections cost that do nothing, or next to nothing: the proxy's memory, and other clients' time.
+
+C{python -m bench.connections --help} says how. Take the times as ratios: all processes share one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .contenders import TWISTD
+from .holding import files
+from .processes import free_ports, running
+
+CONFIG = """
+listen = "tcp:{port}:interface=127.0.0.1"
+[backend.app]
+url = "http://127.0.0.1:{backend}"
+[[limit]]
+name = "user"
+key = "header:X-User"
+max_concurrent = 100
+[[rule]]
+when = {{ path = "/hello" }}
+then = {{ status = 204 }}
+[bounds]
+connections = 0
+connections_per_client = 0
+head_timeout = 600.0
+idle_timeout = 600.0
+body_min_rate = 0
+"""
+
+#: Each kind of connection in the order of L{bench.holding}'s arguments.
+KINDS = ("silent", "idle, after a request", "sending a head", "sending a body")
+
+
+def main() -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.connections", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--count", type=int, default=5000, help="connections of each kind")
+    parser.add_argument("--slow", type=int, default=1000, help="of them, where they are slow ones")
+    parser.add_argument(
+        "--requests", type=int, default=500, help="requests of another client, one after the other"
+    )
+    options = parser.parse_args()
+    most = files()
+    if most < options.count + options.slow + 100:
+        parser.error(f"a process may open {most} files here: measure with fewer connections")
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        ports = free_ports()
+        backend, port = next(ports), next(ports)
+        command = [sys.executable, "-m", "bench.backend", str(backend), "1024"]
+        stack.enter_context(running(command, backend, directory))
+        print(
+            "| connections | memory of each, kB | another client's median, ratio | 95th percentile, ratio |"
+        )
+        print("| --- | ---: | ---: | ---: |")
+        slow = options.slow
+        crowds = [
+            (f"{count} {kind}", [count if each == kind else 0 for each in KINDS])
+            for kind, count in zip(KINDS, (options.count, options.count, slow, slow), strict=True)
+        ]
+        crowds.append(
+            (f"{options.count} idle and {slow} slow", [0, options.count, slow // 2, slow - slow // 2])
+        )
+        for name, counts in crowds:
+            config = directory / f"{port}.toml"
+            config.write_text(CONFIG.format(port=port, backend=backend))
+            log = f"--logfile={directory}/{port}.log"
+            # A process for each: what memory one has had before is not given back.
+            with running([*TWISTD, log, "thrproxy", "--config", str(config)], port, directory) as pid:
+                print(row(name, counts, port, pid, options.requests), flush=True)
+            port = next(ports)
+    return 0
+
+
+def row(name: str, counts: list[int], port: int, pid: int, requests: int) -> str:
+    """Measure one crowd."""
+    for _ in range(2):
+        load(port, requests)  # what is made once
+    before, alone = memory(pid), [load(port, requests)]
+    with holding(port, counts):
+        each = (memory(pid) - before) / sum(counts) / 1000
+        crowded = [load(port, requests) for _ in range(2)]
+    alone.append(load(port, requests))
+    ratios = [
+        statistics.mean(one[what] for one in crowded) / statistics.mean(one[what] for one in alone)
+        for what in ("median", "p95")
+    ]
+    return f"| {name} | {each:.1f} | {ratios[0]:.2f} | {ratios[1]:.2f} |"
+
+
+def load(port: int, requests: int) -> dict[str, float]:
+    """The times of a client that sends one request after the other."""
+    command = [sys.executable, "-m", "bench.load", str(port), str(requests), "1"]
+    found: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
+@contextlib.contextmanager
+def holding(port: int, counts: list[int]) -> Iterator[None]:
+    """Hold connections; none of them may be closed meanwhile."""
+    command = [sys.executable, "-m", "bench.holding", str(port), *map(str, counts)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    if process.stdout.readline() != b"ready\n":
+        raise RuntimeError("the connections could not be opened")
+    yield
+    process.stdin.close()
+    closed = json.loads(process.stdout.read())
+    process.wait()
+    if any(closed.values()):
+        raise RuntimeError(f"connections were closed: {closed}")
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the process has no memory")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
