@@ -335,7 +335,7 @@ class Channel(Protocol):
         self._served += 1
         self._last = not head.keeps_alive or self._served == self._bounds.requests_per_connection
         self._asked = Asked(head.method, head.target, head.version, head.headers)
-        request = self._request = self.site.requestFactory(self)  # type: ignore[no-untyped-call]
+        request = self._request = self.site.requestFactory(self)
         request.requestHeaders = end_to_end(head.headers, self.site.kept)
         request.parseCookies()
         if head.length == 0:
