@@ -93,6 +93,7 @@ class StrangerTests(SynchronousTestCase):
         for host, field, element in [
             ("h", "h", ";host=h"),
             ("[::1]:80", "[::1]:80", ';host="[::1]:80"'),
+            ("h" * 300, "h" * 300, f";host={'h' * 300}"),
             ("", None, ""),
             ('a",for=1.1.1.1;b="', None, ""),
             ("caf\xe9", None, ""),

@@ -38,6 +38,7 @@ class AddressTests(SynchronousTestCase):
             "1.2.3.4 ",
             "1.2.3.4\n",
             "\u0661.2.3.4",
+            "fe80::1%" + "0" * 100,
         ]:
             self.assertIsNone(parse_address(text), text)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 import attrs
@@ -26,6 +27,8 @@ __all__ = ["Identity", "Trusted", "identify", "parse_address", "trusted"]
 #: Links of a chain, from its right end, that are looked at and passed on. Nobody has so many proxies; a client behind
 #: a trusted one could make the backend's fields several times as long as its own.
 LONGEST = 50
+#: Bytes of a host past which no identity is remembered: no name is so long.
+HOST_LENGTH = 256
 #: What is replaced, whoever the request comes from.
 _WRITTEN = frozenset(
     (
@@ -78,14 +81,32 @@ def identify(peer: str | None, has_tls: bool, headers: Headers, trusted: Trusted
     @param has_tls: the connection has TLS.
     @param headers: the request's.
     """
-    believed = trusted.covers(peer)
-    story = _told(headers) if believed else _Story()
     address = None if peer is None else parse_address(peer)
+    host = headers.getRawHeaders(b"host", [b""])[-1]
+    if trusted.covers(peer):
+        return _identify(_told(headers), address, has_tls, host, trusted)
+    return (_stranger if len(host) < HOST_LENGTH else _stranger.__wrapped__)(address, has_tls, host)
+
+
+@lru_cache(maxsize=1024)
+def _stranger(address: Address | None, has_tls: bool, host: bytes) -> Identity:
+    """Who is asking, where nothing that the request says of it is believed."""
+    return _identify(_Story(), address, has_tls, host, None)
+
+
+def _identify(
+    story: _Story, address: Address | None, has_tls: bool, host: bytes, trusted: Trusted | None
+) -> Identity:
+    """
+    Who is asking.
+
+    @param address: the peer's.
+    @param trusted: those who are; None: the peer is not, and there is no story.
+    """
     chain = [*(link.address for link in story.links), address]
-    asking = _who(chain, trusted)
+    asking = _who(chain, trusted) if trusted is not None else 0
     told = story.told_of(asking)
     own = {b"proto": b"https" if has_tls else b"http"}
-    host = headers.getRawHeaders(b"host", [b""])[-1]
     if is_authority(host):
         own[b"host"] = host
     known = own | told
@@ -105,7 +126,7 @@ def identify(peer: str | None, has_tls: bool, headers: Headers, trusted: Trusted
     return Identity(
         "" if client is None else str(client),
         tuple((name, value) for name, value in fields.items() if value),
-        believed,
+        trusted is not None,
     )
 
 

@@ -15,6 +15,9 @@ import attrs
 
 Address = IPv4Address | IPv6Address
 
+#: Characters of an address: those of IPv6 with an IPv4 part, and of a zone (if_nameindex(3)). No more is remembered.
+ADDRESS_LENGTH = 45 + 1 + 16
+
 _MEND = 'write an address, a network such as "10.0.0.0/8", or "unix:"'
 
 
@@ -57,9 +60,13 @@ def trusted(entries: Iterable[str]) -> Trusted:
     return Trusted(networks, "unix:" in entries)
 
 
-@lru_cache(maxsize=4096)
 def parse_address(text: str) -> Address | None:
     """An address, without its zone, and as IPv4 if it is one; None if the text is no address."""
+    return _parsed(text) if len(text) <= ADDRESS_LENGTH else None
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Address | None:
     try:
         address = ip_address(text)
     except ValueError:
