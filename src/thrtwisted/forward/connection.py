@@ -96,6 +96,7 @@ class Connection(Protocol):
         self._counts = False
         self._at_rest = True
         self._spoiled = False
+        self._told = False
         self._early = 0
         self._collected: bytearray | None = None
         self._before = 0
@@ -152,6 +153,7 @@ class Connection(Protocol):
         self._at_rest, self.silent, self.unread, self.head = False, True, False, None
         self._collected, self._before, self._early = bytearray(), 0, 0
         self._left = self._chunks = None
+        self._told = False
 
     @property
     def reusable(self) -> bool:
@@ -178,6 +180,7 @@ class Connection(Protocol):
             return
         if not data:
             return
+        self._told = True
         self.client.dataReceived(data)
         if self.client.state == "TRANSMITTING":
             # The client stopped reading at the head, until the request is sent: both could wait for ever.
@@ -253,8 +256,8 @@ class Connection(Protocol):
 
     def _refuse(self, error: ExchangeError) -> None:
         self.discard()
-        # Once there is a head, the end of the connection is what cuts the body.
-        if self.head is None and self.occupant is not None:
+        # Once the client knows the head, the end of the connection is what cuts the body.
+        if not self._told and self.occupant is not None:
             self.occupant.failed(error)
 
     def _after_head(self, data: bytes) -> bytes:
