@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
@@ -356,3 +358,71 @@ class ForwardedFieldTests(SynchronousTestCase):
             (b"localhost", "None"),
         ]:
             self.assertEqual(str(parse_node(node)), expected, node)
+
+
+#: What a link may be called, in both fields.
+NODES = st.sampled_from(
+    [
+        "1.1.1.1",
+        "192.0.2.7",
+        "10.1.1.1",
+        "10.2.2.2",
+        "[2001:db8::7]:80",
+        "::ffff:10.3.3.3",
+        "unknown",
+        "_x",
+        "a b",
+        "",
+    ]
+)
+VALUES = st.sampled_from(["http", "https", "HTTPS", "ftp", "h", "h:80", "a b", 'x"', ""])
+STORIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "Host": VALUES,
+        "X-Forwarded-For": st.lists(st.lists(NODES, max_size=3).map(", ".join), min_size=1, max_size=2),
+        "X-Forwarded-Proto": st.lists(VALUES, max_size=3).map(", ".join),
+        "X-Forwarded-Host": st.lists(VALUES, max_size=3).map(", ".join),
+        "X-Real-IP": NODES,
+        "Forwarded": st.lists(
+            st.tuples(NODES, VALUES, VALUES).map(lambda said: 'for="{}";proto="{}";host="{}"'.format(*said)),
+            max_size=4,
+        ).map(", ".join),
+    },
+)
+
+
+def by_hand(chain: list[str]) -> str:
+    """The client of a chain that ends with a trusted link, found by looking at all that could be."""
+    addresses = [parse_node(node.encode()) for node in chain]
+    start = len(chain) - 1
+    while start > 0 and addresses[start - 1] is not None and PROXIES.covers(str(addresses[start])):
+        start -= 1
+    return str(addresses[start])
+
+
+class AnyStoryTests(SynchronousTestCase):
+    """Whatever is told."""
+
+    @given(STORIES, st.sampled_from(["10.0.0.1", "192.0.2.9", "2001:db8:ffff::1"]))
+    def test_one_voice(self, fields: Fields, peer: str) -> None:
+        """The fields never contradict each other, and name the client that the proxy itself takes for it."""
+        result = told(fields, peer)
+        chain = result["x-forwarded-for"].split(", ")
+        elements = parse_forwarded([result["forwarded"].encode()])
+        self.assertEqual(
+            [parse_node(node.encode()) for node in chain],
+            [parse_node(pairs.get(b"for", b"")) for pairs in elements],
+        )
+        self.assertEqual(chain[-1], peer)
+        self.assertEqual(result["client"], result["x-real-ip"])
+        self.assertIn(result["x-forwarded-proto"], ("http", "https"))
+        if not PROXIES.covers(peer):
+            self.assertEqual((chain, result["client"]), ([peer], peer))
+            self.assertEqual(result["x-forwarded-proto"], "http")
+        else:
+            self.assertEqual(result["client"], by_hand(chain))
+        if any(field.strip(", ") for field in fields.get("X-Forwarded-For", [])):
+            for name, said in ((b"proto", "x-forwarded-proto"), (b"host", "x-forwarded-host")):
+                values = [pairs[name].decode() for pairs in elements if name in pairs]
+                self.assertEqual(values, [result[said]] if said in result else [])
