@@ -368,9 +368,10 @@ class CountingGate:
 class _RecordingWire(Wire):
     """A connection to the backend."""
 
-    def __init__(self, clock: Any, protocol: Any) -> None:
+    def __init__(self, clock: Any, protocol: Any, order: list[tuple[Wire, Seen]]) -> None:
         self.reader = Reader()
         self.broken = ""
+        self._order = order
         self._looked_at = 0
         super().__init__(clock, protocol)
 
@@ -383,6 +384,7 @@ class _RecordingWire(Wire):
             try:
                 for seen in self.reader.feed(fresh):
                     answered = True
+                    self._order.append((self, seen))
                     how(seen, self)
             except (Malformed, ValueError) as error:
                 self.broken = str(error)
@@ -394,6 +396,20 @@ class _RecordingWire(Wire):
         self.clear()
         self._looked_at = 0
         return sent
+
+
+class ClientWire(Wire):
+    """A client's connection, which goes on sending when nothing more is sent to it."""
+
+    ended = False
+
+    def loseWriteConnection(self) -> None:
+        """The proxy has said all, and reads on."""
+        self.ended = True
+
+    def write(self, data: bytes) -> None:
+        assert not self.ended, data
+        super().write(data)
 
 
 @attrs.frozen
@@ -437,7 +453,7 @@ class Wall:
     def __init__(self, site: Callable[[Rig], Any] = strict_site, **config: Any) -> None:
         self._case = SynchronousTestCase()
         config.setdefault(
-            "backend", {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1, keep_alive=1000.0)}
+            "backend", {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1, keep_alive=12.0)}
         )
         self.rig = Rig(self._case, gate=CountingGate, **config)  # type: ignore[arg-type]
         self.clock = self.rig.clock
@@ -445,6 +461,8 @@ class Wall:
         self.holding = False
         self.how: Callable[[Seen, Wire], object] = answer_with_echo
         self.wires: list[_RecordingWire] = []
+        self._accepted = 0
+        self._order: list[tuple[Wire, Seen]] = []
         self._honest = 0
 
     def close(self) -> None:
@@ -452,9 +470,9 @@ class Wall:
         self.rig.clients.clear()
         self.rig.check_nothing_left()
 
-    def connect(self) -> Wire:
+    def connect(self) -> ClientWire:
         """A client connects."""
-        wire = Wire(self.clock, self.site.buildProtocol(None))
+        wire = ClientWire(self.clock, self.site.buildProtocol(None))
         self.rig.clients.append(wire)
         return wire
 
@@ -464,10 +482,12 @@ class Wall:
         while busy:
             self.clock.advance(0)
             busy = False
-            while len(self.wires) < self.rig.connections:
-                factory = self.clock.tcpClients[len(self.wires)][2]
-                self.wires.append(_RecordingWire(self.clock, factory.buildProtocol(None)))
-                self.rig.backends.append(self.wires[-1])
+            while self._accepted < self.rig.connections:
+                factory = self.clock.tcpClients[self._accepted][2]
+                self._accepted += 1
+                wire = _RecordingWire(self.clock, factory.buildProtocol(None), self._order)
+                self.wires.append(wire)
+                self.rig.backends.append(wire)
             if not self.holding:
                 for wire in self.wires:
                     busy = wire.answer(self.how) or busy
@@ -504,13 +524,16 @@ class Wall:
         return Result(seen, got, ended, self.rig.gate.admitted - admitted, failed)
 
     def arrived(self) -> list[Seen]:
-        """What has reached the backend since this was last asked."""
-        seen: list[Seen] = []
+        """What has reached the backend since this was last asked, in the order in which it was answered."""
+        order = self._order[:]
+        self._order.clear()
         for wire in self.wires:
             if wire.broken:
                 raise Malformed(wire.broken)
-            seen += agreed(wire.taken())
-        return seen
+            if agreed(wire.taken()) != [seen for other, seen in order if other is wire]:
+                raise Malformed("a request that was not answered")
+        self.wires = [wire for wire in self.wires if not wire.lost]
+        return [seen for _, seen in order]
 
     def honest(self) -> None:
         """
@@ -521,12 +544,13 @@ class Wall:
         self._honest += 1
         identity = b"honest-%d" % self._honest
         result = self.send(
-            b"POST /honest HTTP/1.1\r\nHost: honest\r\nX-Id: %b\r\nContent-Length: 4\r\n\r\nbody" % identity
+            # Without a body, so that it may come over a connection that was used before.
+            b"GET /honest HTTP/1.1\r\nHost: honest\r\nX-Id: %b\r\n\r\n" % identity
         )
         if len(result.seen) != 1 or len(result.got) != 1:
             raise Malformed(f"an honest client: {result}")
         seen, got = result.seen[0], result.got[0]
-        if got.body != b"POST /honest %b 4" % identity or seen.body != b"body" or result.admitted != 1:
+        if got.body != b"GET /honest %b 0" % identity or seen.body or result.admitted != 1:
             raise Malformed(f"an honest client: {result}")
         if seen.values(b"host") != [b"honest"]:
             raise Malformed(f"an honest client's Host: {seen}")

@@ -9,7 +9,17 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.forward.support import Wire
-from tests.wall.recorder import Got, Malformed, Seen, Wall, answer_with_echo, answers, first_answer
+from tests.wall.recorder import (
+    Got,
+    Malformed,
+    Seen,
+    Wall,
+    answer_with_echo,
+    answers,
+    first_answer,
+    plain_site,
+    strict_site,
+)
 from tests.wall.responses import POISON, THEMES, Answered, End, Fate, Right
 from thrtwisted.config import Backend
 
@@ -43,19 +53,22 @@ class CorpusTests(SynchronousTestCase):
 class ResponseTests(SynchronousTestCase):
     """Tests for what clients are given of broken responses, and what comes after them."""
 
+    site = staticmethod(strict_site)
+
     def wall(self) -> Wall:
         """A proxy that waits for a few seconds only, with one slot."""
         wall = Wall(
+            self.site,
             backend={
                 "app": Backend(
                     url="http://127.0.0.1:9999",
                     max_concurrent=1,
-                    keep_alive=1000.0,
+                    keep_alive=12.0,
                     response_timeout=PATIENCE,
                     idle_timeout=PATIENCE,
                     abandon_timeout=PATIENCE,
                 )
-            }
+            },
         )
         self.addCleanup(wall.close)
         return wall
@@ -96,8 +109,7 @@ class ResponseTests(SynchronousTestCase):
         client.lose()
         wall.settle()
         wall.rig.clients.remove(client)
-        for wire in wall.wires:
-            wire.taken()
+        wall.arrived()
         found = self.complaint(entry, received, aborted, lost)
         wall.honest()
         return found
@@ -183,6 +195,13 @@ class ResponseTests(SynchronousTestCase):
             wall = self.wall()
             wall.honest()
             [wire] = wall.wires
+            self.assertFalse(wire.lost)
             wire.receive(sent)
             wall.settle()
             wall.honest()
+
+
+class EmbeddedResponseTests(ResponseTests):
+    """The same for clients of a site of Twisted's own."""
+
+    site = staticmethod(plain_site)
