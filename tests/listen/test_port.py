@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
@@ -32,6 +33,15 @@ class EndpointTests(SynchronousTestCase):
     def test_good(self) -> None:
         """An endpoint string makes an endpoint."""
         self.assertIsInstance(endpoint(None, "tcp:8888:interface=127.0.0.1"), TCP4ServerEndpoint)
+
+    def test_backlog(self) -> None:
+        """Many clients may connect in one moment; who wants another number says so."""
+        memory = MemoryReactorClock()
+        for text in ("tcp:1", "haproxy:tcp:2", "tcp:3:backlog=7"):
+            endpoint(memory, text).listen(Factory())
+        endpoint(memory, "unix:/somewhere").listen(Factory())
+        self.assertEqual([server[2] for server in memory.tcpServers], [1024, 1024, 7])
+        self.assertEqual([server[2] for server in memory.unixServers], [1024])
 
     def test_bad(self) -> None:
         """Whatever is wrong with an endpoint string is said in one line, with the mend."""
