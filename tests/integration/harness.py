@@ -372,18 +372,26 @@ class IntegrationCase(TestCase):
 
     # Proxies
 
-    async def proxy(self, config: str, *, url: str = "", covered: bool = True) -> Running:
+    async def proxy(
+        self,
+        config: str,
+        *,
+        url: str = "",
+        listen: str = "tcp:0:interface=127.0.0.1",
+        covered: bool = True,
+    ) -> Running:
         """
         A proxy process that listens.
 
         @param config: the tables of its configuration, but for C{[redis]}.
         @param url: of Redis, if other than the tests'.
+        @param listen: where it listens, at port 0.
         """
         path = os.path.abspath(self.mktemp())
         settings = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
         with open(path, "w") as file:
             file.write(
-                f'listen = "tcp:0:interface=127.0.0.1"\nshutdown_timeout = 5.0\n{config}\n'
+                f'listen = "{listen}"\nshutdown_timeout = 5.0\n{config}\n'
                 f'[redis]\nurl = "{url or self.redis}"\nnamespace = "{self.namespace}"\n'
                 f'outage = "{self.outage}"\n{settings}\n'
             )
@@ -399,7 +407,7 @@ class IntegrationCase(TestCase):
         proxy = Running(*self._start("proxies", *command, covered=covered))
         self._proxies.append(proxy)
         # As ProxyResource's site says it; the demonstration's application has a Site of its own.
-        proxy.port = await self._listening(proxy.child, rb"Site starting on (\d+)\n")
+        proxy.port = await self._listening(proxy.child, rb"Site(?: \(\w+\))* starting on (\d+)\n")
         return proxy
 
     def of_proxies(self) -> list[int]:

@@ -1,0 +1,134 @@
+"""TLS between clients and a proxy process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from tests.certificates import Authority
+from tests.integration.harness import Answer, IntegrationCase, Running
+
+CONFIG = """
+[bounds]
+body_size = 1000000
+connections_per_client = 5
+
+[backend.app]
+url = "{url}"
+
+[[rule]]
+when = {{ header = {{ X-Forwarded-Proto = "https" }}, path = "/secure" }}
+then = {{ status = 418 }}
+"""
+
+GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class TlsTests(IntegrationCase):
+    """A listener with a certificate, by an endpoint string."""
+
+    async def proxied(self) -> Running:
+        """A proxy that listens with TLS, and clients that trust it."""
+        authority = Authority()
+        directory = os.path.abspath(self.mktemp())
+        os.mkdir(directory)
+        certificate, key, _ = authority.identify("localhost").save(directory, "server")
+        self.context = ssl.create_default_context(cadata=authority.certificate.decode())
+        self.backend = await self.lean()
+        return await self.proxy(
+            CONFIG.format(url=self.backend.url),
+            listen=f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
+        )
+
+    def client(self, proxy: Running, protocols: tuple[str, ...] = ()) -> ssl.SSLSocket:
+        """A client's connection."""
+        context = self.context
+        context.set_alpn_protocols(list(protocols))
+        plain = socket.create_connection(("127.0.0.1", proxy.port), 20)
+        client = context.wrap_socket(plain, server_hostname="localhost")
+        self.addCleanup(client.close)
+        return client
+
+    def talk(self, client: Any, data: bytes, until: bytes = b"") -> bytes:
+        """Send, and read until a text comes, or the end."""
+        client.sendall(data)
+        received = b""
+        while not until or until not in received:
+            piece = client.recv(65536)
+            if not piece:
+                break
+            received += piece
+        return received
+
+    async def test_served(self) -> None:
+        """Requests are served, one after the other on one connection, and rules see that they came by TLS."""
+        proxy = await self.proxied()
+        client = await deferToThread(self.client, proxy)
+        for name in (b"one", b"two"):
+            received = await deferToThread(self.talk, client, GET % name, b"is done")
+            self.assertEqual(Answer(received).status, 200)
+        self.assertEqual(self.backend.names(), ["one", "two"])
+        received = await deferToThread(
+            self.talk, client, b"GET /secure HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        self.assertEqual((Answer(received).status, Answer(received).complete), (418, True))
+
+    async def test_protocols(self) -> None:
+        """HTTP/1.1 is spoken and nothing else, whatever the client would like better."""
+        proxy = await self.proxied()
+        for offered, chosen in (
+            (("h2", "http/1.1"), "http/1.1"),
+            (("http/1.1",), "http/1.1"),
+            ((), None),
+        ):
+            client = await deferToThread(self.client, proxy, offered)
+            self.assertEqual(client.selected_alpn_protocol(), chosen)
+            received = await deferToThread(
+                self.talk, client, GET % str(offered).encode().hex().encode(), b"is done"
+            )
+            self.assertEqual(Answer(received).status, 200)
+
+    async def test_refused(self) -> None:
+        """A refusal reaches its client, be it still sending; then the connection is closed in order."""
+        proxy = await self.proxied()
+        client = await deferToThread(self.client, proxy)
+        head = b"POST /digest/it HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000000\r\n\r\n"
+        received = await deferToThread(self.talk, client, head + bytes(300_000))
+        self.assertEqual((Answer(received).status, Answer(received).complete), (413, True))
+        client = await deferToThread(self.client, proxy)
+        received = await deferToThread(self.talk, client, b"GET / HTTP/1.1\r\nHost : h\r\n\r\n")
+        self.assertEqual(Answer(received).status, 400)
+
+    async def test_large_answer(self) -> None:
+        """Large answers and bodies pass, at the client's speed."""
+        proxy = await self.proxied()
+        client = await deferToThread(self.client, proxy)
+        request = b"GET /bytes/it?size=5000000 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        received = await deferToThread(self.talk, client, request)
+        self.assertEqual((len(Answer(received).body), Answer(received).complete), (5_000_000, True))
+
+    async def test_one_client(self) -> None:
+        """A client has only so many connections with TLS, too."""
+        proxy = await self.proxied()
+        clients = [await deferToThread(self.client, proxy) for _ in range(5)]
+        self.assertEqual(
+            Answer(await deferToThread(self.talk, clients[0], GET % b"one", b"is done")).status, 200
+        )
+        client = await deferToThread(self.client, proxy)
+        received = await deferToThread(self.talk, client, b"")
+        self.assertEqual(Answer(received).status, 503)
+
+    async def test_plain(self) -> None:
+        """Who speaks no TLS gets nothing, and others are served."""
+        proxy = await self.proxied()
+        with socket.create_connection(("127.0.0.1", proxy.port), 20) as plain:
+            received = await deferToThread(self.talk, plain, GET % b"plain")
+        self.assertNotIn(b"HTTP/", received)
+        client = await deferToThread(self.client, proxy)
+        received = await deferToThread(self.talk, client, GET % b"one", b"is done")
+        self.assertEqual(Answer(received).status, 200)
+        self.assertEqual(self.backend.names(), ["one"])
