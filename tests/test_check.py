@@ -17,6 +17,11 @@ from thrtwisted.config import Backend, Config, ConfigError, Limit, Queue, Redis,
 GOOD = Config(backend={"app": Backend(url="http://127.0.0.1:9999")})
 
 
+def backend(**fields: Any) -> Config:
+    """A configuration with one backend."""
+    return Config(backend={"a": Backend(**{"url": "http://h", **fields})})
+
+
 def rule(when: dict[str, Any] | None = None, **then: Any) -> Config:
     """A configuration with one rule."""
     return replace(GOOD, rule=[Rule(when=When(**(when or {})), then=Then(**then))])
@@ -64,6 +69,26 @@ class CheckTests(SynchronousTestCase):
             ),
             (replace(GOOD, redis=Redis(url="http://h")), "redis.url: ", "redis://"),
             (replace(GOOD, redis=Redis(timeout=5, lease=5)), "redis.timeout: must be less than", "lower it"),
+            (
+                backend(url=["http://h", "http://h"]),
+                "backend.a.url: the same URL stands here twice",
+                "leave one",
+            ),
+            (backend(ca="x"), "backend.a.ca: no url of this backend has TLS", "write https:// there"),
+            (backend(certificate="x"), "backend.a.certificate: no url of this backend has TLS", "leave this"),
+            (backend(url="unix:///s", ca="x"), "backend.a.ca: no url of this backend has TLS", "https://"),
+            (
+                backend(url=["http://h", "https://h"], ca="/nonexistent/ca.pem"),
+                "backend.a.ca: the file cannot be read (No such file or directory)",
+                "correct its name",
+            ),
+            (
+                backend(url="https://h", certificate="/dev/null"),
+                "backend.a.certificate: there is no certificate with its key",
+                "put both into it",
+            ),
+            (backend(health="health"), "backend.a.health: no path of a request", '"/health"'),
+            (backend(health="/a b"), "backend.a.health: no path of a request", "percent-encoded"),
             (replace(GOOD, backend={"a": Backend(url=[])}), "backend.a.url: an empty list", "http://"),
             (
                 replace(GOOD, backend={"a": Backend(url=["http://h", "x"])}),

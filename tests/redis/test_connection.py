@@ -1,4 +1,4 @@
-"""Tests for L{thrtwisted.redis.connection} and L{thrtwisted.tls}: real connections to servers that tests play."""
+"""Tests for L{thrtwisted.redis.connection}, TLS included: real connections to servers that tests play."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, TimeoutError
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.ssl import Certificate, PrivateCertificate
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from tests.certificates import DAY, Authority, Identity
 from tests.forward.support import until
@@ -19,7 +19,7 @@ from thrtwisted.redis import connection as module
 from thrtwisted.redis.connection import Dialer, Messages
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import RedisAddress, parse
-from thrtwisted.tls import Security, own, trusted
+from thrtwisted.tls import Security
 
 
 class DialerCase(TestCase):
@@ -270,51 +270,3 @@ def _talkative(connection: Any) -> Any:
     """A connection that takes everything for a command that it does not know."""
     connection.dataReceived = lambda data: connection.transport.write(b"-ERR unknown command\r\n")
     return connection
-
-
-class FilesTests(SynchronousTestCase):
-    """The files of L{Security}."""
-
-    def written(self, data: bytes) -> str:
-        path = self.mktemp()
-        with open(path, "wb") as file:
-            file.write(data)
-        return path
-
-    def test_unusable(self) -> None:
-        """What cannot be used is refused in one line, with the mend."""
-        authority = Authority()
-        one, other = authority.identify(), authority.identify()
-        garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-        locked = one.certificate + one.key.replace(b"PRIVATE", b"ENCRYPTED PRIVATE")
-        cases = [
-            (trusted, b"", "no certificate in the file"),
-            (trusted, garbage, "no certificate in the file"),
-            (trusted, one.key, "no certificate in the file"),
-            (own, b"", "no certificate with its key"),
-            (own, one.certificate, "no certificate with its key"),
-            (own, one.key, "no certificate with its key"),
-            (own, garbage + one.key, "no certificate with its key"),
-            (own, one.certificate + other.key, "do not belong together"),
-            (own, locked, "has a passphrase"),
-        ]
-        for read, data, text in cases:
-            error = self.assertRaises(ValueError, read, self.written(data))
-            self.assertIn(text, str(error))
-            self.assertIn("; ", str(error))
-            self.assertTrue(str(error).isprintable())
-            self.assertTrue(error.__suppress_context__ or error.__cause__ is None)
-        for read in (trusted, own):
-            error = self.assertRaises(ValueError, read, "/nonexistent")
-            self.assertIn("cannot be read (No such file or directory)", str(error))
-            error = self.assertRaises(ValueError, read, "a\0b")
-            self.assertEqual(str(error), "the file's name has a NUL; correct it")
-
-    def test_chain(self) -> None:
-        """What follows our own certificate is sent along."""
-        authority = Authority()
-        identity = authority.identify()
-        _, chain = own(self.written(identity.certificate + authority.certificate + identity.key))
-        self.assertEqual([each.get_subject().CN for each in chain], ["authority"])
-        self.assertEqual(own(self.written(identity.certificate + identity.key))[1], [])
-        Security(None, self.written(identity.certificate + authority.certificate + identity.key)).client("h")

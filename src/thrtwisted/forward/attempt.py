@@ -38,6 +38,7 @@ class Attempt:
     An attempt to get a response.
 
     @ivar route: to the URL.
+    @ivar secured: over TLS.
     @ivar connected: the request was given to a connection.
     @ivar reused: that had been idle.
     @ivar silent: it ended before a byte of a response came.
@@ -51,6 +52,7 @@ class Attempt:
 
     def __init__(self, clock: Any, owner: Owner, route: Route, pool: Pool) -> None:
         self.route = route
+        self.secured = pool.address.tls
         self._clock = clock
         self._owner = owner
         self._pool = pool

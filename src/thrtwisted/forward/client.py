@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from thrtwisted.config import Backend
-from thrtwisted.errors import BackendClosed, BackendResponseTimeout, ExchangeError
+from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BackendTLSFailed, ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.tls import Security
 
@@ -275,7 +275,7 @@ class Forwarding:
 
     def sent(self, attempt: Attempt) -> None:
         """The request is about to be written to a connection."""
-        if not attempt.reused:
+        if not (attempt.reused or attempt.secured):
             self._forwarder.reached(attempt.route.number)
         self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
         self._upload.progress = self._progress
@@ -288,6 +288,9 @@ class Forwarding:
             self._tried.add(attempt.route.number)
             self._forwarder.unreached(attempt.route.number, error)
             again = self._forwarder.attempt(self, self._tried)
+        elif isinstance(error, BackendTLSFailed):
+            # The backend does not take us, which in TLS 1.3 comes after the request. That may have been executed.
+            self._forwarder.unreached(attempt.route.number, error)
         elif attempt.connected and isinstance(error, BackendClosed):
             again = self._repeated(attempt)
         if again is None:
@@ -332,6 +335,8 @@ class Forwarding:
     def received(self, attempt: Attempt, connection: Connection, response: Any) -> None:
         """The head is there. The body is read from now on, whatever becomes of the client."""
         self._stop_response_timer()
+        if attempt.secured:
+            self._forwarder.reached(attempt.route.number)
         sent = connection.head
         assert sent is not None
         self._reusable = not self._spoils_connection(sent.status)

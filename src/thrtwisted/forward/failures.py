@@ -82,9 +82,11 @@ def reason(answer: ExchangeError, backend: str) -> str:
 
     @param backend: its name.
     """
-    words = complaint(answer.__cause__ or answer, f"backend.{backend}", "http")
-    if words is not None:
-        return " (mend: ".join(words) + ")"
+    cause = answer.__cause__
+    for each in _reasons(cause) if isinstance(cause, ResponseFailed) else [cause or answer]:
+        words = complaint(each, f"backend.{backend}", "http")
+        if words is not None:
+            return " (mend: ".join(words) + ")"
     text = str(answer).rstrip(".")
     return text[:1].lower() + text[1:]
 
