@@ -6,11 +6,14 @@ import time
 from io import StringIO
 from typing import Any
 
+from twisted.internet.interfaces import IProtocolNegotiationFactory, ISSLTransport, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
+from zope.interface import alsoProvides
 
+from thrtwisted.config import Bounds
 from thrtwisted.listen.site import LOG_DELAY, ProxySite
 
 
@@ -53,3 +56,42 @@ class ProxySiteTests(SynchronousTestCase):
         self.site.doStop()
         self.assertEqual(self.written, ["last"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_after_the_stop(self) -> None:
+        """What ends later is not kept for later."""
+        self.site.doStart()
+        self.site.doStop()
+        self.site.log("late")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_protocols(self) -> None:
+        """Over TLS it speaks HTTP/1.1 and nothing else."""
+        self.assertEqual(self.site.acceptableProtocols(), [b"http/1.1"])
+        self.assertTrue(IProtocolNegotiationFactory.providedBy(self.site))
+
+    def test_defaults(self) -> None:
+        """Without more it has the bounds of a configuration that says nothing of them."""
+        self.assertEqual(self.site.bounds, Bounds())
+        self.assertEqual(self.site._disk.limit, Bounds().spool)
+
+    def test_tls(self) -> None:
+        """A channel knows whether its client has come by TLS."""
+        for interfaces, secure in (((), False), ((ISSLTransport,), True)):
+            channel = self.site.buildProtocol(None)
+            transport = StringTransport()
+            transport.setTcpNoDelay = lambda _: None
+            alsoProvides(transport, *interfaces)
+            channel.makeConnection(transport)
+            self.assertEqual(channel.isSecure(), secure)
+            channel.connectionLost()
+
+    def test_tcp(self) -> None:
+        """Small answers are sent at once, whatever was sent before (Nagle's algorithm)."""
+        said: list[bool] = []
+        transport = StringTransport()
+        transport.setTcpNoDelay = said.append
+        alsoProvides(transport, ITCPTransport)
+        channel = self.site.buildProtocol(None)
+        channel.makeConnection(transport)
+        self.assertEqual(said, [True])
+        channel.connectionLost()
