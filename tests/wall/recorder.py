@@ -219,18 +219,23 @@ def agreed(data: bytes) -> list[Seen]:
     if reader.rest:
         raise Malformed(f"something is left over: {reader.rest[:100]!r}")
     _compare(*read_by_h11(data), found)
-    # llhttp refuses methods that it does not know: it is shown others in their place.
-    known = data
-    for start, seen in reversed(list(zip(reader.starts, found, strict=True))):
-        if seen.method not in KNOWN_METHODS:
-            known = known[:start] + b"POST" + known[start + len(seen.method) :]
-    expected = [
-        seen if seen.method in KNOWN_METHODS else attrs.evolve(seen, method=b"POST") for seen in found
-    ]
-    _compare(*read_by_httptools(known), expected)
+    _compare(*read_by_httptools(with_known_methods(reader, data)), [as_known(seen) for seen in found])
     for seen in found:
         misplaced(seen)
     return found
+
+
+def with_known_methods(reader: Reader, data: bytes) -> bytes:
+    """These bytes, which a reader has read, with POST in place of methods that not every parser takes."""
+    for start, seen in reversed(list(zip(reader.starts, reader.seen, strict=True))):
+        if seen.method not in KNOWN_METHODS:
+            data = data[:start] + b"POST" + data[start + len(seen.method) :]
+    return data
+
+
+def as_known(seen: Seen) -> Seen:
+    """The same for a request."""
+    return seen if seen.method in KNOWN_METHODS else attrs.evolve(seen, method=b"POST")
 
 
 def _compare(others: list[Seen], problem: str, found: list[Seen]) -> None:
@@ -422,13 +427,15 @@ class Result:
     @ivar ended: the connection was closed.
     @ivar admitted: how many tickets the gate admitted because of it.
     @ivar failed: an error that only the reactor caught.
+    @ivar carried: the bytes that connections to the backend carried because of it.
     """
 
     seen: list[Seen]
     got: list[Got]
     ended: bool
     admitted: int
-    failed: str
+    failed: str = ""
+    carried: tuple[bytes, ...] = ()
 
 
 def strict_site(rig: Rig) -> Any:
@@ -461,6 +468,7 @@ class Wall:
         self.holding = False
         self.how: Callable[[Seen, Wire], object] = answer_with_echo
         self.wires: list[_RecordingWire] = []
+        self.carried: list[bytes] = []
         self._accepted = 0
         self._order: list[tuple[Wire, Seen]] = []
         self._honest = 0
@@ -521,16 +529,20 @@ class Wall:
         self.rig.clients.remove(client)
         seen = self.arrived()
         got = answers(client.value())
-        return Result(seen, got, ended, self.rig.gate.admitted - admitted, failed)
+        return Result(seen, got, ended, self.rig.gate.admitted - admitted, failed, tuple(self.carried))
 
     def arrived(self) -> list[Seen]:
         """What has reached the backend since this was last asked, in the order in which it was answered."""
         order = self._order[:]
         self._order.clear()
+        self.carried.clear()
         for wire in self.wires:
             if wire.broken:
                 raise Malformed(wire.broken)
-            if agreed(wire.taken()) != [seen for other, seen in order if other is wire]:
+            carried = wire.taken()
+            if carried:
+                self.carried.append(carried)
+            if agreed(carried) != [seen for other, seen in order if other is wire]:
                 raise Malformed("a request that was not answered")
         self.wires = [wire for wire in self.wires if not wire.lost]
         return [seen for _, seen in order]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wall.corpus import EMBEDDED, THEMES, Asked, Entry
-from tests.wall.recorder import Got, Malformed, Result, Seen, Wall, echo, plain_site, strict_site
+from tests.wall.recorder import Got, Malformed, Result, Seen, Wall, answers, echo, plain_site, strict_site
+from thrtwisted.config import Backend
 
 #: Longer inputs are cut into pieces of this many bytes instead of one.
 SHORT = 600
@@ -166,3 +168,59 @@ class EmbeddedTests(StrictTests):
 
     complaint = staticmethod(complaint_of_embedded)
     site = staticmethod(plain_site)
+
+
+class CrowdTests(SynchronousTestCase):
+    """Tests for many clients at once."""
+
+    def test_honest_among_hostile(self) -> None:
+        """Honest clients get their own answers, whatever others send meanwhile, and in whatever order it is done."""
+        random = Random(0)
+        everybody = [entry for _, entry in entries()]
+        random.shuffle(everybody)
+        wall = Wall(backend={"app": Backend(url="http://127.0.0.1:9999", max_concurrent=3, keep_alive=12.0)})
+        self.addCleanup(wall.close)
+        for start in range(0, len(everybody), 6):
+            self.crowd(wall, random, everybody[start : start + 6])
+
+    def crowd(self, wall: Wall, random: Random, hostile: list[Entry]) -> None:
+        """Some hostile clients and three honest ones, which send piece by piece in turn."""
+        admitted = wall.rig.gate.admitted
+        names = [b"%d" % number for number in range(3)]
+        clients = [(wall.connect(), in_some_pieces(random, entry.sent)) for entry in hostile]
+        honest = [wall.connect() for _ in names]
+        for client, name in zip(honest, names, strict=True):
+            sent = honest_request(name + b"-first") + honest_request(name + b"-second")
+            clients.append((client, in_some_pieces(random, sent)))
+        while clients:
+            client, pieces = random.choice(clients)
+            if client.lost or not pieces:
+                clients.remove((client, pieces))
+                continue
+            client.receive(pieces.pop(0))
+            wall.holding = random.random() < 0.7
+            wall.settle()
+        wall.holding = False
+        wall.settle()
+        for client, name in zip(honest, names, strict=True):
+            bodies = [answer.body for answer in answers(client.value(), ended=False)]
+            self.assertEqual(
+                bodies, [b"POST /honest %b-first 4" % name, b"POST /honest %b-second 4" % name], hostile
+            )
+        self.assertEqual(len(wall.arrived()), wall.rig.gate.admitted - admitted, hostile)
+        for client in wall.rig.clients:
+            client.lose()
+        wall.rig.clients.clear()
+        wall.settle()
+        wall.arrived()
+
+
+def honest_request(name: bytes) -> bytes:
+    """A request whose answer can be told from others'."""
+    return b"POST /honest HTTP/1.1\r\nHost: h\r\nX-Id: %b\r\nContent-Length: 4\r\n\r\nbody" % name
+
+
+def in_some_pieces(random: Random, sent: bytes) -> list[bytes]:
+    """Up to four."""
+    places = sorted(random.randrange(len(sent) + 1) for _ in range(3))
+    return [sent[start:end] for start, end in pairwise([0, *places, len(sent)]) if start < end]
