@@ -72,6 +72,34 @@ class OutcomeTests(SynchronousTestCase):
         rig.clock.advance(0)
         self.assertTrue(backend.lost and second.lost)
 
+    def test_each_has_its_time(self):
+        """Of several idle connections each is closed C{keep_alive} after its own last answer, by one timer."""
+        rig = self.rig(keep_alive=10.0)
+        backends = []
+        for _ in range(3):
+            rig.request()
+            backends.append(rig.accept())
+        for backend in backends:
+            backend.receive(OK)
+            rig.clock.advance(3)
+        [pool] = rig.forwarder._pools
+        self.assertEqual(repr(pool), "<Pool http://127.0.0.1:80, 3 open, 3 idle>")
+        self.assertEqual(len(rig.clock.getDelayedCalls()), 1)
+        for number in range(3):
+            self.assertEqual([backend.lost for backend in backends], [True] * number + [False] * (3 - number))
+            rig.clock.pump([1.0, 0.0] if number == 0 else [3.0, 0.0])
+        self.assertTrue(all(backend.lost and not backend.aborted for backend in backends))
+        self.assertEqual(rig.clock.getDelayedCalls(), [])
+
+    def test_grown_old(self):
+        """A connection that is as old as it may be is not used, though its timer comes a moment later."""
+        rig = self.rig(keep_alive=10.0)
+        rig.request()
+        rig.accept().receive(OK)
+        rig.clock.rightNow += 10.0
+        rig.request()
+        self.assertEqual(len(rig.clock.tcpClients), 2)
+
     def test_announced_end(self):
         """A connection whose end the backend announces, in whatever letters, is not used again."""
         for fields in [b"Connection: Close\r\n", b"X: y\r\nconnection: keep-alive, close\r\n"]:

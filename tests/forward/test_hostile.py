@@ -272,6 +272,22 @@ class HostileTests(SynchronousTestCase):
                 self.assertTrue(rig.finished, what)
                 self.check_not_used_again(rig, backend)
 
+    def test_late(self):
+        """What comes after a complete response while its request is still being sent changes nothing of it."""
+        for sent in (LENGTH + b"body", CHUNKED + b"4\r\nbody\r\n0\r\n\r\n"):
+            rig = MemoryRig(self)
+            client = rig.request(
+                b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000)
+            )
+            backend = rig.accept(congested=True)
+            backend.receive(sent)
+            backend.receive(b"more")
+            backend.receive(OK)
+            self.assertEqual(body_of(client.value()), b"body")
+            self.assertTrue(rig.finished)
+            rig.clock.advance(0)
+            self.assertTrue(backend.lost)
+
     def test_well(self):
         """To compare with: these are passed on, trailers and interim responses are not, and the connection is kept."""
         for what, (sent, body) in WELL.items():

@@ -123,6 +123,14 @@ class RaceTests(RaceCase):
         connection.close()
         await self.answered_anew(self.send())
 
+    async def test_reset_before(self):
+        """One that was reset is passed over likewise."""
+        self.start()
+        connection = await self.idle()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+        await self.answered_anew(self.send())
+
     async def test_unasked_before(self):
         """So is one on which something came that nobody asked for."""
         self.start()
