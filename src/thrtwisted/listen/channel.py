@@ -293,7 +293,9 @@ class Channel(Protocol):
         self._advancing = True
         try:
             for _ in range(AT_ONCE):
-                if self.state is not State.HEAD or self._congested or not self._read_head():
+                if self.state is not State.HEAD or self._congested or not self._heads:
+                    break
+                if not self._read_head():
                     break
             else:
                 if self.state is State.HEAD and self._heads:
@@ -336,6 +338,7 @@ class Channel(Protocol):
         self._last = not head.keeps_alive or self._served == self._bounds.requests_per_connection
         self._asked = Asked(head.method, head.target, head.version, head.headers)
         request = self._request = self.site.requestFactory(self)
+        request.read_strictly = True
         request.requestHeaders = end_to_end(head.headers, self.site.kept)
         request.parseCookies()
         if head.length == 0:
