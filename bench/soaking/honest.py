@@ -50,7 +50,7 @@ def expect(answer: Answer, body: bytes, status: int = 200) -> str:
     if answer.status != status:
         raise Wrong(f"{answer.status} for {status}: {answer.body[:100]!r}")
     if answer.body != body:
-        raise Wrong(f"{len(answer.body)} bytes, not the {len(body)} of the answer")
+        raise Wrong(f"{len(answer.body)} other bytes than the {len(body)} of the answer")
     return "answered"
 
 
@@ -144,11 +144,11 @@ async def download(port: int) -> str:
 
 async def slow_reader(port: int) -> str:
     """A large answer, read slowly."""
-    seed, size = random.randrange(10**6), LARGE // 2
+    seed, size = random.randrange(10**6), LARGE
     client = await Client.connect(port, receive_buffer=8192)
     try:
         await client.send(request(f"/bytes/{seed}/{size}"))
-        return expect(await client.answer(pace=0.03), content(seed, size))
+        return expect(await client.answer(pace=0.01), content(seed, size))
     finally:
         client.close()
 

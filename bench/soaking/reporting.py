@@ -4,7 +4,7 @@ The command twistd, which writes down at SIGUSR2 what there is in the process.
     REPORT=FILE python -m bench.soaking.reporting -n thrproxy --config FILE
 
 It looks at nothing before it is asked. The report is one JSON object: C{objects}, how many there are of each class that
-belongs to an exchange; C{timers} and C{readers} of the reactor; C{blocks} of memory that Python has given out.
+is watched; C{timers} and C{readers} of the reactor; C{blocks} of memory that Python has given out.
 """
 
 from __future__ import annotations
@@ -17,28 +17,9 @@ import sys
 from collections import Counter
 from typing import Any
 
-#: Classes whose objects come and go with exchanges and connections.
+#: Classes of Twisted's whose objects come and go with exchanges and connections; all of the proxy's own count too.
 WATCHED = frozenset(
-    (
-        "Deferred",
-        "Failure",
-        "Channel",
-        "HTTPChannel",
-        "Request",
-        "Exchange",
-        "Ticket",
-        "Forwarding",
-        "Attempt",
-        "RequestBody",
-        "ResponseBody",
-        "RequestFile",
-        "Spool",
-        "Connection",
-        "Server",
-        "Client",
-        "HTTP11ClientProtocol",
-        "_Client",
-    )
+    ("Deferred", "Failure", "Request", "HTTPChannel", "HTTP11ClientProtocol", "Server", "Client")
 )
 
 
@@ -49,7 +30,7 @@ def report(file: str) -> None:
     some: Any = reactor
     for _ in range(3):
         gc.collect()
-    objects = Counter(type(each).__name__ for each in gc.get_objects() if type(each).__name__ in WATCHED)
+    objects = Counter(kind.__name__ for kind in map(type, gc.get_objects()) if _is_watched(kind))
     found = {
         "objects": dict(objects),
         "timers": sorted(_name(call.func) for call in some.getDelayedCalls()),
@@ -59,6 +40,10 @@ def report(file: str) -> None:
     with open(file + ".new", "w") as writing:
         json.dump(found, writing)
     os.replace(file + ".new", file)
+
+
+def _is_watched(kind: type) -> bool:
+    return str(kind.__module__).startswith("thrtwisted.") or kind.__name__ in WATCHED
 
 
 def _name(function: Any) -> str:

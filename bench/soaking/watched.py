@@ -24,7 +24,7 @@ class State:
 
     @ivar descriptors: what each open one is, without numbers.
     @ivar files: its temporary files, with and without a name.
-    @ivar objects: how many of each class that belongs to exchanges and connections.
+    @ivar objects: how many of each class that is watched.
     @ivar timers: what will be called later.
     @ivar blocks: of memory that Python has given out.
     @ivar memory: bytes that it has of the machine's.
@@ -60,11 +60,15 @@ class Watched:
 
     @ivar name: what it is called in the output.
     @ivar port: where it listens.
+    @ivar uses_redis: whether its gate is in Redis.
     """
 
-    def __init__(self, name: str, port: int, process: subprocess.Popen[bytes], directory: Path) -> None:
+    def __init__(
+        self, name: str, port: int, process: subprocess.Popen[bytes], directory: Path, *, uses_redis: bool
+    ) -> None:
         self.name = name
         self.port = port
+        self.uses_redis = uses_redis
         self._process = process
         self._directory = directory
 
