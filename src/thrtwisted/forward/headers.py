@@ -107,14 +107,28 @@ def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Header
     @param kept: names, in lower case, of fields that no Connection field takes away, beside those on which security
         hangs everywhere, such as C{Host}, C{Cookie} and C{X-Forwarded-For}.
     """
-    named = list_elements(headers.getRawHeaders(b"connection") or ())
-    gone = HOP_BY_HOP.union(taken_away(named, kept))
+    gone = frozenset(_of_one_hop(headers, kept))
     rest = Headers()
     for name, values in headers.getAllRawHeaders():
-        lower = name.lower()
-        if lower not in gone and not lower.startswith(_PROXY):
+        if name not in gone:
             rest.setRawHeaders(name, values)
     return rest
+
+
+def drop_hop_by_hop(headers: Headers, kept: frozenset[bytes] = frozenset()) -> None:
+    """Remove what L{end_to_end} leaves out, which costs less than a copy."""
+    for name in _of_one_hop(headers, kept):
+        headers.removeHeader(name)
+
+
+def _of_one_hop(headers: Headers, kept: frozenset[bytes]) -> list[bytes]:
+    """The names of the fields that belong to one hop."""
+    connection = headers.getRawHeaders(b"connection")
+    gone = HOP_BY_HOP
+    if connection:
+        gone = HOP_BY_HOP.union(taken_away(list_elements(connection), kept))
+    names = [(name, name.lower()) for name, _ in headers.getAllRawHeaders()]
+    return [name for name, lower in names if lower in gone or lower.startswith(_PROXY)]
 
 
 def taken_away(named: Iterable[bytes], kept: frozenset[bytes]) -> list[bytes]:

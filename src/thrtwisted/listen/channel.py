@@ -41,7 +41,7 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from thrtwisted.errors import ExchangeError, GateUnavailable, RequestTimeout
-from thrtwisted.forward.headers import end_to_end
+from thrtwisted.forward.headers import drop_hop_by_hop
 from thrtwisted.grammar import connection_options
 
 from .head import RequestHead
@@ -339,7 +339,8 @@ class Channel(Protocol):
         self._asked = Asked(head.method, head.target, head.version, head.headers)
         request = self._request = self.site.requestFactory(self)
         request.read_strictly = True
-        request.requestHeaders = end_to_end(head.headers, self.site.kept)
+        drop_hop_by_hop(head.headers, self.site.kept)
+        request.requestHeaders = head.headers
         request.parseCookies()
         if head.length == 0:
             request.content = BytesIO()
