@@ -21,6 +21,7 @@ from thrtwisted.config import Backend
 from thrtwisted.errors import ExchangeError
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward import Forwarder, Forwarding, RequestBody, origin_form
+from thrtwisted.forward.disk import Disk
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -142,11 +143,11 @@ class Wire(StringTransport):
 class MemoryRig:
     """A front and its backend in memory, with a clock."""
 
-    def __init__(self, test: TestCase, **config):
+    def __init__(self, test: TestCase, disk: Disk | None = None, **config):
         self.clock = MemoryReactorClock()
         config.setdefault("url", "http://127.0.0.1:80")
         config.setdefault("keep_alive", 10.0)
-        self.forwarder = Forwarder(self.clock, "app", Backend(**config))
+        self.forwarder = Forwarder(self.clock, "app", Backend(**config), disk)
         self.front = Front(self.forwarder)
         self.site = Site(self.front, timeout=None, reactor=self.clock, parsePOSTFormSubmission=False)
         self.clients: list[Wire] = []

@@ -9,6 +9,7 @@ from twisted.internet import error
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.forward.body import RequestBody
+from thrtwisted.forward.disk import Disk
 from thrtwisted.forward.spool import MEMORY, PIECE
 
 from .support import MemoryRig
@@ -208,6 +209,57 @@ class ResponseBodyTests(SynchronousTestCase):
             self.assertLessEqual(len(self.spool), (MEMORY + max_spool) // 2)
             self.assertGreater(len(self.spool), 0)
             self.assertFalse(self.rig.finished)
+
+    def test_disk_that_others_have(self):
+        """
+        A backend that is paused because others have the disk goes on when they leave it, though its client takes
+        nothing: it finishes, and its slot is free. The client gets every byte in the end.
+        """
+        disk = Disk(2 * PIECE)
+        other, backend = self.begin(10**9, congested=True, disk=disk)
+        while disk.used < 2 * PIECE:
+            self.feed(backend, PIECE)
+        self.assertEqual(backend.producerState, "producing")
+        length = 2 * MEMORY
+        client = self.rig.request()
+        backend = self.rig.accept()
+        client.congested = True
+        backend.receive(HEAD % length)
+        sent = 0
+        while backend.producerState == "producing":
+            self.feed(backend, PIECE)
+            sent += PIECE
+        self.assertLess(sent, MEMORY + 4 * PIECE)
+        other.lose()
+        self.assertEqual((disk.used, backend.producerState), (PIECE, "producing"))
+        disk.take(PIECE)
+        self.feed(backend, PIECE)
+        self.assertEqual(backend.producerState, "paused")
+        disk.limit = 10**9
+        disk.give(PIECE)
+        self.feed(backend, length - sent - PIECE)
+        self.assertEqual(len(self.rig.front.done), 1)
+        while self.spool:
+            client.producer.resumeProducing()
+        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(length))
+        self.assertEqual(disk.used, 0)
+
+    def test_disk_that_others_keep(self):
+        """A backend that is paused because others have the disk, and keep it, goes on when its own client reads."""
+        disk = Disk(0)
+        length = 3 * MEMORY
+        client, backend = self.begin(length, congested=True, disk=disk)
+        sent = 0
+        while sent < length:
+            while backend.producerState == "producing" and sent < length:
+                self.feed(backend, PIECE)
+                sent += PIECE
+            self.assertLessEqual(len(self.spool), MEMORY + PIECE)
+            client.producer.resumeProducing()
+        while not client.value().endswith(bytes(length)):
+            client.producer.resumeProducing()
+        self.assertTrue(self.rig.finished)
+        self.assertFalse(self.spool.opened)
 
     def test_leaving_frees_a_paused_backend(self):
         """A client that leaves while the backend is paused for it lets the backend go on."""
