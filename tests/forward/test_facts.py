@@ -99,7 +99,9 @@ class VerbatimTests(TestCase):
     def test_absolute_target(self):
         """An absolute target becomes a path, and its host the Host."""
         yield self.rig.exchange(request(b"http://site:81/p?q"))
-        self.assertEqual(self.backend.received, b"GET /p?q HTTP/1.1\r\nHost: site:81\r\nVia: 1.1 thrtwisted\r\n\r\n")
+        self.assertEqual(
+            self.backend.received, b"GET /p?q HTTP/1.1\r\nHost: site:81\r\nVia: 1.1 thrtwisted\r\n\r\n"
+        )
 
     @inlineCallbacks
     def test_no_body(self):
