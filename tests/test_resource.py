@@ -608,6 +608,33 @@ class AnsweredTests(RigCase):
         self.assertEqual(rig.connections, 1)
         self.assertEqual(rig.gate._lanes.waiting, 1)
 
+    def test_rule_answers_before_the_body(self) -> None:
+        """Who asks before it sends a body is not told to, where a rule answers or the request cannot be forwarded."""
+        rig = self.make_rig(
+            rule=[Rule(when=When(path="/teapot"), then=Then(status=418))],
+            limit=[Limit(name="user", key="header:User", max_concurrent=1)],
+        )
+        for target, wanted in ((b"/teapot", b"418"), (b"/", b"100"), (b"http://h:1/teapot", b"418")):
+            client = rig.request(
+                b"POST %b HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n" % target
+            )
+            continued = client.value().startswith(b"HTTP/1.1 100 ")
+            if self.rig_class is PlainRig:  # Twisted's tells everybody to go on
+                self.assertTrue(continued)
+            else:
+                self.assertEqual(continued, wanted == b"100")
+                self.assertTrue(client.value().startswith(b"HTTP/1.1 " + wanted))
+        self.assertEqual(rig.connections, 0)
+
+    def test_wants_body(self) -> None:
+        """The resource wants a body unless a rule answers, or nobody can."""
+        rig = self.make_rig(rule=[Rule(when=When(path="/teapot"), then=Then(status=418))])
+        rig.request()
+        [request] = rig.resource._requests
+        for target, wanted in ((b"/", True), (b"/teapot", False), (b"ftp://h/", False)):
+            request.uri = target
+            self.assertEqual(rig.resource.wants_body(request), wanted)
+
     def test_rule_answers_without_body(self) -> None:
         """Some statuses have no body."""
         rig = self.make_rig(rule=[Rule(then=Then(status=204))])

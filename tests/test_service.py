@@ -12,17 +12,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import Site
 
 from tests import valkey
 from tests.forward.support import OK, RawBackend, RawClient, until
 from thrtwisted import Config, ConfigError, Proxy
-from thrtwisted.config import Backend, Redis
+from thrtwisted.config import Backend, Bounds, Limit, Redis
 from thrtwisted.redis import embedded
 
 
@@ -417,6 +418,30 @@ class EmbeddedTests(ProxyTestCase):
             proxy = await self.proxy(redis=self.redis)
             self.server(proxy)
             await self.check_failed(proxy, "/nowhere", log)
+
+
+class SiteTests(SynchronousTestCase):
+    """Tests for L{Proxy.site}."""
+
+    def test_site(self) -> None:
+        """A program's own site has the bounds of the configuration, and room on the disk together with the proxy."""
+        proxy = Proxy(
+            MemoryReactorClock(),
+            Config(
+                backend={"app": Backend(url="http://127.0.0.1:9999")},
+                bounds=Bounds(connections=7),
+                trusted_proxies=["10.0.0.0/8"],
+                limit=[Limit(name="user", key="header:X-User", max_concurrent=1)],
+            ),
+        )
+        site = proxy.site()
+        self.assertIs(site.resource, proxy.resource)
+        self.assertEqual(site.bounds.connections, 7)
+        self.assertIs(site._disk, proxy.disk)
+        self.assertTrue(site._trusted.covers("10.1.2.3"))
+        self.assertIn(b"x-user", site.kept)
+        root = Resource()
+        self.assertIs(proxy.site(root).resource, root)
 
 
 class MistakeTests(SynchronousTestCase):

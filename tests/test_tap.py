@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from twisted.application.service import IServiceMaker
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.plugin import getPlugins
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -198,6 +200,46 @@ class TimeTests(SynchronousTestCase):
         clock.callLater(1.0, print)
         tap.keep_time(clock)
         self.assertEqual(clock.seconds(), 0.0)
+
+
+class FilesTests(SynchronousTestCase):
+    """Tests for L{tap.allow_files}."""
+
+    def setUp(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        self.hard = limits[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (600, self.hard))
+
+    def allowed(self, connections: int) -> int:
+        """How many files may be open afterwards."""
+        tap.allow_files(connections)
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def test_enough(self) -> None:
+        """What is enough is left as it is."""
+        self.assertEqual(self.allowed(100), 600)
+
+    def test_raised(self) -> None:
+        """For more connections as many files are allowed as the process may allow itself, and without a word."""
+        with capturedLogs() as events:
+            self.assertGreaterEqual(self.allowed(500), 1256)
+        self.assertEqual(events, [])
+
+    def test_any_number(self) -> None:
+        """Where there may be any number of connections, so it is."""
+        self.assertGreater(self.allowed(0), 600)
+
+    def test_not_enough(self) -> None:
+        """If even that is too little, it is said, with the mend."""
+        if self.hard == resource.RLIM_INFINITY:
+            self.skipTest("this process may open any number of files")
+        with capturedLogs() as events:
+            self.assertEqual(self.allowed(self.hard), self.hard)
+        [said] = [formatEvent(event) for event in events]
+        self.assertRegex(
+            said, rf"may open {self.hard} files, and {self.hard} connections .*LimitNOFILE.*bounds"
+        )
 
 
 class GiveUpTests(SynchronousTestCase):
