@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
 from tests.integration.application import PIECE, digest, pieces
-from tests.integration.harness import Backend, IntegrationCase, Running
+from tests.integration.harness import Backend, IntegrationCase, Running, until
 
 CONFIG = """
 [backend.app]
@@ -17,7 +19,10 @@ max_spool = {max_spool}
 
 [[limit]]
 name = "one"
-max_concurrent = 1
+max_concurrent = {slots}
+
+[bounds]
+spool = {spool}
 """
 
 SIZE = 200_000_000
@@ -26,14 +31,30 @@ MAX_SPOOL = 256 * 1024 * 1024
 #: Bytes that a proxy may need for such a body, more than it had before.
 EXTRA = 60_000_000
 
+#: Bytes that all bodies together may have on disk, where that is less than one of them needs.
+SPOOL = 5_000_000
+
+
+def on_disk(proxy: Running) -> int:
+    """The bytes of files without a name that a process has open."""
+    total = 0
+    for entry in os.scandir(f"/proc/{proxy.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.readlink(entry.path).endswith(" (deleted)"):
+                total += os.stat(entry.path).st_size
+    return total
+
 
 class BodyTests(IntegrationCase):
     """200 MB each way; every byte is looked at."""
 
-    async def proxied(self, max_spool: int = MAX_SPOOL) -> tuple[Backend, Running]:
+    async def proxied(
+        self, max_spool: int = MAX_SPOOL, spool: int = 2 * MAX_SPOOL, slots: int = 1
+    ) -> tuple[Backend, Running]:
         """A real server, and a proxy that has served a request."""
         backend = await self.gunicorn(threads=4)
-        proxy = await self.proxy(CONFIG.format(url=backend.url, max_spool=max_spool))
+        config = CONFIG.format(url=backend.url, max_spool=max_spool, spool=spool, slots=slots)
+        proxy = await self.proxy(config)
         answer = await self.ask(proxy, "/bytes/small?size=200000").answer
         self.assertTrue(answer.complete)
         self.before = proxy.memory("VmRSS")
@@ -83,3 +104,14 @@ class BodyTests(IntegrationCase):
         rest = await deferToThread(response.read)
         self.assertEqual(digest([first, rest]), digest(pieces(SIZE)))
         self.small(proxy)
+
+    async def test_downloads_share_the_disk(self) -> None:
+        """What several clients do not read is on disk up to C{spool}, all of it together; each gets all of its own."""
+        _, proxy = await self.proxied(spool=SPOOL, slots=3)
+        responses = [await self.begin(proxy, "GET", f"/bytes/{name}?size={SIZE // 8}") for name in "abc"]
+        await until(lambda: on_disk(proxy) > SPOOL - PIECE)
+        for response in responses:
+            reading = self.digest(response)
+            self.assertLessEqual(on_disk(proxy), SPOOL)
+            self.assertEqual(await reading, digest(pieces(SIZE // 8)))
+        self.assertEqual(on_disk(proxy), 0)
