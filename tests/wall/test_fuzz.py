@@ -13,13 +13,13 @@ class FuzzTests(SynchronousTestCase):
 
     def test_strict(self) -> None:
         """Requests, to the proxy's own site."""
-        fuzz_requests(strict=True, examples=500)
+        fuzz_requests(strict=True, examples=350)
 
     def test_embedded(self) -> None:
         """Requests, to the proxy's resource below a site of Twisted's own."""
-        fuzz_requests(strict=False, examples=250)
+        fuzz_requests(strict=False, examples=100)
 
     def test_responses(self) -> None:
         """Responses."""
-        fuzz_responses(examples=300)
+        fuzz_responses(examples=200)
         self.flushLoggedErrors()

@@ -153,7 +153,7 @@ class CorpusTests(SynchronousTestCase):
         self.assertEqual(len(set(names)), len(names))
 
 
-class ResponseTests(SynchronousTestCase):
+class Play:
     """Tests for what clients are given of broken responses, and what comes after them."""
 
     site = staticmethod(strict_site)
@@ -198,13 +198,17 @@ class ResponseTests(SynchronousTestCase):
         """Each response, as one piece."""
         self.check()
 
-    def test_byte_by_byte(self) -> None:
-        """Each response, byte by byte."""
-        self.check(size=1)
-
     def test_old_client(self) -> None:
         """Each response, to a client that speaks HTTP/1.0: only the way in which its connection ends tells a cut."""
         self.check(b"HTTP/1.0")
+
+
+class ResponseTests(Play, SynchronousTestCase):
+    """Tests for clients of the proxy's own site."""
+
+    def test_byte_by_byte(self) -> None:
+        """Each response, byte by byte."""
+        self.check(size=1)
 
     def test_unasked(self) -> None:
         """A response that nobody has asked for, on an idle connection, is nobody's."""
@@ -218,7 +222,7 @@ class ResponseTests(SynchronousTestCase):
             wall.honest()
 
 
-class EmbeddedResponseTests(ResponseTests):
-    """The same for clients of a site of Twisted's own."""
+class EmbeddedResponseTests(Play, SynchronousTestCase):
+    """Tests for clients of a site of Twisted's own."""
 
     site = staticmethod(plain_site)
