@@ -8,6 +8,7 @@ whatever its client wrote.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -305,18 +306,20 @@ def answers(received: bytes, *, ended: bool = True) -> list[Got]:
     """
     found = []
     while received:
-        head = received.partition(b"\r\n\r\n")[0] + b"\r\n"
-        try:
-            got, received = first_answer(
-                received, b"HEAD" if b"\r\nX-Echo: HEAD\r\n" in head else b"GET", ended
-            )
-        except Malformed:
-            # Perhaps a HEAD has been refused: which request a refusal answers is not known here.
-            if len(head) + 2 < len(received) or b"\r\nX-Echo: " in head:
-                raise
-            got, received = first_answer(received, b"HEAD", ended)
+        got, received = first_answer(received, _method_of(received), ended)
         found.append(got)
     return found
+
+
+def _method_of(received: bytes) -> bytes:
+    """What the request was to which this is the answer, as far as it matters here: HEAD, or another."""
+    head, _, rest = received.partition(b"\r\n\r\n")
+    while re.match(rb"HTTP/1\.1 1[0-9][0-9] ", head):
+        head, _, rest = rest.partition(b"\r\n\r\n")
+    if b"\r\nX-Echo: " in head:
+        return b"HEAD" if b"\r\nX-Echo: HEAD\r\n" in head + b"\r\n" else b"GET"
+    # A refusal, which does not say what it refuses. No body of ours is empty, or looks like an answer.
+    return b"HEAD" if not rest or rest.startswith(b"HTTP/1.") else b"GET"
 
 
 def first_answer(received: bytes, method: bytes, ended: bool) -> tuple[Got, bytes]:
