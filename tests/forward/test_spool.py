@@ -223,6 +223,19 @@ class SharedDiskTests(SynchronousTestCase):
         others[1].close()
         self.assertEqual((self.rooms, waiting.full, disk.used), (["waiting"], False, 15))
 
+    def test_served_by_itself(self):
+        """One that finds room in what it has read itself waits no more, though somebody before it does."""
+        disk = Disk(30)
+        other, waiting = self.spool(disk), self.spool(disk)
+        for spool, filed, more in (other, 10, 25), (waiting, 20, 5):
+            spool.append(b"0123456789")
+            spool.append(bytes(filed))
+            spool.append(bytes(more))
+        self.assertEqual(repr(disk), "<Disk 30 of 30, 2 waiting>")
+        waiting.take()
+        waiting.take()
+        self.assertEqual((waiting.full, len(waiting), repr(disk)), (False, 5, "<Disk 15 of 30, 1 waiting>"))
+
     def test_leaving(self):
         """A spool that is closed while it waits is told nothing, and takes nothing."""
         disk = Disk(5)
@@ -330,6 +343,7 @@ class SharedDiskTests(SynchronousTestCase):
             self.assertLessEqual(disk.used, limit)
             self.assertTrue(all(spool.taken <= max_file for spool in spools))
             starved = [spool for spool in spools if spool._asked in disk._waiting]
+            self.assertTrue(all(spool._overflow for spool in starved))
             for spool in spools:
                 if spool._overflow and spool.taken + len(spool._overflow) <= max_file:
                     self.assertIn(spool, starved)

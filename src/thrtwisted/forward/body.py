@@ -158,7 +158,7 @@ class ResponseBody(Protocol):
         self._on_end = on_end
         self._on_leave = on_leave
         self._was_reset = was_reset
-        self.spool = Spool(max_spool, disk=disk, on_room=self._room)
+        self.spool = Spool(max_spool, disk=disk, on_room=self._let_backend_go)
         self.ended = False
         self._clock: Any = None
         self._heard = 0.0
@@ -319,11 +319,6 @@ class ResponseBody(Protocol):
             return
         self._fire_delivered()
 
-    def _room(self) -> None:
-        """Others have left the disk: the backend may go on, even while the client takes nothing."""
-        if not self.spool.full:
-            self._let_backend_go()
-
     def _listen(self, seconds: float, on_silence: Callable[[], object]) -> None:
         """
         It is some time since something was heard. One timer does for many pieces.
@@ -339,6 +334,7 @@ class ResponseBody(Protocol):
             on_silence()
 
     def _let_backend_go(self) -> None:
+        """There is room in the spool: the client has read on, or others have left the disk."""
         if self._holding_backend:
             self._holding_backend = False
             if self._clock is not None:

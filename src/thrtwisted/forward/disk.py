@@ -171,8 +171,7 @@ class RequestFile(RawIOBase):
             self._memory.clear()
             if self._file is not None:
                 self._file.close()  # before others hear of the room
-            taken, self._taken = self._taken, 0
-            self._disk.give(taken)
+            self._disk.give(self._taken)
 
     def _store(self, view: memoryview) -> None:
         """Write to the file, after what is in memory."""
