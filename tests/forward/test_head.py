@@ -200,7 +200,7 @@ class ParseTests(SynchronousTestCase):
             self.assertRaises(BackendProtocolError, parse_response_head, head(*lines, line=line))
 
     def test_keeps_alive(self) -> None:
-        """A connection carries another response if nobody announced its end, and nothing can follow this one."""
+        """A connection carries another response if nobody announced its end, and it is sure where this one ends."""
         length = b"Content-Length: 7"
         for line, lines, expected in [
             (b"HTTP/1.1 200 OK", [length], True),
@@ -211,12 +211,12 @@ class ParseTests(SynchronousTestCase):
             (b"HTTP/1.1 200 OK", [length, b"Connection: x", b"connection: close"], False),
             (b"HTTP/1.1 200 OK", [], False),
             (b"HTTP/1.0 200 OK", [length, b"Connection: keep-alive"], False),
-            (b"HTTP/1.1 204 OK", [], True),
-            (b"HTTP/1.1 204 OK", [b"Content-Length: 0"], True),
+            (b"HTTP/1.1 204 OK", [], False),
+            (b"HTTP/1.1 204 OK", [b"Content-Length: 0"], False),
             (b"HTTP/1.1 204 OK", [length], False),
             (b"HTTP/1.1 204 OK", [b"Transfer-Encoding: chunked"], False),
-            (b"HTTP/1.1 304 OK", [], True),
-            (b"HTTP/1.1 304 OK", [length], True),
+            (b"HTTP/1.1 304 OK", [], False),
+            (b"HTTP/1.1 304 OK", [length], False),
             (b"HTTP/1.1 304 OK", [b"Transfer-Encoding: chunked"], False),
             (b"HTTP/1.1 100 OK", [], True),
             (b"HTTP/1.1 100 OK", [b"Connection: close"], False),

@@ -118,6 +118,9 @@ SPOILED = {
     "204 with a body": (b"HTTP/1.1 204 None\r\nContent-Length: 4\r\n\r\nbody", b""),
     "204 with a length": (b"HTTP/1.1 204 None\r\nContent-Length: 4\r\n\r\n", b""),
     "204 with chunks": (b"HTTP/1.1 204 None\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b""),
+    "204": (b"HTTP/1.1 204 None\r\n\r\n", b""),
+    "204 of nothing": (b"HTTP/1.1 204 None\r\nContent-Length: 0\r\n\r\n", b""),
+    "304": (b"HTTP/1.1 304 Same\r\n\r\n", b""),
     "304 with a body": (b"HTTP/1.1 304 Same\r\n\r\nbody", b""),
     "no length, nothing after": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nbody", b""),
     "close": (fields(b"Connection: close", b"Content-Length: 4") + b"body", b"body"),
@@ -145,8 +148,6 @@ WELL = {
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\n" + LENGTH + b"body",
         b"body",
     ),
-    "304 with a length": (b"HTTP/1.1 304 Same\r\nContent-Length: 4\r\n\r\n", b""),
-    "204": (b"HTTP/1.1 204 None\r\n\r\n", b""),
     "no phrase": (b"HTTP/1.1 200\r\nContent-Length: 4\r\n\r\nbody", b"body"),
     "large field": (fields(b"X: " + b"x" * 60_000, b"Content-Length: 4") + b"body", b"body"),
 }
@@ -313,6 +314,21 @@ class HostileTests(SynchronousTestCase):
             self.assertNotIn(b"body", client.value())
             self.assertTrue(rig.finished)
             self.check_not_used_again(rig, backend)
+
+    def test_bodiless_with_late_body(self):
+        """What a backend sends late after an answer that has no body is not the next client's answer."""
+        for sent in (
+            b"HTTP/1.1 304 Same\r\n\r\n",
+            b"HTTP/1.1 304 Same\r\nContent-Length: 4\r\n\r\n",
+            b"HTTP/1.1 204 None\r\nContent-Length: 0\r\n\r\n",
+        ):
+            rig, _, backend = self.asked()
+            backend.receive(sent)
+            client = rig.request()
+            if not backend.lost:
+                backend.receive(OK.replace(b"ok", b"no"))
+            rig.accept().receive(OK)
+            self.assertEqual(body_of(client.value()), b"ok", sent)
 
     def test_during_upload(self):
         """The same while the request is still being sent."""

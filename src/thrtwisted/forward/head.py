@@ -138,11 +138,9 @@ def _framing(version: bytes, headers: Headers) -> Framing:
 
 def _is_all_of_it(status: int, framing: Framing) -> bool:
     """
-    Whether nothing follows the response. A body that ends with the connection is followed by nothing; and who frames a
-    body that must not be there may send it.
+    Whether its framing says where the response ends, so that what comes later is not a part of it.
+
+    204 and 304 have no body, and no framing of it that counts. But there are servers that send what the application
+    returns all the same, and a moment later: it would be taken for the next answer.
     """
-    if status == 204:
-        return framing in (Framing(), NOTHING)
-    if status == 304:
-        return not framing.chunked
-    return status < 200 or framing != Framing()
+    return status < 200 or (status not in BODILESS and framing != Framing())
