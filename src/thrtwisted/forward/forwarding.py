@@ -206,7 +206,7 @@ class Forwarding:
             self._forwarder.reached(attempt.route.number)
         sent = connection.head
         assert sent is not None
-        self._reusable = not self._spoils_connection(sent.status)
+        self._reusable = not self._spoils_connection
         head: ResponseHead | ExchangeError
         try:
             length = sent.body(self._exchange.method).length
@@ -233,13 +233,13 @@ class Forwarding:
         if download.ended:
             self._finish()
 
-    def _spoils_connection(self, status: int) -> bool:
+    @property
+    def _spoils_connection(self) -> bool:
         """Whether the next request on the same connection could suffer from this one, though nothing was announced."""
         # After HEAD the body may follow all the same (waitress sends what the application returns): it would be taken
-        # for the next answer. Who turns a request away may have left its body unread, and close then (gunicorn's
-        # threads, past 64 kB).
-        turned_away = status >= 300 and self._upload.length > 0
-        return self._exchange.method == b"HEAD" or turned_away
+        # for the next answer. And who answers may have left the request's body unread: it would be taken for the
+        # beginning of the next request (http.server), or the connection be closed (gunicorn's threads, past 64 kB).
+        return self._exchange.method == b"HEAD" or self._upload.length > 0
 
     def _ended(self) -> None:
         # At once: the client's next request may come from within the end of this one's response, and it may get
