@@ -131,7 +131,10 @@ class OutcomeTests(SynchronousTestCase):
         self.assertTrue(backend.lost)
 
     def test_body_left_unread(self):
-        """A connection on which a body was sent is not used again: if it was not read, it begins the next request."""
+        """
+        A connection on which a body was sent is not used again, and the backend is told: what it left unread it could
+        take for another request.
+        """
         for request, status, connections in [
             (post(9), b"413", 2),
             (post(9), b"302", 2),
@@ -143,7 +146,9 @@ class OutcomeTests(SynchronousTestCase):
         ]:
             rig = self.rig()
             client = rig.request(request)
-            rig.accept().receive(OK.replace(b"200", status))
+            backend = rig.accept()
+            self.assertEqual(b"\r\nConnection: close\r\n" in backend.value(), connections == 2, request)
+            backend.receive(OK.replace(b"200", status))
             self.assertTrue(client.value().endswith(b"ok"))
             rig.request()
             self.assertEqual(len(rig.clock.tcpClients), connections, (request, status))

@@ -63,12 +63,15 @@ class Attempt:
         self._method = b""
         self._over = False
 
-    def begin(self, exchange: Exchange, body: IBodyProducer | None, *, idle: bool, counts: bool) -> None:
+    def begin(
+        self, exchange: Exchange, body: IBodyProducer | None, *, idle: bool, last: bool, counts: bool
+    ) -> None:
         """
         Send the request. Whatever fails, at once or later, the owner is told.
 
         @param body: None for a request without framing.
         @param idle: an idle connection will do.
+        @param last: no other request may follow on the connection, and the backend is told so.
         @param counts: it matters whether the backend has read the request.
         """
         self._idle, self._counts, self._method = idle, counts, exchange.method
@@ -79,7 +82,7 @@ class Attempt:
                 exchange,
                 headers,
                 body,
-                persistent=self._pool.persistent,
+                persistent=self._pool.persistent and not last,
                 find=self._find,
                 connected=self._send,
             )

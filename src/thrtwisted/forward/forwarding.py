@@ -137,6 +137,7 @@ class Forwarding:
             self._exchange,
             self._upload if self._with_body else None,
             idle=self._repeatable and not fresh,
+            last=self._spoils_connection,
             counts=self._repeatable,
         )
 
@@ -235,10 +236,10 @@ class Forwarding:
 
     @property
     def _spoils_connection(self) -> bool:
-        """Whether the next request on the same connection could suffer from this one, though nothing was announced."""
+        """Whether the next request on the same connection could suffer from this one."""
         # After HEAD the body may follow all the same (waitress sends what the application returns): it would be taken
         # for the next answer. And who answers may have left the request's body unread: it would be taken for the
-        # beginning of the next request (http.server), or the connection be closed (gunicorn's threads, past 64 kB).
+        # next request (http.server), or the connection be closed (gunicorn's threads, past 64 kB).
         return self._exchange.method == b"HEAD" or self._upload.length > 0
 
     def _ended(self) -> None:
