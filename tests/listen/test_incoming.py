@@ -89,6 +89,13 @@ class IncomingBodyTests(SynchronousTestCase):
         body.close()
         self.assertTrue(self.made.closed)
 
+    def test_tiny_chunks(self) -> None:
+        """Tiny chunks that come at once are written at once."""
+        writes: list[bytes] = []
+        self.made.write = lambda data: writes.append(bytes(data)) or len(data)  # type: ignore[assignment]
+        self.assertEqual(self.body(None).feed(b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\nrest"), b"rest")
+        self.assertEqual(writes, [b"x" * 10_000])
+
     def test_refused(self) -> None:
         """It may be malformed, or too large."""
         self.assertRaises(BadRequest, self.body(None).feed, b"x\r\n")

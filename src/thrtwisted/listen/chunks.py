@@ -19,6 +19,8 @@ LINE_LENGTH = 4096
 
 #: chunk-size [ chunk-ext ], without blanks (section 7.1.1); sixteen digits are 64 bits
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})((?:;%b(?:=(?:%b|\"%b\"))?)*)" % (TOKEN, TOKEN, QUOTED))
+#: The line before nearly all chunks: a size alone.
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 
 
 class ChunkedBody:
@@ -54,7 +56,7 @@ class ChunkedBody:
         @raise BodyTooLarge: a chunk is announced that makes the body too large.
         @raise HeadTooLarge: there are too many trailers.
         """
-        pieces = []
+        pieces: list[bytes] = []
         data, self._partial = self._partial + data, b""
         position = 0
         while position < len(data) and not self.ended:
@@ -64,6 +66,8 @@ class ChunkedBody:
                 position += len(piece)
                 self._left -= len(piece)
                 continue
+            if self._take_line is ChunkedBody._size:
+                position = self._whole(data, position, pieces)
             line_end = data.find(b"\r\n", position, position + LINE_LENGTH + 2)
             if line_end < 0:
                 self._partial = data[position : position + LINE_LENGTH + 2]
@@ -73,6 +77,25 @@ class ChunkedBody:
             position = line_end + 2
         self.rest += data[position:]
         return pieces
+
+    def _whole(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """
+        Take the plain chunks that stand here whole, many in one go: some programs send every byte in one of its own.
+
+        What is refused, and the last chunk, is left to those who look at one line after the other.
+
+        @return: where that begins, or whatever else is no such chunk.
+        """
+        announced, bound = self._announced, self._bounds.body_size
+        while (line := _SIZE.match(data, position)) is not None:
+            begin, size = line.end(), int(line[1], 16)
+            if not size or announced + size > bound or not data.startswith(b"\r\n", begin + size):
+                break
+            pieces.append(data[begin : begin + size])
+            announced += size
+            position = begin + size + 2
+        self._announced = announced
+        return position
 
     def _size(self, line: bytes) -> None:
         """A chunk begins, or the trailers after the last."""
