@@ -678,6 +678,20 @@ class ConnectionsTests(ChannelCase):
         self.connect(GET)
         self.assertEqual(len(self.teller.requests), 2)
 
+    def test_turned_away_is_not_counted(self) -> None:
+        """One that was turned away is told so once, whatever it sends then, and takes nobody's place."""
+        self.open_site(connections=2, connections_per_client=2)
+        wires = [self.connect(GET), self.connect(GET)]
+        for host in ("192.0.2.1", "192.0.2.2"):
+            away = self.connect(b"", host)
+            away.receive(GET)
+            away.receive(GET)
+            self.answered(away, 503)
+        self.assertEqual(len(self.site.connections), 2)
+        for wire in wires:
+            wire.lose()
+        self.assertTrue(self.connect(GET).open)
+
     def test_silent_one_is_closed(self) -> None:
         """One that has not sent anything makes room, if there is no other."""
         self.open_site(connections=2)

@@ -132,7 +132,7 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client has sent."""
-        if not self._known and not self._identify():
+        if self.state is not State.LINGERING and not self._known and not self._identify():
             return
         if self.state is State.HEAD:
             self._heads.add(data)
