@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from thrtwisted import errors
-from thrtwisted.answer import answer, error_answer, last_hop_answer, prefers_json
+from thrtwisted.answer import JSON, LOOKED_AT, answer, error_answer, last_hop_answer, prefers_json
 from thrtwisted.errors import ExchangeError, GateUnavailable, QueueFull
 from thrtwisted.exchange import ResponseHead
 
@@ -170,6 +170,15 @@ class PrefersJSONTests(SynchronousTestCase):
             (b"application/problem+json", False),
         ):
             self.assertEqual(prefers_json(accept), wanted, accept)
+
+    def test_long(self) -> None:
+        """No more than the beginning of a long one is looked at, and of that no element that was cut."""
+        self.assertTrue(prefers_json(b"a/b," * 200 + b"application/json"))
+        self.assertFalse(prefers_json(b"a/b," * 300 + b"application/json"))
+        self.assertTrue(prefers_json(b"application/json," + b"a/b," * 8000))
+        beginning = b"a/b," * ((LOOKED_AT - len(JSON)) // 4)
+        for blanks in range(4):
+            self.assertFalse(prefers_json(beginning + b" " * blanks + JSON + b";q=0" + b",a/b" * 300))
 
     @given(st.binary())
     def test_anything(self, accept: bytes) -> None:

@@ -22,6 +22,21 @@ NAME = b"thrtwisted"
 #: What is forwarded, of the methods that anybody might ask for.
 ALLOWED = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 
+#: Bytes of C{Accept} that are looked at: browsers send less than two hundred.
+LOOKED_AT = 1024
+
+JSON = b"application/json"
+TEXT = b"text/plain"
+
+#: The media ranges of interest: what falls under each, and how specific that is.
+_RANGES = {
+    b"*/*": ((JSON, 0), (TEXT, 0)),
+    b"application/*": ((JSON, 1),),
+    JSON: ((JSON, 2),),
+    b"text/*": ((TEXT, 1),),
+    TEXT: ((TEXT, 2),),
+}
+
 _BODILESS = frozenset((204, 205, 304))
 
 
@@ -41,11 +56,11 @@ def answer(
         return ResponseHead(status, phrase.encode(), headers, None), b""
     message = message or phrase
     if prefers_json(accept):
-        content_type = b"application/json"
+        content_type = JSON
         fields = {"status": status, "error": error, "message": message}
         body = json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
     else:
-        content_type = b"text/plain; charset=utf-8"
+        content_type = TEXT + b"; charset=utf-8"
         body = message.encode()
     headers.setRawHeaders(b"Content-Type", [content_type])
     headers.setRawHeaders(b"Content-Length", [b"%d" % (len(body) + 1)])
@@ -85,23 +100,25 @@ def last_hop_answer(
 
 
 def prefers_json(accept: bytes | None) -> bool:
-    """Whether an C{Accept} header (RFC 9110, section 12.5.1) prefers JSON to plain text; of equals text is taken."""
-    return _quality(accept, b"application", b"json") > _quality(accept, b"text", b"plain")
+    """
+    Whether an C{Accept} header (RFC 9110, section 12.5.1) prefers JSON to plain text; of equals text is taken.
 
-
-def _quality(accept: bytes | None, kind: bytes, subtype: bytes) -> float:
-    """How much a media type is wanted, from 0 to 1, by the most specific range that it falls under."""
-    best = (-1, 0.0)
-    for media_range in (accept or b"").split(b","):
-        media_type, *parameters = (part.strip().lower() for part in media_range.split(b";"))
-        specificity = {b"*/*": 0, kind + b"/*": 1, kind + b"/" + subtype: 2}.get(media_type)
-        if specificity is not None and specificity > best[0]:
-            best = (specificity, _weight(parameters))
-    return best[1]
+    Each is wanted as much, from 0 to 1, as the most specific range says that it falls under.
+    """
+    accept = accept or b""
+    if len(accept) > LOOKED_AT:
+        accept = accept[:LOOKED_AT].rpartition(b",")[0]  # half an element may say something else
+    wanted = {JSON: (-1, 0.0), TEXT: (-1, 0.0)}
+    for media_range in accept.split(b","):
+        media_type, *parameters = media_range.split(b";")
+        for kind, specificity in _RANGES.get(media_type.strip().lower(), ()):
+            if specificity > wanted[kind][0]:
+                wanted[kind] = specificity, _weight(parameters)
+    return wanted[JSON][1] > wanted[TEXT][1]
 
 
 def _weight(parameters: list[bytes]) -> float:
-    for parameter in parameters:
+    for parameter in (given.strip().lower() for given in parameters):
         if parameter.startswith(b"q="):
             try:
                 return float(parameter[2:])
