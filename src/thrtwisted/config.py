@@ -225,8 +225,9 @@ class Bounds(_Table, frozen=True):
     connections: Annotated[
         Count,
         Meta(
-            description="Connections of clients, of one process. One more closes the one that has been idle for "
-            "longest; if none is idle, it is answered 503 itself. 0: no bound."
+            description="Connections of clients, of one process. One more closes one that has not sent "
+            "anything for more than a second, else the one that has been idle for longest; if none is idle, it is "
+            "answered 503 itself. 0: no bound."
         ),
     ] = 8192
     connections_per_client: Annotated[

@@ -693,16 +693,19 @@ class ConnectionsTests(ChannelCase):
         self.assertTrue(self.connect(GET).open)
 
     def test_silent_one_is_closed(self) -> None:
-        """One that has not sent anything makes room, if there is no other."""
+        """One that has just connected makes room if there is no other; one that was silent for a while goes first."""
         self.open_site(connections=2)
         self.teller.at_once = True
         silent, idle = self.connect(), self.connect(GET)
         third = self.connect(GET)
         self.assertEqual([silent.open, idle.open, third.open], [True, False, True])
+        self.clock.advance(1.1)
+        fourth = self.connect()
+        self.assertEqual([silent.open, third.open, fourth.open], [False, True, True])
         self.teller.at_once = False
         third.receive(GET)
         self.connect(GET)
-        self.assertFalse(silent.open)
+        self.assertFalse(fourth.open)
 
     def test_one_that_is_closing_makes_no_room(self) -> None:
         """A connection that is being closed is not closed again."""

@@ -16,39 +16,49 @@ class ConnectionsTests(SynchronousTestCase):
     def test_room(self) -> None:
         """As long as there is room nobody is closed."""
         connections: Connections[str] = Connections(2, 0)
-        self.assertIsNone(connections.open("a"))
-        self.assertIsNone(connections.open("b"))
+        self.assertIsNone(connections.open("a", 0))
+        self.assertIsNone(connections.open("b", 0))
         self.assertEqual(len(connections), 2)
 
     def test_longest_idle(self) -> None:
-        """One more closes the one that has been idle for longest, then those that have not sent anything."""
+        """One more closes the one that has been idle for longest, then those that have just come."""
         connections: Connections[str] = Connections(4, 0)
         for name in "abcd":
-            connections.open(name)
+            connections.open(name, 0)
         for name in "ba":
             connections.work(name)
             connections.rest(name)
-        self.assertEqual([connections.open(name) for name in "efgh"], ["b", "a", "c", "d"])
+        self.assertEqual([connections.open(name, 0) for name in "efgh"], ["b", "a", "c", "d"])
         self.assertEqual(len(connections), 4)
+
+    def test_silent_for_long(self) -> None:
+        """Those that have had their chance to send something go first, the oldest before the others."""
+        connections: Connections[str] = Connections(4, 0)
+        for name, now in (("idle", 0), ("a", 1), ("b", 2), ("c", 3)):
+            connections.open(name, now)
+        connections.work("idle")
+        connections.rest("idle")
+        self.assertEqual([connections.open(name, 3.5) for name in "de"], ["a", "b"])
+        self.assertEqual([connections.open(name, 4) for name in "fg"], ["idle", "c"])
 
     def test_none_idle(self) -> None:
         """If all are at work, the new one is refused, and not counted."""
         connections: Connections[str] = Connections(1, 0)
-        connections.open("a")
+        connections.open("a", 0)
         connections.work("a")
-        error = self.assertRaises(TooManyConnections, connections.open, "b")
+        error = self.assertRaises(TooManyConnections, connections.open, "b", 0)
         self.assertEqual(error.retry_after, 1.0)
         self.assertEqual(len(connections), 1)
         connections.rest("b")
         connections.close("b")
         connections.rest("a")
-        self.assertEqual(connections.open("c"), "a")
+        self.assertEqual(connections.open("c", 0), "a")
 
     def test_any_number(self) -> None:
         """0 is no bound."""
         connections: Connections[int] = Connections(0, 0)
         for number in range(1000):
-            self.assertIsNone(connections.open(number))
+            self.assertIsNone(connections.open(number, 0))
             connections.belongs(number, "one")
         self.assertEqual(len(connections), 1000)
 
@@ -56,7 +66,7 @@ class ConnectionsTests(SynchronousTestCase):
         """A client has so many, and one more when one is closed."""
         connections: Connections[str] = Connections(0, 1)
         for name in "ab":
-            connections.open(name)
+            connections.open(name, 0)
         connections.belongs("a", "one")
         self.assertRaises(TooManyConnections, connections.belongs, "b", "one")
         connections.close("a")
@@ -75,7 +85,7 @@ class ConnectionsTests(SynchronousTestCase):
             act = random.choice(("open", "open", "work", "rest", "close"))
             if act == "open":
                 try:
-                    closed = connections.open(number)
+                    closed = connections.open(number, number / 10)
                 except TooManyConnections:
                     self.assertEqual(len(there), 20)
                     continue

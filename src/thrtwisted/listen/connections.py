@@ -15,6 +15,9 @@ from thrtwisted.forwarded import parse_address
 #: Seconds after which a client that was one too many may try again.
 RETRY_AFTER = 1.0
 
+#: Seconds in which a client that has connected can have sent something, from far away and by TLS, too.
+CHANCE = 1.0
+
 Connection = TypeVar("Connection")
 
 
@@ -22,8 +25,12 @@ class Connections(Generic[Connection]):
     """
     The connections of one process.
 
-    One that waits for its client's next request is idle; so is one that has not yet sent anything, but the others are
-    closed before those: their clients know that an idle connection may be closed at any time, and try again.
+    One that waits for its client's next request is idle; one that has not yet sent anything is silent. Where there is
+    no room for another one, the oldest of those that have been silent for longer than C{CHANCE} is closed, else the
+    one that has been idle for longest, else the oldest silent one. Who connects in order to ask something does so at
+    once: a crowd that only sits there pushes out itself, and not those who were served and will come back. But who has
+    just connected is not closed before he could ask as long as somebody else is idle: clients know that an idle
+    connection may be closed at any time, and try again.
 
     @param total: how many there may be; 0: any number.
     @param per_client: how many of one client; 0: any number.
@@ -37,7 +44,7 @@ class Connections(Generic[Connection]):
         self._idle: dict[
             Connection, None
         ] = {}  # in the order in which they became idle, as dictionaries have it
-        self._silent: dict[Connection, None] = {}
+        self._silent: dict[Connection, float] = {}  # since when, in this order
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -47,23 +54,24 @@ class Connections(Generic[Connection]):
             f"<Connections {len(self)}, idle {len(self._idle)}, silent {len(self._silent)}, {self._counts}>"
         )
 
-    def open(self, connection: Connection) -> Connection | None:
+    def open(self, connection: Connection, now: float) -> Connection | None:
         """
         There is one more, of nobody yet.
 
+        @param now: seconds of a clock that does not go back.
         @return: another one that is to be closed for it and is not counted any more, None if there is room.
         @raise TooManyConnections: there is no room; it is not counted.
         """
         closed = None
         if self._total and len(self._clients) >= self._total:
-            closed = next(iter(self._idle or self._silent), None)
+            closed = self._dispensable(now)
             if closed is None:
                 raise TooManyConnections(
                     "There are too many connections to this proxy.", retry_after=RETRY_AFTER
                 )
             self.close(closed)
         self._clients[connection] = None
-        self._silent[connection] = None
+        self._silent[connection] = now
         return closed
 
     def belongs(self, connection: Connection, client: str) -> None:
@@ -77,6 +85,13 @@ class Connections(Generic[Connection]):
             raise TooManyConnections("There are too many connections of yours.", retry_after=RETRY_AFTER)
         self._counts[client] = count + 1
         self._clients[connection] = client
+
+    def _dispensable(self, now: float) -> Connection | None:
+        """Which is to be closed for another one; None if all are at work."""
+        silent = next(iter(self._silent), None)
+        if silent is not None and now - self._silent[silent] > CHANCE:
+            return silent
+        return next(iter(self._idle), silent)
 
     def work(self, connection: Connection) -> None:
         """Its client sends a request, or is sent a response. Nothing happens if it is not counted."""

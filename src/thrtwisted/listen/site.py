@@ -121,7 +121,7 @@ class ProxySite(Site):
         """There is one more connection; whether it may stay."""
         self._channels.add(channel)
         try:
-            idle = self.connections.open(channel)
+            idle = self.connections.open(channel, self.clock.seconds())
         except TooManyConnections as error:
             self._turn_away(channel, error)
             return False
