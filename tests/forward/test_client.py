@@ -226,7 +226,7 @@ class OutcomeTests(SynchronousTestCase):
             backend = rig.accept()
             if sent:
                 backend.receive(sent)
-            backend.lose(error.ConnectionLost())
+            backend.lose(error.ConnectionDone())
             self.assert_failed(rig, 502, "connection_terminated")
 
     def test_closed_during_upload(self):
@@ -692,7 +692,7 @@ class CloseTests(SynchronousTestCase):
             raise ZeroDivisionError
 
         shell.client.connectionLost = fail
-        backend.lose(error.ConnectionLost())
+        backend.lose(error.ConnectionDone())
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertTrue(rig.finished)
         shell.connectionLost(Failure(error.ConnectionDone()))

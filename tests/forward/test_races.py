@@ -188,17 +188,47 @@ class RaceTests(RaceCase):
         self.assertEqual(await self.over(forwarding), 502)
         self.assertFalse(readable(self.server))
 
-    async def test_only_once(self):
-        """What is sent again on a new connection, and is lost there too, is not sent a third time."""
+    async def test_new_connection_unread(self):
+        """What was not read on a new connection is sent again likewise: a stopping server never accepted it."""
         self.start()
-        connection = await self.idle()
         forwarding = self.send()
+        connection = await self.accept()
+        await until(lambda: readable(connection))
         connection.close()
-        again = await self.accept()
-        await until(lambda: readable(again))
-        again.close()
-        self.assertEqual(await self.over(forwarding), 502)
-        self.assertFalse(readable(self.server))
+        await self.answered_anew(forwarding)
+
+    async def test_never_accepted(self):
+        """When a server stops, another URL gets the requests that it had not accepted."""
+        other, url = self.listen()
+        other.listen()
+        self.addCleanup(other.close)
+        self.server, stopping = self.listen()
+        self.server.listen()
+        self.connections = []
+        self.forwarder = Forwarder(reactor, "app", Backend(url=[stopping, url]))
+        self.addCleanup(self.stop, self.forwarder, self.connections)
+        forwarding = self.send()
+        await until(lambda: forwarding._attempt.connected and readable(self.server))
+        self.server.close()
+        self.server = other
+        await self.answered_anew(forwarding)
+
+    async def test_only_once(self):
+        """What was not read on a new connection, and is lost again, is not sent a third time."""
+        for reused in (False, True):
+            self.start()
+            if reused:
+                connection = await self.idle()
+                forwarding = self.send()
+                connection.close()
+            else:
+                forwarding = self.send()
+            for _ in range(2):
+                again = await self.accept()
+                await until(lambda again=again: readable(again))
+                again.close()
+            self.assertEqual(await self.over(forwarding), 502)
+            self.assertFalse(readable(self.server))
 
     async def test_answer_begun(self):
         """A connection that ends in the middle of a head is a 502: something was executed."""

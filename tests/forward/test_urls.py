@@ -210,12 +210,24 @@ class PassiveTests(UrlsCase):
         self.assertEqual(self.ports(rig), [1, 2])
 
     def test_lost_after_it_was_sent(self):
-        """A URL that was connected to is no reason to try another one: the request may have been executed."""
-        rig = self.rig()
-        client = rig.request()
-        rig.accept().lose(error.ConnectionLost())
-        self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
-        self.assertEqual(self.ports(rig), [1])
+        """A request that may have been executed is not sent to another URL, nor one that may change something."""
+        for request, end in [(GET, error.ConnectionDone()), (POST, error.ConnectionLost())]:
+            rig = self.rig()
+            client = rig.request(request)
+            rig.accept().lose(end)
+            self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
+            self.assertEqual(self.ports(rig), [1])
+
+    def test_not_read(self):
+        """One that was not read is, once; another URL comes first, as the first one may be stopping."""
+        for urls, expected in [(URLS, [1, 2]), (URLS[:1], [1, 1])]:
+            rig = self.rig(url=urls)
+            client = rig.request()
+            for _ in range(2):
+                self.assertEqual(client.value(), b"")
+                rig.accept().lose(error.ConnectionLost())
+            self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
+            self.assertEqual(self.ports(rig), expected)
 
     def test_retries_elsewhere(self):
         """With C{retries} another URL is asked, if there is one."""

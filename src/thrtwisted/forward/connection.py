@@ -9,8 +9,8 @@ makes the client forget its request), and reads an answer that comes while the r
 
 Of a connection that is lost before a byte of the response came it knows whether the request can have been executed. A
 kernel whose application has closed the socket and left bytes of ours unread answers with a reset; so does it when they
-come after that. An application that has read the request, and died or gave up, leaves nothing to answer, and the
-connection ends in order. So a reset says that the request was not read to its end (unless an application resets on
+come after that, or when the application never accepted the connection. One that has read the request, and died or gave up,
+leaves nothing to answer, and the connection ends in order. So a reset says that the request was not read to its end (unless an application resets on
 purpose). As it may come a little after the orderly end, that is waited for where it matters.
 """
 
@@ -195,7 +195,8 @@ class Connection(Protocol):
             self._looking = None
         self.reset = reason.check(ConnectionDone) is None
         in_time = self._clock.seconds() - self._asked_at < TELLING
-        self.unread = self.silent and in_time and bool(reason.check(ConnectionLost))
+        # Above TLS nobody knows: it may have read the request and given it to the application.
+        self.unread = self._tls is None and self.silent and in_time and bool(reason.check(ConnectionLost))
         if self._tls is not None and not self.secured.called:
             self.secured.errback(self._tls.problem or reason)
         self._closed(self)

@@ -171,17 +171,18 @@ class Forwarding:
         """
         Another attempt after one that was sent, and has ended without a byte of a response.
 
-        The request of an idle connection that the backend was closing was not executed: it is sent again, once. What
-        else was sent may have been: C{retries} says how often that is risked.
+        What the backend did not read was not executed: the request of an idle connection that was being closed, or of a
+        new one that a stopping server did not accept. It is sent again, once in each case. What else was sent may have
+        been executed: C{retries} says how often that is risked.
         """
         if self._abandoned or self._broken_off or not self._repeatable or not attempt.silent:
             return None
-        if attempt.reused and attempt.unread and not self._resent:
-            self._resent = True
-            return self._forwarder.attempt(self, self._tried)
-        if not self._retries:
+        if attempt.unread and (attempt.reused or not self._resent):
+            self._resent = not attempt.reused  # once a connection was reused the next ones are new
+        elif self._retries:
+            self._retries -= 1
+        else:
             return None
-        self._retries -= 1
         elsewhere = self._forwarder.attempt(self, self._tried | {attempt.route.number})
         return elsewhere or self._forwarder.attempt(self, self._tried)
 
