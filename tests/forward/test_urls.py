@@ -218,6 +218,16 @@ class PassiveTests(UrlsCase):
             self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
             self.assertEqual(self.ports(rig), [1])
 
+    def test_lost_later(self):
+        """What is lost long after it was sent may be lost because the network is gone: it may have been executed."""
+        for wait, expected in [(1.9, [1, 2]), (2.1, [1])]:
+            rig = self.rig()
+            rig.request()
+            backend = rig.accept()
+            rig.clock.advance(wait)
+            backend.lose(error.ConnectionLost())
+            self.assertEqual(self.ports(rig), expected)
+
     def test_not_read(self):
         """One that was not read is, once; another URL comes first, as the first one may be stopping."""
         for urls, expected in [(URLS, [1, 2]), (URLS[:1], [1, 1])]:

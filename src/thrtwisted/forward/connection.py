@@ -44,8 +44,9 @@ HEAD = 64 * 1024
 #: Seconds between the looks for a reset that follows an orderly end: a quarter of a second in all, for it is a round
 #: trip behind.
 LOOKS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
-#: Seconds from the request after which a reset tells nothing: TCP, too, gives up then, on a network that is gone.
-TELLING = 60.0
+#: Seconds from the request after which the end of a connection tells nothing: TCP, too, may have given up by then on a
+#: network that is gone (after three retransmissions, where net.ipv4.tcp_retries2 is that low), and Twisted tells no errno.
+TELLING = 2.0
 
 #: What chunks may be: as large as they like, with trailers as a head may have fields.
 _CHUNKS = Bounds(body_size=2**62, head_size=HEAD, header_count=1000)
