@@ -14,7 +14,8 @@ def played(count, steps):
     The URLs that were chosen in turn.
 
     @param steps: C{t}: take one, but for the numbers that follow; C{-N}: the exchange that was the last to take N
-        leaves; C{xN}: N refuses; C{oN}: N was connected to; C{iN}: N is ill; C{wN}: N is well; C{+S}: S seconds pass.
+        leaves; C{.N}: it has tried; C{xN}: N refuses; C{oN}: N was connected to; C{iN}: N is ill; C{wN}: N is well;
+        C{+S}: S seconds pass.
     """
     routes, now, chosen = Routes(count, DOWN), 0.0, []
     taken = [[] for _ in range(count)]
@@ -27,6 +28,8 @@ def played(count, steps):
                 taken[route.number].append(route)
         elif what == "-":
             routes.leave(taken[int(rest)].pop())
+        elif what == ".":
+            routes.tried(taken[int(rest)][-1])
         elif what == "x":
             routes.refused(int(rest), now)
         elif what == "o":
@@ -57,6 +60,7 @@ class RoutesTests(SynchronousTestCase):
             ("and if it succeeds, all may", 2, "t x0 -0 +10 t t o0 -0 t t", "01001"),
             ("and if not, its time begins anew", 2, "t x0 -0 +10 t t x0 -0 +9 t +1 t", "01010"),
             ("and if it goes away before, the next may", 2, "t x0 -0 +10 t t -0 t", "0100"),
+            ("and when it knows no more, the next may", 2, "t x0 -0 +10 t t .0 t t t", "010101"),
             ("the ill have none", 2, "i0 t t t", "111"),
             ("however long", 2, "i0 +1000 t t", "11"),
             ("until they are well", 2, "i0 t w0 t t", "101"),
@@ -65,6 +69,15 @@ class RoutesTests(SynchronousTestCase):
             ("one alone is never out", 1, "i0 t x0 t", "00"),
         ]:
             self.assertEqual(played(count, steps), expected, what)
+
+    def test_trial(self):
+        """A route says whether its URL could be connected to when that was tried last."""
+        routes = Routes(1, DOWN)
+        trials = [routes.take(0.0).trial]
+        routes.refused(0, 0.0)
+        trials += [routes.take(0.0).trial, routes.take(DOWN).trial]
+        routes.connected(0)
+        self.assertEqual([*trials, routes.take(DOWN).trial], [False, True, True, False])
 
     def test_news(self):
         """Changes are told once."""

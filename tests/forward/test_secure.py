@@ -196,6 +196,27 @@ class SecureTests(SecureCase):
         self.assertTrue(client.received.endswith(b"ok"))
         self.assertEqual((bad.backend.received, good.backend.received[-2:]), (b"", b"hi"))
 
+    async def test_back(self):
+        """One that can be connected to again has its share at once; that it takes us is known with its first answer."""
+        identity = self.authority.identify("localhost")
+        rigs = [await self.rig(identity) for _ in range(2)]
+        rig = SocketRig(self, url=[each.config["url"] for each in rigs], ca=self.ca, down_time=1.0)
+        await rig.start()
+        rig.forwarder._routes.refused(0, reactor.seconds() - 1.0)
+        for each in rigs:
+            each.backend.answer = None
+        for number in range(1, 5):
+            await rig.request(GET)
+            await until(
+                lambda number=number: sum(each.backend.received.count(b"GET") for each in rigs) == number
+            )
+        self.assertEqual([len(each.backend.connections) for each in rigs], [2, 2])
+        self.assertEqual(rig.forwarder._routes.out, [0])
+        for connection in rigs[0].backend.connections + rigs[1].backend.connections:
+            connection.transport.write(OK)
+        await until(lambda: len(rig.front.done) == 4)
+        self.assertEqual(rig.forwarder._routes.out, [])
+
     async def test_cut(self):
         """A body that ends in the middle is cut, with or without TLS's own farewell."""
         for answer in (OK[:-1], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"):

@@ -115,6 +115,21 @@ class PassiveTests(UrlsCase):
             ],
         )
 
+    def test_tried_anew(self):
+        """One that is out is tried over a new connection: one that is idle from before proves nothing."""
+        rig = self.rig(down_time=10.0, keep_alive=100.0)
+        rig.request()
+        rig.accept().receive(OK)
+        rig.request(POST)
+        rig.request(POST)
+        rig.refuse(error.ConnectionRefusedError())
+        self.assertEqual(self.ports(rig), [1, 2, 1, 2])
+        rig.clock.advance(10)
+        rig.request()
+        self.assertEqual(self.ports(rig)[4:], [1])
+        rig.accept()
+        self.assertEqual(rig.forwarder._routes.out, [])
+
     def test_out_again(self):
         """One that still refuses when it is tried is out for as long again; the client that tried it has its answer."""
         rig = self.rig(down_time=10.0)

@@ -118,6 +118,10 @@ class Forwarder:
                 "{backend}: {url} can be connected to again, and gets requests", **self._named(number)
             )
 
+    def secured(self, attempt: Attempt) -> None:
+        """TLS stands. In TLS 1.3 the backend may refuse us later, but nobody has to wait for that."""
+        self._routes.tried(attempt.route)
+
     def unreached(self, number: int, error: ExchangeError) -> None:
         """A URL could not be connected to."""
         if not self._routes.refused(number, self._reactor.seconds()):

@@ -9,9 +9,10 @@ makes the client forget its request), and reads an answer that comes while the r
 
 Of a connection that is lost before a byte of the response came it knows whether the request can have been executed. A
 kernel whose application has closed the socket and left bytes of ours unread answers with a reset; so does it when they
-come after that, or when the application never accepted the connection. One that has read the request, and died or gave up,
-leaves nothing to answer, and the connection ends in order. So a reset says that the request was not read to its end (unless an application resets on
-purpose). As it may come a little after the orderly end, that is waited for where it matters.
+come after that, or when the application never accepted the connection. One that has read the request, and died or gave
+up, leaves nothing to answer, and the connection ends in order. So a reset says that the request was not read to its end
+(unless an application resets on purpose). As it may come a little after the orderly end, that is waited for where it
+matters.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ HEAD = 64 * 1024
 #: trip behind.
 LOOKS = (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.1)
 #: Seconds from the request after which the end of a connection tells nothing: TCP, too, may have given up by then on a
-#: network that is gone (after three retransmissions, where net.ipv4.tcp_retries2 is that low), and Twisted tells no errno.
+#: network that is gone (where net.ipv4.tcp_retries2 is low), and Twisted does not tell why.
 TELLING = 2.0
 
 #: What chunks may be: as large as they like, with trailers as a head may have fields.

@@ -136,14 +136,16 @@ class Forwarding:
         attempt.begin(
             self._exchange,
             self._upload if self._with_body else None,
-            idle=self._repeatable and not fresh,
+            idle=self._repeatable and not fresh and not attempt.route.trial,
             last=self._spoils_connection,
             counts=self._repeatable,
         )
 
     def sent(self, attempt: Attempt) -> None:
         """The request is about to be written to a connection."""
-        if not (attempt.reused or attempt.secured):
+        if attempt.secured:
+            self._forwarder.secured(attempt)
+        elif not attempt.reused:
             self._forwarder.reached(attempt.route.number)
         self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
         self._upload.progress = self._progress
@@ -204,7 +206,7 @@ class Forwarding:
     def received(self, attempt: Attempt, connection: Connection, response: Any) -> None:
         """The head is there. The body is read from now on, whatever becomes of the client."""
         self._stop_response_timer()
-        if attempt.secured:
+        if attempt.secured and attempt.route.trial:
             self._forwarder.reached(attempt.route.number)
         sent = connection.head
         assert sent is not None

@@ -2,9 +2,9 @@
 Which URL of a backend is next: pure, for the time is an argument and URLs are their numbers.
 
 A URL is I{out} when it could not be connected to, for C{down_time} seconds, or while its answers to the questions for
-health are bad. After C{down_time} one exchange at a time tries it, until one can connect. The next is, of those that
-are not out, the one with the fewest exchanges, and of several such the one whose turn was longest ago. If all are out,
-all are tried nevertheless: a proxy that sends nothing anywhere would serve nobody.
+health are bad. After C{down_time} one exchange at a time tries it, until one can connect. The next URL is, of those
+that are not out, the one with the fewest exchanges, and of several such the one whose turn was longest ago. If all are
+out, all are tried nevertheless: a proxy that sends nothing anywhere would serve nobody.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ class Route:
     An exchange's URL.
 
     @ivar number: of the URL.
+    @ivar trial: it could not be connected to before; an idle connection from then would prove nothing.
     """
 
     number: int
+    trial: bool = False
 
 
 @attrs.define
@@ -86,7 +88,8 @@ class Routes:
         if not left:
             return None
         number = min(usable or left, key=lambda each: (self._urls[each].exchanges, self._urls[each].turn))
-        url, route = self._urls[number], Route(number)
+        url = self._urls[number]
+        route = Route(number, url.failed)
         self._turns += 1
         url.turn = self._turns
         url.exchanges += 1
@@ -96,8 +99,12 @@ class Routes:
 
     def leave(self, route: Route) -> None:
         """An exchange has finished with its URL. If it went away before it could connect, the next one may try."""
+        self._urls[route.number].exchanges -= 1
+        self.tried(route)
+
+    def tried(self, route: Route) -> None:
+        """An exchange has found out what it could. Until that counts as connected, or refused, the next one may try."""
         url = self._urls[route.number]
-        url.exchanges -= 1
         if url.trying is route:
             url.trying = None
 
