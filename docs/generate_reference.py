@@ -73,6 +73,9 @@ request does not have, such as a header, is accepted only where all entries are 
 regard to case, all else letter by letter; bytes are read as UTF-8. Another word before a colon, as in `"foo:bar"`, is
 plain text; but `re:`, `regex:` and other slips of the words above are refused.
 
+Matches say what is counted, and which way a request goes; they are no access control. Paths are compared as the client
+has written them, and an application may take `/%61dmin`, `//admin` or `/x/../admin` for `/admin`.
+
 ## Keys
 
 A limit's `key` says what in a request is counted. Requests with the same value share the limit's slots; with `match`,
@@ -86,7 +89,7 @@ all requests that match do, and the others are free of this limit. A request wit
 | `"query:NAME"` | the first query argument of this name, percent-decoded |
 | `"path"` | the target's path, as sent, without the query |
 | `"method"` | the method, as sent |
-| `"host"` | the Host header in lower case, without the port |
+| `"host"` | the Host header in lower case, without the port and a dot at its end |
 | `"client"` | the address of the client; a client on a unix socket has none |
 | `"python:module:function"` | what the function returns for the exchange: `str`, `bytes`, or `None` for none |
 

@@ -34,12 +34,15 @@ class ExchangeTests(SynchronousTestCase):
             self.assertEqual((one.path, one.query), (path, query))
 
     def test_host(self) -> None:
-        """The host is in lower case and without the port, also of an IPv6 address."""
+        """The host is in lower case and without the port, also of an IPv6 address, and without the root's dot."""
         self.assertIsNone(exchange().host)
         for header, host in [
             ("Example.ORG", b"example.org"),
             ("example.org:8888", b"example.org"),
             ("[2001:DB8::1]:80", b"[2001:db8::1]"),
+            ("Admin.example.", b"admin.example"),
+            ("admin.example.:443", b"admin.example"),
+            ("admin.example..", b"admin.example."),
             ("", b""),
         ]:
             self.assertEqual(exchange(headers={"Host": [header]}).host, host)

@@ -52,13 +52,17 @@ class Exchange:
 
     @property
     def host(self) -> bytes | None:
-        """The C{Host} header in lower case, without the port; None without one."""
+        """
+        The C{Host} header in lower case, without the port; None without one.
+
+        Nor does it have the dot that may end a name (RFC 3986, section 3.2.2): that is the same host.
+        """
         value = self.header(b"host")
         if value is None:
             return None
         if value.startswith(b"["):
             return value.partition(b"]")[0].lower() + b"]"
-        return value.partition(b":")[0].lower()
+        return value.partition(b":")[0].lower().removesuffix(b".")
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a header; several of one name are joined as RFC 9110, section 5.3, says. None without one."""

@@ -38,10 +38,9 @@ _FIELD_LINE = re.compile(_FIELD)
 _FIELD_LINES = re.compile(rb"\r\n" + _FIELD + rb"(?=\r\n|\Z)")
 _LENGTH = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS)
 #: uri-host [ ":" port ] (RFC 9110, section 7.2; RFC 3986, section 3.2.2). A comma, which RFC 3986 allows in a reg-name,
-#: stands between two values that somebody has joined; of IP literals only IPv6 addresses are known.
-_AUTHORITY = re.compile(
-    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{0,5}))?"
-)
+#: stands between two values that somebody has joined; a percent-encoded letter is another spelling of a name, which one
+#: program would read and the next would not; of IP literals only IPv6 addresses are known.
+_AUTHORITY = re.compile(rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|[A-Za-z0-9._~!$&'()*+;=-]+)(?::([0-9]{0,5}))?")
 
 
 class Malformed(ValueError):

@@ -134,7 +134,7 @@ class RequestLineTests(HeadTestCase):
             *(b"http://u@h/", b"http://u:p@h/", b"http://@h/", b"http://u@/", b"http://h@:80/"),
             *(b"http://h:80@i/",),
             *(b"http://h:/\x00", b"http://h:x/", b"http://h:65536/", b"http://h:-1/", b"http://h:80:80/"),
-            *(b"http://a,b/",),
+            *(b"http://a,b/", b"http://h%61/"),
             *(b"http://[::1/", b"http://[::1]x/", b"http://[x]/", b"http://::1/", b"http://h\\/"),
             *(b"http://h\\@i/", b"http://<h>/"),
         ]:
@@ -199,7 +199,7 @@ class FieldsTests(HeadTestCase):
             for value in [
                 *(b"a b", b"a\tb", b"a,b", b"a, b", b"u@h", b"h/", b"h/p", b"http://h", b"h:x", b"h:65536"),
                 *(b":80", b"h?q", b"h#f", b"[::1", b"::1", b"[x]", b"h\xe9", b"h\\", b'h;"', b"h:80, h:80"),
-                *(b"h\x0b", b"h\0"),
+                *(b"h\x0b", b"h\0", b"h%61"),
             ]:
                 self.assert_refused(BadRequest, b"GET / " + version, b"Host: " + value)
             for other in (b"h", b"i", b""):

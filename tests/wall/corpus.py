@@ -755,6 +755,7 @@ ODD_HOSTS = {
     "with a bracket that does not begin": b"::1]",
     "with a byte over 0x7f": b"h\xe9",
     "with a percent sign alone": b"h%",
+    "with a letter percent-encoded": b"admi%6e.h",
     "with a caret": b"h^evil",
 }
 
