@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from zope.interface import alsoProvides
 
 from thrtwisted.config import Bounds
-from thrtwisted.listen.site import LOG_DELAY, ProxySite
+from thrtwisted.listen.site import LOG_DELAY, SHOWN, ProxySite
 
 
 class ProxySiteTests(SynchronousTestCase):
@@ -47,6 +47,27 @@ class ProxySiteTests(SynchronousTestCase):
         self.clock.advance(LOG_DELAY)
         year = time.gmtime().tm_year
         self.assertRegex(written.getvalue(), rf'/{year}:.* \+0000\] "GET /page HTTP/1.0" 404 ')
+        site.doStop()
+
+    def test_long(self) -> None:
+        """What a client makes long is cut in its line, and the line shows that; what is not so long is there whole."""
+        site = ProxySite(self.clock, Resource())
+        site.doStart()
+        written = site.logFile = StringIO()
+        channel = site.buildProtocol(None)
+        channel.makeConnection(StringTransport())
+        for target, referer, agent in [
+            (b"a" * SHOWN, b"b" * (SHOWN + 1), b"\xff" * 16_000),
+            (b"a" * (SHOWN - 1), b"b" * SHOWN, b"\xff"),
+        ]:
+            head = b"GET /%b HTTP/1.1\r\nHost: h\r\nReferer: %b\r\nUser-Agent: %b\r\n\r\n"
+            channel.dataReceived(head % (target, referer, agent))
+        self.clock.advance(LOG_DELAY)
+        cut, whole = written.getvalue().splitlines()
+        self.assertIn("/" + "a" * (SHOWN - 1) + "... HTTP/1.1", cut)
+        self.assertTrue(cut.endswith('"' + "b" * SHOWN + '..." "' + "\\xff" * SHOWN + '..."'))
+        self.assertIn("/" + "a" * (SHOWN - 1) + " HTTP/1.1", whole)
+        self.assertTrue(whole.endswith('"' + "b" * SHOWN + '" "\\xff"'))
         site.doStop()
 
     def test_stop(self) -> None:

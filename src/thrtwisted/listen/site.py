@@ -33,10 +33,33 @@ TOLD = 200
 QUIET = 10.0
 
 
+#: Bytes of a target or a header that a line of the access log shows; each may take four characters.
+SHOWN = 1000
+
+
+class _Brief:
+    """A request as a line of the access log has room for it, whatever the client has sent."""
+
+    def __init__(self, request: Any) -> None:
+        self.method, self.uri, self.clientproto = request.method, _cut(request.uri), request.clientproto
+        self.code, self.sentLength = request.code, request.sentLength
+        self.getClientAddress = request.getClientAddress
+        self._request = request
+
+    def getHeader(self, name: bytes) -> bytes | None:
+        """The last value of a header; None without one."""
+        value = self._request.getHeader(name)
+        return None if value is None else _cut(value)
+
+
+def _cut(value: bytes) -> bytes:
+    return value if len(value) <= SHOWN else value[:SHOWN] + b"..."
+
+
 @provider(IAccessLogFormatter)
 def _line(_: str, request: Any) -> str:
     """A line of the access log, with the time of day: what the reactor measures time by need not be that."""
-    line: str = combinedLogFormatter(datetimeToLogString(time.time()), request)
+    line: str = combinedLogFormatter(datetimeToLogString(time.time()), _Brief(request))
     return line
 
 
