@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from thrtwisted import errors
 from thrtwisted.tls import UntrustedCertificate, WrongName
@@ -30,6 +33,7 @@ class UrlsCase(SynchronousTestCase):
 
     def rig(self, **config) -> MemoryRig:
         config.setdefault("url", URLS[:2])
+        config.setdefault("connect_timeout", 1000.0)  # there are tests that never accept
         return MemoryRig(self, **config)
 
     def ports(self, rig: MemoryRig) -> list[int]:
@@ -291,6 +295,71 @@ class PassiveTests(UrlsCase):
         self.assertEqual(client.value(), b"")
         rig.clock.advance(1)
         self.assertTrue(client.value().startswith(b"HTTP/1.1 504 "))
+
+
+@implementer(IHostnameResolver)
+class Resolver:
+    """Answers nothing until it is told to."""
+
+    def resolveHostName(self, receiver, hostName, portNumber=0, addressTypes=None, transportSemantics="TCP"):
+        self.receiver = receiver
+        receiver.resolutionBegan(None)
+        return self
+
+    def answer(self, *addresses):
+        for address in addresses:
+            self.receiver.addressResolved(address)
+        self.receiver.resolutionComplete()
+
+
+class NameTests(UrlsCase):
+    """URLs with the name of a host."""
+
+    def named(self, **config):
+        self.resolver = Resolver()
+        rig = self.rig(url="http://app.example:80", connect_timeout=5.0, **config)
+        rig.clock.installNameResolver(self.resolver)
+        return rig, rig.request()
+
+    def test_silent_resolver(self):
+        """The time to resolve a name is a part of C{connect_timeout}; what comes later is dropped."""
+        rig, client = self.named()
+        rig.clock.advance(4.9)
+        self.assertEqual(client.value(), b"")
+        rig.clock.advance(0.1)
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 504 "))
+        self.assertTrue(rig.finished)
+        self.resolver.answer(IPv4Address("TCP", "192.0.2.1", 80))
+        self.assertEqual(rig.clock.tcpClients, [])
+
+    def test_several_addresses(self):
+        """All addresses of a name share it, too."""
+        rig, client = self.named()
+        rig.clock.advance(3.0)
+        self.resolver.answer(*(IPv4Address("TCP", f"192.0.2.{number}", 80) for number in (1, 2, 3)))
+        rig.clock.pump([0.1] * 10)
+        self.assertEqual([host for host, *_ in rig.clock.tcpClients], ["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+        self.assertEqual(client.value(), b"")
+        rig.clock.advance(1.0)
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 504 "))
+        self.assertTrue(rig.finished)
+        self.assertTrue(all(each.stoppedConnecting for each in rig.clock.connectors))
+
+    def test_first_address_refuses(self):
+        """The next address is tried soon: C{localhost} has two, and a server may listen on the second alone."""
+        rig, client = self.named()
+        self.resolver.answer(IPv6Address("TCP", "::1", 80), IPv4Address("TCP", "127.0.0.1", 80))
+        rig.refuse(error.ConnectionRefusedError())
+        rig.clock.advance(0.02)
+        rig.accept().receive(OK)
+        self.assertTrue(client.value().endswith(b"ok"))
+
+    def test_unknown(self):
+        """A name that nobody knows."""
+        _, client = self.named()
+        self.resolver.answer()
+        self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
+        self.assertIn("name cannot be resolved", self.said[0])
 
 
 class HealthTests(UrlsCase):

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -22,12 +22,17 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
 
 from thrtwisted.config import Backend
 from thrtwisted.tls import Security
 
 from .address import BackendAddress
 from .connection import Connection
+
+#: Seconds from one address of a name to the next, while none of them has answered. RFC 8305, section 5, proposes 0.25
+#: on the way to anywhere; a backend is near.
+NEXT_ADDRESS = 0.02
 
 
 class Pool:
@@ -75,10 +80,10 @@ class Pool:
         factory.noisy = False
         endpoint = self._endpoint if tls is None else wrapClientTLS(tls, self._endpoint)
         connecting: Deferred[Any] = endpoint.connect(factory)
-        if tls is None:
-            return connecting
-        connecting.addCallback(lambda _: connection.secured)
-        return connecting.addTimeout(self._timeout, self._reactor)
+        if tls is not None:
+            connecting.addCallback(lambda _: connection.secured)
+        # For all of it: a name's resolution, each of its addresses, TLS.
+        return connecting.addTimeout(self._timeout, self._reactor, _too_late)
 
     def take(self) -> Connection | None:
         """An idle connection that can be used, the youngest; None if there is none."""
@@ -136,6 +141,13 @@ class Pool:
                 closed.callback(None)
 
 
+def _too_late(result: Any, seconds: float) -> Any:
+    """What becomes of the result of connecting, where it was stopped after so many seconds."""
+    if isinstance(result, Failure):  # which says that it was cancelled, in several ways
+        raise TimeoutError(seconds, "connecting")
+    return result
+
+
 def _endpoint(reactor: Any, address: BackendAddress, timeout: float) -> IStreamClientEndpoint:
     if address.kind == "unix":
         return UNIXClientEndpoint(reactor, address.path, timeout=timeout)
@@ -144,4 +156,5 @@ def _endpoint(reactor: Any, address: BackendAddress, timeout: float) -> IStreamC
         return TCP6ClientEndpoint(reactor, host, port, timeout)
     if isIPAddress(host):
         return TCP4ClientEndpoint(reactor, host, port, timeout)
-    return HostnameEndpoint(reactor, host, port, timeout)
+    # A name such as localhost may have two addresses, the first of which refuses: the next one is not long after.
+    return HostnameEndpoint(reactor, host, port, timeout, attemptDelay=NEXT_ADDRESS)
