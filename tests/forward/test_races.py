@@ -5,6 +5,7 @@ The backend is a socket that the test itself reads, writes and closes, each at a
 answers is the kernel's own.
 """
 
+import contextlib
 import os
 import select
 import socket
@@ -12,11 +13,12 @@ import tempfile
 from io import BytesIO
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from twisted.web.http_headers import Headers
 
 from thrtwisted.config import Backend
-from thrtwisted.errors import BackendClosed
+from thrtwisted.errors import BackendClosed, BackendConnectTimeout, BackendRefused, BackendUnreachable
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward import Forwarder, RequestBody
 
@@ -63,8 +65,8 @@ class RaceCase(TestCase):
             forwarding.status = head.status
 
         def refused(failure):
-            failure.trap(BackendClosed)
-            forwarding.status = 502
+            forwarding.status = failure.value.status
+            return None if failure.check(BackendClosed) else failure
 
         forwarding.head.addCallbacks(answered, refused)
         return forwarding
@@ -342,6 +344,58 @@ class Unix:
         server = socket.socket(socket.AF_UNIX)
         server.bind(path)
         return server, f"unix://{path}"
+
+
+class UnixCrowdTests(Unix, RaceCase):
+    """A unix socket whose server does not accept, at the moment."""
+
+    def crowd(self):
+        """So many connections that no other one has room."""
+        crowd = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = socket.socket(socket.AF_UNIX)
+                crowd.append(waiting)
+                waiting.setblocking(False)
+                waiting.connect(self.server.getsockname())
+        for waiting in crowd:
+            self.addCleanup(waiting.close)
+
+    def crowded(self, **config):
+        """@return: a forwarding that cannot be connected to the crowded server."""
+        self.start(**config)
+        self.server.listen(0)
+        self.crowd()
+        return self.send()
+
+    async def test_accepted_later(self):
+        """The request waits for its turn, as it would with TCP."""
+        forwarding = self.crowded()
+        for _ in range(3):
+            await deferLater(reactor, 0)
+        self.assertEqual(forwarding.status, None)
+        (await self.accept()).close()
+        await self.answered_anew(forwarding)
+
+    async def test_not_accepted(self):
+        """After C{connect_timeout} it is over."""
+        forwarding = self.crowded(connect_timeout=0.2)
+        failure = []
+        forwarding.head.addErrback(failure.append)
+        await until(lambda: forwarding.done.called)
+        self.assertIsInstance(failure[0].value, BackendConnectTimeout)
+
+    async def test_not_there(self):
+        """A socket that is not there, or that nobody listens to, is another matter: that is told at once."""
+        for gone in (True, False):
+            self.start(connect_timeout=1000.0)
+            if gone:
+                os.unlink(self.server.getsockname())
+            self.server.close()
+            failure = []
+            self.send().head.addErrback(failure.append)
+            await until(lambda failure=failure: failure)
+            self.assertIsInstance(failure[0].value, BackendUnreachable if gone else BackendRefused)
 
 
 class UnixRaceTests(Unix, RaceTests):

@@ -9,10 +9,11 @@ closed, or on which it spoke out of turn, is passed over.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
@@ -20,8 +21,10 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     wrapClientTLS,
 )
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from thrtwisted.config import Backend
@@ -33,6 +36,8 @@ from .connection import Connection
 #: Seconds from one address of a name to the next, while none of them has answered. RFC 8305, section 5, proposes 0.25
 #: on the way to anywhere; a backend is near.
 NEXT_ADDRESS = 0.02
+#: Seconds until a unix socket is tried again that has too many connections which its server has not accepted.
+NEXT_LOOK = 0.05
 
 
 class Pool:
@@ -79,11 +84,31 @@ class Pool:
         factory = Factory.forProtocol(lambda: self._opened(connection))
         factory.noisy = False
         endpoint = self._endpoint if tls is None else wrapClientTLS(tls, self._endpoint)
-        connecting: Deferred[Any] = endpoint.connect(factory)
+        connecting: Deferred[Any] = (
+            self._unix(factory) if self.address.kind == "unix" else endpoint.connect(factory)
+        )
         if tls is not None:
             connecting.addCallback(lambda _: connection.secured)
-        # For all of it: a name's resolution, each of its addresses, TLS.
+        # For all of it: a name's resolution, each of its addresses, the wait for a crowded socket, TLS.
         return connecting.addTimeout(self._timeout, self._reactor, _too_late)
+
+    @inlineCallbacks
+    def _unix(self, factory: Factory[Any]) -> Generator[Deferred[Any], Any, Any]:
+        """
+        Connect to a unix socket.
+
+        Where its server has not accepted enough, connect(2) says EAGAIN, and does not wait as TCP does. Twisted's
+        reactor takes that for a connection that has begun, and then was closed: an error without a number.
+        """
+        while True:
+            try:
+                connection = yield self._endpoint.connect(factory)
+            except ConnectError as error:
+                if type(error) is not ConnectError or error.osError is not None:
+                    raise
+            else:
+                return connection
+            yield deferLater(self._reactor, NEXT_LOOK)
 
     def take(self) -> Connection | None:
         """An idle connection that can be used, the youngest; None if there is none."""
