@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 
-from tests.integration.harness import IntegrationCase, Running, until
+from tests.integration.harness import Answer, IntegrationCase, Running, until
 from tests.integration.raw import Raw, connect
 
 GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -352,6 +352,37 @@ class OrderTests(BoundsCase):
         answer = await refused.end()
         self.assertEqual((answer.status, answer.headers["Connection"]), (403, "close"))
         self.assertEqual(self.backend.names(), ["yes"])
+
+
+class EndTests(BoundsCase):
+    """Last answers."""
+
+    SIZE = 700_000
+
+    async def test_all_of_it(self) -> None:
+        """Who takes a last answer slowly gets all of it, whatever was sent behind its request, and when."""
+        proxy = await self.bounded("requests_per_connection = 1")
+        late = {b"": 0.0, b"\r\n": 0.0, GET % b"1": 0.0, b"\r\n\r\n": 0.5, GET % b"2": 0.5}
+        taken = [deferToThread(self.take, proxy, data, when) for data, when in late.items()]
+        for answer in await gatherResults(taken):
+            self.assertEqual((len(answer.body), answer.complete), (self.SIZE, True))
+        self.assertEqual({name[:2] for name in self.backend.names()}, {"it"})
+
+    def take(self, proxy: Running, data: bytes, when: float) -> Answer:
+        """Ask for an answer, send more at once or later, and take five seconds to read it."""
+        request = b"GET /bytes/it-%d?size=%d HTTP/1.1\r\nHost: h\r\n\r\n" % (id(data), self.SIZE)
+        received, began = b"", time.monotonic()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+            client.connect(("127.0.0.1", proxy.port))
+            client.sendall(request if when else request + data)
+            while piece := client.recv(16384):
+                received += piece
+                if when and time.monotonic() - began > when:
+                    client.sendall(data)
+                    when = 0.0
+                time.sleep(max(0.0, began + 5 * len(received) / self.SIZE - time.monotonic()))
+        return Answer(received)
 
 
 class StopTests(BoundsCase):

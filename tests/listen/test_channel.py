@@ -164,7 +164,7 @@ class AnswerTests(ChannelCase):
             wire = self.connect(data)
             self.teller.answer(self.teller.requests[-1])
             self.assertEqual(self.answered(wire, 200).header("Connection"), "close")
-            self.assertTrue(wire.disconnecting)
+            self.assertTrue(wire.half_closed)
 
     def test_close_with_more(self) -> None:
         """What came after the last request is read and dropped, else the client might not get its answer."""
@@ -174,17 +174,57 @@ class AnswerTests(ChannelCase):
         self.assertFalse(wire.disconnecting)
         self.assertEqual(len(self.teller.requests), 1)
 
+    def test_more_that_comes_late(self) -> None:
+        """So is what comes when the answer is on its way already: an empty line, or a request too many."""
+        for late in (b"\r\n", GET):
+            wire = self.connect(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            self.teller.answer(self.teller.requests[-1])
+            wire.receive(late)
+            self.assertEqual((wire.half_closed, wire.disconnecting), (True, False))
+            self.answered(wire, 200)
+            wire.lose()
+
+    def test_close_waits_for_the_answer(self) -> None:
+        """Whatever else has come, a client may take its last answer as slowly as its bound lets it."""
+        self.open_site(body_min_rate=1000)
+        for data in (b"GET / HTTP/1.0\r\n\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n" + GET, b"bad\r\n\r\n"):
+            wire = self.connect()
+            wire.congested = True
+            wire.receive(data)
+            if wire.protocol.state is State.EXCHANGE:
+                self.teller.answer(self.teller.requests[-1], bytes(100_000))
+            self.assertIs(wire.protocol.state, State.CLOSING)
+            self.clock.pump([1.0] * 100)
+            self.assertTrue(wire.open)
+            wire.relieve()
+            self.assertTrue(wire.half_closed)
+            self.clock.advance(1.9)
+            self.assertFalse(wire.disconnecting)
+            self.clock.advance(0.2)
+            self.assertEqual((wire.lost, wire.aborted), (True, False))
+
+    def test_writes_after_the_end(self) -> None:
+        """What a resource writes after it has closed the connection is not sent."""
+        wire = self.connect(GET)
+        request = self.teller.requests[0]
+        wire.congested = True
+        request.write(b"some")
+        request.loseConnection()
+        before = wire.value()
+        request.write(b"more")
+        self.assertEqual(wire.value(), before)
+
     def test_closed_by_the_resource(self) -> None:
         """A resource may close the connection: by a header, or by itself."""
         wire = self.connect(GET)
         request = self.teller.requests[0]
         request.setHeader(b"Connection", b"close")
         self.teller.answer(request)
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         wire = self.connect(GET)
         request = self.teller.requests[1]
         request.loseConnection()
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         request.loseConnection()  # says nothing new
         self.teller.answer(request)  # has no effect
 
@@ -195,7 +235,7 @@ class AnswerTests(ChannelCase):
         wire = self.connect(GET)
         wire.receive(GET)
         self.assertEqual([answer.header("Connection") for answer in wire.answers()], [None, "close"])
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
 
     def test_any_number_of_requests(self) -> None:
         """Without a bound there is no last one."""
@@ -237,7 +277,7 @@ class AnswerTests(ChannelCase):
         wire.relieve()
         self.clock.advance(0)
         self.assertTrue(wire.value().endswith(b"\r\n\r\nabc"))
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         pieces[:] = [b"d", b"e"]
         wire = self.connect(GET)
         request = self.teller.requests[1]
@@ -345,7 +385,7 @@ class BackPressureTests(ChannelCase):
             wire = Stuck(self.clock, self.site.buildProtocol(None), "192.0.2.1")
             self.wires.append(wire)
             wire.receive(b"GET / HTTP/1.0\r\n\r\n")
-            self.assertTrue(wire.disconnecting)
+            self.assertTrue(wire.half_closed)
             passed = self.until_over(lambda wire=wire: wire.aborted, 1.0, 10_000.0)
             self.assertGreater(passed, 20)
 
@@ -359,7 +399,7 @@ class TimeTests(ChannelCase):
         self.clock.advance(9.9)
         self.assertTrue(wire.open)
         self.clock.advance(0.2)
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         self.assertEqual(wire.value(), b"")
 
     def test_slow_head(self) -> None:
@@ -405,7 +445,7 @@ class TimeTests(ChannelCase):
             self.clock.advance(19)
             wire.receive(GET)
         self.clock.advance(20.1)
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         self.assertEqual(wire.statuses(), [200] * 6)
 
     def test_exchange_takes_long(self) -> None:
@@ -417,7 +457,7 @@ class TimeTests(ChannelCase):
         self.clock.advance(59.9)
         self.assertTrue(wire.open)
         self.clock.advance(0.2)
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
 
     def test_slow_body(self) -> None:
         """A body that comes too slowly is refused, and its file closed at once."""
@@ -563,9 +603,10 @@ class RefusalTests(ChannelCase):
         self.assertTrue(wire.aborted)
         wire = self.connect(b"bad\r\n\r\n")
         self.clock.advance(1.9)
-        self.assertFalse(wire.aborted)
+        self.assertFalse(wire.disconnecting)
         self.clock.advance(0.2)
-        self.assertTrue(wire.aborted)
+        self.assertTrue(wire.lost)
+        self.assertFalse(wire.aborted)
 
     def test_leaves_after_a_refusal(self) -> None:
         """A client that closes when it has read its answer leaves nothing behind."""
@@ -710,15 +751,10 @@ class ConnectionsTests(ChannelCase):
     def test_one_that_is_closing_makes_no_room(self) -> None:
         """A connection that is being closed is not closed again."""
 
-        class Stuck(ClientWire):
-            def loseConnection(self) -> None:
-                self.disconnecting = True
-
         self.open_site(connections=1)
-        stuck = Stuck(self.clock, self.site.buildProtocol(None), "192.0.2.1")
-        self.wires.append(stuck)
+        closing = self.connect()
         self.clock.advance(10.1)
-        self.assertTrue(stuck.disconnecting)
+        self.assertTrue(closing.half_closed)
         self.refused(self.connect(), 503, "connection_limit_reached")
 
     def test_flood(self) -> None:
@@ -787,26 +823,23 @@ class StopTests(ChannelCase):
     def test_stops(self) -> None:
         """Who is idle is closed, who is in the middle of a request is told, who waits gets a last answer."""
         silent, waiting = self.connect(), self.connect(GET)
-        half, uploading, refused = (
-            self.connect(GET[:-2]),
-            self.connect(post(b"abc")[:-1]),
-            self.connect(b"bad\r\n\r\n"),
-        )
+        half, uploading = self.connect(GET[:-2]), self.connect(post(b"abc")[:-1])
+        self.connect(b"bad\r\n\r\n")
         self.teller.at_once = True
         idle = self.connect(GET)
         idle.clear()
         self.site.doStop()
-        self.assertEqual([wire.disconnecting for wire in self.wires], [True, False, True, True, True, True])
+        self.assertEqual([wire.disconnecting for wire in self.wires], [False] * 6)
+        self.assertEqual([wire.half_closed for wire in self.wires], [True, False, True, True, True, True])
         self.assertEqual((silent.value(), idle.value()), (b"", b""))
         for wire in (half, uploading):
             answer = self.answered(wire, 503)
             self.assertEqual((answer.header("Retry-After"), answer.header("Connection")), ("1", "close"))
-        self.assertTrue(refused.aborted)
         self.assertEqual(waiting.value(), b"")
         self.teller.answer(self.teller.requests[0])
         self.assertEqual(self.answered(waiting, 200).header("Connection"), "close")
-        self.assertTrue(waiting.disconnecting)
-        self.clock.advance(0)
+        self.assertTrue(waiting.half_closed)
+        self.clock.advance(2)
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
         self.site.doStart()
         self.assertTrue(self.connect(GET).open)
@@ -822,5 +855,5 @@ class StopTests(ChannelCase):
         request.write(b"k")
         request.finish()
         self.assertEqual(self.answered(wire, 200).body, b"ok")
-        self.assertTrue(wire.disconnecting)
+        self.assertTrue(wire.half_closed)
         self.site.doStart()

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from thrtwisted.listen.kernel import look
 from thrtwisted.listen.watch import Late, Watch
 
 
@@ -95,13 +96,6 @@ class AnswerTests(WatchCase):
         # 10 s and the time for 256 kB, from the moment at which the bytes before had to be taken
         self.assertEqual([late for _, late in self.late], [Late.ANSWER])
 
-    def test_does_not_matter(self) -> None:
-        """It may not matter any more."""
-        self.watch.answer_waits(1000, 0)
-        self.watch.answer_matters_no_more()
-        self.advance(1000)
-        self.assertEqual((self.late, self.clock.getDelayedCalls()), ([], []))
-
     def pair(self) -> tuple[socket.socket, socket.socket]:
         """A connection of TCP, both ends."""
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -110,6 +104,13 @@ class AnswerTests(WatchCase):
         self.addCleanup(client.close)
         self.addCleanup(served.close)
         return served, client
+
+    def acknowledged(self, served: socket.socket) -> int:
+        """How much has arrived at the client."""
+        seen = look(SimpleNamespace(socket=served))
+        if seen is None:
+            raise SkipTest("this system does not tell what has arrived")
+        return seen.acknowledged
 
     def fill(self, served: socket.socket) -> int:
         """Write until the kernel takes no more."""
@@ -125,20 +126,17 @@ class AnswerTests(WatchCase):
         """Where the kernel tells what has arrived, a client that takes nothing is late after ten seconds."""
         served, client = self.pair()
         watch = self.make(SimpleNamespace(socket=served))
-        if watch._acknowledged() is None:
-            self.skipTest("this system does not tell what has arrived")
         written = self.fill(served)
-        self.assertLess(watch._acknowledged(), written)
+        self.assertLess(self.acknowledged(served), written)
         watch.answer_waits(100_000, written)
         for _ in range(30):
-            before = watch._acknowledged()
-            assert before is not None
+            before = self.acknowledged(served)
             taken = 0
             while taken < 500_000:  # in two seconds, twice and a half as much as it must
                 taken += len(client.recv(65536))
             self.fill(served)
             for _ in range(1000):
-                if watch._acknowledged() > before:
+                if self.acknowledged(served) > before:
                     break
                 os.sched_yield()
             self.advance(2)
@@ -148,10 +146,39 @@ class AnswerTests(WatchCase):
         self.assertIs(late, Late.ANSWER)
         self.assertLess(when, 60 + 13)
 
-    def test_other_sockets(self) -> None:
-        """A unix socket does not tell, nor one that is closed."""
-        served, client = socket.socketpair()
-        self.assertIsNone(self.make(SimpleNamespace(socket=served))._acknowledged())
-        served.close()
-        client.close()
-        self.assertIsNone(self.make(SimpleNamespace(socket=served))._acknowledged())
+    def test_last(self) -> None:
+        """The time after a last answer begins when the client has taken all of it."""
+        served, client = self.pair()
+        watch = self.make(SimpleNamespace(socket=served))
+        written = self.fill(served)
+        watch.ends(50, written, 2)
+        left = written
+        for _ in range(8):
+            self.advance(5)
+            left -= len(client.recv(100_000))
+        self.assertEqual(self.late, [])
+        while left:
+            left -= len(client.recv(left))
+        while look(SimpleNamespace(socket=served)).waiting:
+            os.sched_yield()
+        self.advance(5)
+        [(when, late)] = self.late
+        self.assertIs(late, Late.TIME)
+        self.assertTrue(42 <= when <= 44, when)
+
+    def test_last_not_taken(self) -> None:
+        """Who does not take it is late."""
+        served, _ = self.pair()
+        watch = self.make(SimpleNamespace(socket=served))
+        watch.ends(1000, self.fill(served), 2)
+        self.advance(20)
+        [(when, late)] = self.late
+        self.assertIs(late, Late.ANSWER)
+        self.assertTrue(10 <= when <= 11, when)
+
+    def test_last_unseen(self) -> None:
+        """Where nobody tells what is taken, the time begins at once, whatever was waited for."""
+        self.watch.body_begins(10)
+        self.watch.ends(1000, 5000, 2)
+        self.advance(20)
+        self.assertEqual(self.late, [(2.0, Late.TIME)])

@@ -10,12 +10,16 @@ state       what is awaited                      until
 HEAD        the (next) request                   C{head_timeout}; before a next one begins C{idle_timeout}
 BODY        the rest of its body                 it comes slower than C{body_min_rate}
 EXCHANGE    the answer                           the resource's own bounds
-LINGERING   that the client has read a refusal   C{LINGER} s
-CLOSING     that the last answer is taken        after C{PATIENCE} s it is taken slower than C{body_min_rate}
+CLOSING     that the last answer is taken        it is taken slower than C{body_min_rate}
+..          then the client's own end            C{LINGER} s
 CLOSED      nothing
 =========== ==================================== =======================================================
 
-In every state but LINGERING an answer that waits for its client must be taken fast enough.
+In every state an answer that waits for its client must be taken fast enough.
+
+After its last answer a connection is closed in one direction only, and what the client still sends is read and dropped
+until it closes the other one. To close both at once with something unread, be it an empty line, resets the connection,
+and the client may lose what it has not yet read of its answer (RFC 9112, section 9.6).
 """
 
 from __future__ import annotations
@@ -59,15 +63,12 @@ READ_AHEAD = 16 * 1024
 #: Pipelined requests that are answered in one turn of the reactor, if they can be answered at once.
 AT_ONCE = 8
 
-#: Seconds and bytes for which a refused client is read: to close at once would reset the connection, and the client
-#: might never see the answer (RFC 9112, section 9.6).
+#: Seconds for which a client may leave its half of a connection open after it has taken its last answer, and bytes that
+#: are read of what it sends meanwhile.
 LINGER = 2.0
 LINGER_BYTES = 1024 * 1024
 
-#: Seconds for which a close is not looked at: most come about at once.
-PATIENCE = 10.0
-
-#: Bytes per second at which the last answer must be taken after that, if there is no C{body_min_rate}.
+#: Bytes per second at which the last answer must be taken, if there is no C{body_min_rate}.
 CLOSING_RATE = 50
 
 
@@ -77,7 +78,6 @@ class State(Enum):
     HEAD = "head"
     BODY = "body"
     EXCHANGE = "exchange"
-    LINGERING = "lingering"
     CLOSING = "closing"
     CLOSED = "closed"
 
@@ -107,14 +107,13 @@ class Channel(Protocol):
         self._served = 0  # requests so far
         self._begun = False  # a head has
         self._last = False  # no request follows
-        self._unread = False  # the client may still be sending
         self._known = False  # whose it is
         self._congested = False  # the transport takes no more
         self._reading = True
         self._advancing = False
         self._turn: IDelayedCall | None = None
         self._written = 0
-        self._dropped = 0
+        self._dropped = 0  # bytes of what came too late
 
     # From the transport ---------------------------------------------------------------------------------------------
 
@@ -132,9 +131,13 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client has sent."""
-        if self.state is not State.LINGERING and not self._known and not self._identify():
+        if self.state is State.CLOSING:
+            self._dropped += len(data)
+            if self._dropped > LINGER_BYTES:
+                self.abort()
+        elif not self._known and not self._identify():
             return
-        if self.state is State.HEAD:
+        elif self.state is State.HEAD:
             self._heads.add(data)
             self._advance()
         elif self.state is State.BODY:
@@ -142,10 +145,6 @@ class Channel(Protocol):
         elif self.state is State.EXCHANGE:
             self._heads.add(data)
             self._regulate()
-        elif self.state is State.LINGERING:
-            self._dropped += len(data)
-            if self._dropped > LINGER_BYTES:
-                self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client has gone, or was closed."""
@@ -178,7 +177,9 @@ class Channel(Protocol):
         self._watch.answer_taken(self._written)
         if self._producer is not None:
             self._producer.resumeProducing()
-        if self.state is State.HEAD and was_congested:
+        if self.state is State.CLOSING and was_congested:
+            self._half_close()
+        elif self.state is State.HEAD and was_congested:
             self._await_head()
             self._advance()
         self._regulate()
@@ -200,8 +201,9 @@ class Channel(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer."""
-        self._written += len(data)
-        self.transport.write(data)
+        if self.state is not State.CLOSING:
+            self._written += len(data)
+            self.transport.write(data)
 
     def writeSequence(self, iovec: Any) -> None:
         """Send parts of an answer."""
@@ -261,11 +263,9 @@ class Channel(Protocol):
         """
         if self.state in (State.HEAD, State.BODY):
             if self._begun:
-                self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0), lingers=False)
+                self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0))
             else:
                 self._close()
-        elif self.state is State.LINGERING:
-            self.abort()
 
     def make_room(self) -> None:
         """Close this idle connection, for another one."""
@@ -275,7 +275,6 @@ class Channel(Protocol):
         """Answer with an error whatever this client would have asked for."""
         answer, _ = refusal(error, Asked())
         self.write(answer)
-        self._unread = True
         self._close()
 
     def abort(self) -> None:
@@ -346,7 +345,7 @@ class Channel(Protocol):
             request.content = BytesIO()
             self._begin()
         elif head.expects and not self._wants_body(request):
-            self._last = self._unread = True  # the client may send its body all the same
+            self._last = True  # the client may send its body all the same
             request.content = BytesIO()
             self._begin()
         else:
@@ -402,18 +401,18 @@ class Channel(Protocol):
 
     def _late(self, what: Late) -> None:
         """Something has not come about in time."""
-        if what is Late.ANSWER or self.state is State.LINGERING:
+        if what is Late.ANSWER:
             self.abort()
         elif what is Late.BODY:
             self._refuse(RequestTimeout("The request's body came too slowly."))
         elif self.state is State.CLOSING:
-            self._watch.answer_waits(self._bounds.body_min_rate or CLOSING_RATE, self._written)
+            self._hang_up()
         elif self._begun:
             self._refuse(RequestTimeout("The request's head took too long."))
         else:
             self._close()
 
-    def _refuse(self, error: ExchangeError, lingers: bool = True) -> None:
+    def _refuse(self, error: ExchangeError) -> None:
         """Answer instead of the resource, and close the connection."""
         request = self._heads.asked() if self.state is State.HEAD else self._asked
         if self._body is not None:
@@ -422,30 +421,39 @@ class Channel(Protocol):
         answer, size = refusal(error, request)
         self.site.log(Refused(request, self.getPeer(), error.status, size))
         self.write(answer)
-        self._heads.take()
-        self._unread = lingers
         self._close()
 
     def _close(self) -> None:
-        """Close the connection once all is sent: by lingering, where the client may still be sending."""
-        lingers = self._unread or bool(self._heads.take())
+        """Close the connection, in its time: when the client has taken what was written, and has closed its half."""
+        self.state = State.CLOSING
+        self._heads.take()
         self.site.connections.work(self)  # it cannot make room any more
-        self.transport.unregisterProducer()  # else the transport would wait for its end
         if not self._reading:
             self._reading = True
-            self.transport.resumeProducing()  # TLS closes when the client has
-        if lingers and hasattr(self.transport, "loseWriteConnection"):
-            self.state = State.LINGERING
-            self._watch.answer_matters_no_more()
-            self._watch.wait(LINGER)
-            if _is_tls(self.transport):
-                self.transport.loseConnection()  # it reads, and drops, until the client closes its half
-            else:
-                self.transport.loseWriteConnection()
+            self.transport.resumeProducing()  # to see the client's end, and to drop what comes before
+        if self._congested:
+            self._watch.wait_no_more()
+            self._watch.answer_waits(self._closing_rate, self._written)
         else:
-            self.state = State.CLOSING
-            self._watch.wait(PATIENCE)
-            self.transport.loseConnection()
+            self._half_close()
+
+    def _half_close(self) -> None:
+        """The transport has taken everything: say that nothing follows."""
+        self.transport.unregisterProducer()  # else the transport would wait for its end
+        self._watch.ends(self._closing_rate, self._written, LINGER)
+        if _is_tls(self.transport) or not hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseConnection()  # TLS reads, and drops, until the client closes its half
+        else:
+            self.transport.loseWriteConnection()
+
+    def _hang_up(self) -> None:
+        """The client has taken its last answer and does not close: it need not any more."""
+        self._watch.answer_waits(self._closing_rate, self._written)
+        _below_tls(self.transport).loseConnection()
+
+    @property
+    def _closing_rate(self) -> int:
+        return self._bounds.body_min_rate or CLOSING_RATE
 
     def _regulate(self) -> None:
         """After every change: read from the client, or not."""
@@ -470,3 +478,10 @@ class Channel(Protocol):
 
 def _is_tls(transport: object) -> bool:
     return ISSLTransport(transport, None) is not None
+
+
+def _below_tls(transport: Any) -> Any:
+    """The connection itself: TLS would wait for the client's leave."""
+    while _is_tls(transport) and isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    return transport

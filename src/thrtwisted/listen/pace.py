@@ -63,13 +63,14 @@ class Uptake:
     @param rate: bytes per second.
     @param seen: whether somebody tells how much has arrived at the client (L{look}); else bytes count when the
         transport is empty again, and much more of them for the same rate, because kernels do not take them evenly.
+    @param every: seconds between two looks, if so.
     @ivar waiting: something waits.
     """
 
-    def __init__(self, rate: float, seen: bool) -> None:
+    def __init__(self, rate: float, seen: bool, every: float = LOOK) -> None:
         self.waiting = False
         self._pace = Pace(rate, 0.0) if seen else Pace(rate, 0.0, WINDOW + BLIND / rate)
-        self._look = LOOK if seen else inf
+        self._look = every if seen else inf
         self._taken = 0
         self._waited = 0.0
         self._since = 0.0

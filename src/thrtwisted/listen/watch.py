@@ -7,23 +7,20 @@ and goes quickly costs none, and an idle connection one in all its time.
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .pace import Pace, Uptake
+from .kernel import look
+from .pace import LOOK, Pace, Uptake
 
 #: Seconds by which a timer may ring too early: sums of times are rounded.
 EARLY = 0.001
 
-#: Where Linux (since 4.1) has the bytes that a peer has acknowledged, in struct tcp_info of linux/tcp.h.
-_TCP_INFO = getattr(socket, "TCP_INFO", None)
-_ACKNOWLEDGED = struct.Struct("=Q")
-_ACKNOWLEDGED_AT = 120
+#: Seconds between two looks at whether a last answer is taken: most are at once.
+LAST_LOOK = 1.0
 
 
 class Late(Enum):
@@ -53,6 +50,7 @@ class Watch:
         self._pace: Pace | None = None
         self._uptake: Uptake | None = None
         self._sees = False
+        self._last: tuple[int, float] | None = None  # bytes in all, and the seconds after them
         self._timer: IDelayedCall | None = None
         self._rings = 0.0
 
@@ -95,10 +93,7 @@ class Watch:
         """
         now = self._clock.seconds()
         if self._uptake is None:
-            taken = self._acknowledged()
-            self._sees = taken is not None
-            self._uptake = Uptake(rate, self._sees)
-            self._uptake.look(written if taken is None else taken, now)
+            self._uptake = self._new_uptake(rate, written, LOOK)
         if not self._uptake.waiting:
             self._uptake.wait(now)
             self._arm()
@@ -116,9 +111,24 @@ class Watch:
             self._answer.flow(now)
             self._arm()
 
-    def answer_matters_no_more(self) -> None:
-        """It is not watched any more whether the client takes anything."""
-        self._uptake = None
+    def ends(self, rate: float, written: int, seconds: float, every: float = LAST_LOOK) -> None:
+        """
+        The last answer was written: the client must take it, and has so much time from then on. Where nobody tells how
+        much it has taken, the time begins now.
+
+        @param rate: bytes per second.
+        @param written: bytes that the client was sent in all.
+        @param every: seconds between two looks.
+        """
+        self.wait_no_more()
+        now = self._clock.seconds()
+        self._uptake = self._new_uptake(rate, written, every)
+        if self._sees:
+            self._last = written, seconds
+            self._uptake.wait(now)
+        else:
+            self._uptake, self._deadline = None, now + seconds
+        self._arm()
 
     def stop(self) -> None:
         """Watch over nothing any more."""
@@ -126,6 +136,13 @@ class Watch:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _new_uptake(self, rate: float, written: int, every: float) -> Uptake:
+        seen = look(self._transport)
+        self._sees = seen is not None
+        uptake = Uptake(rate, self._sees, every)
+        uptake.look(written if seen is None else seen.acknowledged, self._clock.seconds())
+        return uptake
 
     def _due(self) -> float | None:
         """When something may be late, None if nothing can be."""
@@ -156,21 +173,13 @@ class Watch:
 
     def _what_is_late(self, now: float) -> Late | None:
         if self._answer is not None:
-            taken = self._acknowledged() if self._sees else None
-            if taken is not None:
-                self._answer.look(taken, now)
+            seen = look(self._transport) if self._sees else None
+            if seen is not None:
+                self._answer.look(seen.acknowledged, now)
+                if self._last is not None and seen.acknowledged >= self._last[0] and not seen.waiting:
+                    self._uptake, self._deadline, self._last = None, now + self._last[1], None
+                    return None
             return Late.ANSWER if self._answer.too_slow(now) else None
         if self._pace is not None:
             return Late.BODY if self._pace.due <= now else None
         return Late.TIME if self._deadline is not None and self._deadline <= now else None
-
-    def _acknowledged(self) -> int | None:
-        """How many bytes the client's system has acknowledged; None where nobody tells."""
-        below = getattr(self._transport, "socket", None)
-        if below is None or _TCP_INFO is None:
-            return None
-        try:
-            info = below.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _ACKNOWLEDGED_AT + _ACKNOWLEDGED.size)
-            return int(_ACKNOWLEDGED.unpack_from(info, _ACKNOWLEDGED_AT)[0])
-        except (OSError, struct.error):
-            return None  # a unix socket, an old kernel

@@ -1,0 +1,85 @@
+"""Tests for L{thrtwisted.listen.kernel}: connections of this machine."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.listen.kernel import Seen, look
+
+
+class LookTests(SynchronousTestCase):
+    """Tests for L{look}."""
+
+    if not sys.platform.startswith("linux"):
+        skip = "only Linux tells"
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """The proxy's end of a connection, and the client's."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            client = socket.create_connection(server.getsockname())
+            served, _ = server.accept()
+        self.addCleanup(client.close)
+        self.addCleanup(served.close)
+        return served, client
+
+    def seen(self, served: socket.socket) -> Seen:
+        seen = look(SimpleNamespace(socket=served))
+        assert seen is not None
+        return seen
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.001)
+
+    def test_taken(self) -> None:
+        """What was sent waits until the client's system has it."""
+        served, client = self.pair()
+        self.assertEqual(self.seen(served), Seen(0, False, False))
+        served.setblocking(False)
+        written = 0
+        try:
+            while True:
+                written += served.send(bytes(65536))
+        except BlockingIOError:
+            pass
+        self.assertTrue(self.seen(served).waiting)
+        left = written
+        while left:
+            left -= len(client.recv(65536))
+        self.until(lambda: not self.seen(served).waiting)
+        self.assertGreaterEqual(self.seen(served).acknowledged, written)
+        self.assertFalse(self.seen(served).gone)
+
+    def test_gone(self) -> None:
+        """A client that has closed its half, or reset the connection, is seen without reading."""
+        for how in (
+            lambda client: client.shutdown(socket.SHUT_WR),
+            lambda client: client.close(),
+            lambda client: (
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+                client.close(),
+            ),
+        ):
+            served, client = self.pair()
+            client.send(b"unread")
+            self.assertFalse(self.seen(served).gone)
+            how(client)
+            self.until(lambda served=served: self.seen(served).gone)
+
+    def test_nobody_tells(self) -> None:
+        """A unix socket does not tell, nor one that is closed, nor a transport without one."""
+        served, client = socket.socketpair()
+        self.assertIsNone(look(SimpleNamespace(socket=served)))
+        served.close()
+        client.close()
+        self.assertIsNone(look(SimpleNamespace(socket=served)))
+        self.assertIsNone(look(object()))
