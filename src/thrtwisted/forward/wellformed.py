@@ -66,7 +66,7 @@ def check_request(
 
 
 def _check_fields(headers: Headers) -> None:
-    """That names are tokens Twisted's Headers see to."""
+    """See that no value holds a control character. Names are tokens: Twisted's Headers take no others."""
     for _, values in headers.getAllRawHeaders():
         if any(_CONTROL.search(value) for value in values):
             raise Malformed("a header's value holds a control character")
