@@ -12,7 +12,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted import toml
 from thrtwisted.check import check, effective, validated
-from thrtwisted.config import Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When, schema
+from thrtwisted.config import (
+    Backend,
+    Bounds,
+    Config,
+    ConfigError,
+    Limit,
+    Queue,
+    Redis,
+    Rule,
+    Then,
+    When,
+    schema,
+)
 
 GOOD = Config(backend={"app": Backend(url="http://127.0.0.1:9999")})
 
@@ -30,6 +42,11 @@ def rule(when: dict[str, Any] | None = None, **then: Any) -> Config:
 def limit(**fields: Any) -> Config:
     """A configuration with one limit."""
     return replace(GOOD, limit=[Limit(name="l", max_concurrent=1, **fields)])
+
+
+def bounds(**fields: Any) -> Config:
+    """A configuration with bounds."""
+    return replace(GOOD, bounds=Bounds(**fields))
 
 
 class CheckTests(SynchronousTestCase):
@@ -113,6 +130,33 @@ class CheckTests(SynchronousTestCase):
                 "rule 1, then.set_input_header.X_User: a header with an underscore",
                 'write "X-User"',
             ),
+            (
+                limit(key="header:Proxy-Authorization"),
+                'limit 1 ("l"), key: the header "Proxy-Authorization" is the connection\'s own',
+                "name another",
+            ),
+            (limit(key="header:te"), 'limit 1 ("l"), key: the header "te" is the', "name another"),
+            (
+                rule({"header": {"Upgrade": "websocket"}}, priority=1),
+                'rule 1, when.header.Upgrade: the header "Upgrade" is the connection\'s own',
+                "name another",
+            ),
+            (
+                bounds(spool=10_000_000),
+                "bounds.body_size: more than bounds.spool (10000000) can hold",
+                "raise bounds.spool",
+            ),
+            (bounds(body_size=100_001, spool=0), "bounds.body_size: more than bounds.spool (0)", "lower it"),
+            (
+                bounds(target_length=4097, head_size=4096),
+                "bounds.target_length: more than bounds.head_size (4096)",
+                "raise bounds.head_size",
+            ),
+            (
+                bounds(connections=10, connections_per_client=11),
+                "bounds.connections_per_client: more than bounds.connections (10)",
+                "or write 0",
+            ),
             (limit(key="headr:Foo"), 'limit 1 ("l"), key: unknown key', "did you mean"),
             (limit(key="python:nosuch:f"), 'limit 1 ("l"), key: the module', "PYTHONPATH"),
             (limit(key="path", match="re:x"), 'limit 1 ("l"), match: "re:"', 'write "regexp:"'),
@@ -139,6 +183,20 @@ class CheckTests(SynchronousTestCase):
             self.assertTrue(line.startswith(start), line)
             self.assertIn(mend, line)
             self.assertNotIn("\n", line)
+
+    def test_bounds(self) -> None:
+        """Bounds that are reached are good, and so are defaults that are not."""
+        for good in [
+            bounds(body_size=100_000, spool=0),
+            bounds(body_size=10_000_000, spool=10_000_000),
+            bounds(target_length=4096, head_size=4096),
+            bounds(head_size=4096),
+            bounds(connections=10, connections_per_client=10),
+            bounds(connections=10, connections_per_client=0),
+            bounds(connections=0, connections_per_client=10_000),
+            bounds(connections=10),
+        ]:
+            self.assertEqual(check(good), [])
 
     def test_all_at_once(self) -> None:
         """All mistakes are told at once, those of types and those of sense, and each value once."""

@@ -14,9 +14,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from .config import Backend, Config, ConfigError, Limit, Match, Redis, Rule
+from .config import Backend, Bounds, Config, ConfigError, Limit, Match, Redis, Rule
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
+from .forward.disk import MEMORY
 from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
@@ -85,6 +86,7 @@ def _senseless(config: Config) -> Iterator[Problem]:
         yield from _senseless_backend(name, backend)
     for index, entry in enumerate(config.trusted_proxies):
         yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
+    yield from _senseless_bounds(config.bounds)
     names: set[str] = set()
     for index, limit in enumerate(config.limit):
         if limit.name in names:
@@ -122,6 +124,19 @@ def _senseless_backend(name: str, backend: Backend) -> Iterator[Problem]:
     yield from _senseless_files(place, backend, has_tls, mend)
     if backend.health is not None:
         yield from _refused((*place, "health"), check_health, backend.health)
+
+
+def _senseless_bounds(bounds: Bounds) -> Iterator[Problem]:
+    """Bounds that are never reached, because another is lower. Of two that only some clients meet, a default may be."""
+    if bounds.body_size > max(bounds.spool, MEMORY):
+        text = f"more than bounds.spool ({bounds.spool}) can hold: such a body would be told to come again, in vain"
+        yield Problem(("bounds", "body_size"), f"{text}; lower it, or raise bounds.spool")
+    if bounds.head_size < bounds.target_length != Bounds().target_length:
+        text = f"more than bounds.head_size ({bounds.head_size}), of which a target is a part"
+        yield Problem(("bounds", "target_length"), f"{text}; lower it, or raise bounds.head_size")
+    if 0 < bounds.connections < bounds.connections_per_client != Bounds().connections_per_client:
+        text = f"more than bounds.connections ({bounds.connections}), so that one client could have them all"
+        yield Problem(("bounds", "connections_per_client"), f"{text}; lower it, or write 0 for no bound")
 
 
 def _senseless_files(place: Path, table: Redis | Backend, has_tls: bool, mend: str) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from .config import Config, Limit
 from .errors import RuleFailed
 from .exchange import Exchange
+from .forward.headers import is_hop_by_hop
 from .gate import Counter
 from .match import CompiledMatch, compile_match, encoded
 
@@ -200,6 +201,10 @@ def check_distinct(name: str) -> None:
 def _header(name: str) -> Key:
     field = _token(name, "header")
     check_distinct(name)
+    if is_hop_by_hop(field):
+        raise ValueError(
+            f'the header "{name}" is the connection\'s own, and taken away before anything looks at it; name another'
+        )
     return lambda exchange: exchange.header(field)
 
 

@@ -22,6 +22,7 @@ name = "one"
 max_concurrent = {slots}
 
 [bounds]
+body_size = {spool}
 spool = {spool}
 """
 

@@ -86,7 +86,7 @@ class HeadTests(BoundsCase):
 
     async def test_disk(self) -> None:
         """Bodies of many clients together take no more of the disk than they may; one more is told to come again."""
-        proxy = await self.bounded("spool = 2000000")
+        proxy = await self.bounded("spool = 2000000", "body_size = 2000000")
         half = [await self.client(proxy, post(900_000) + bytes(890_000)) for _ in range(2)]
         await self.honest(proxy)  # what was sent before is read
         third = await (await self.client(proxy, post(900_000) + bytes(800_000))).end()

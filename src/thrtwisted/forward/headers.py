@@ -115,6 +115,11 @@ def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Header
     return rest
 
 
+def is_hop_by_hop(name: bytes) -> bool:
+    """Whether the fields of this name belong to one hop, whatever Connection says."""
+    return name.lower() in HOP_BY_HOP or name.lower().startswith(_PROXY)
+
+
 def drop_hop_by_hop(headers: Headers, kept: frozenset[bytes] = frozenset()) -> None:
     """Remove what L{end_to_end} leaves out, which costs less than a copy."""
     for name in _of_one_hop(headers, kept):
