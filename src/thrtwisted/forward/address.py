@@ -7,6 +7,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import attrs
+import idna
+from twisted.internet.abstract import isIPv6Address
 
 from thrtwisted.redis.url import check_socket_path
 
@@ -48,7 +50,6 @@ def parse(url: str) -> BackendAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
-        authority = parts.netloc.encode("idna" if not parts.netloc.isascii() else "ascii")
     except ValueError:
         raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535") from None
     scheme = parts.scheme
@@ -67,9 +68,30 @@ def parse(url: str) -> BackendAddress:
         raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535")
     if parts.path not in ("", "/"):
         raise ValueError(f"a backend's URL ends after the port, for the request's own path follows; {_MEND}")
+    name = _checked_name(parts.hostname)
+    authority = parts.netloc.encode("ascii") if parts.netloc.isascii() else name
+    if not parts.netloc.isascii() and port:
+        authority += b":%d" % port
     return BackendAddress(
         url, "tcp", parts.hostname, port or _PORTS[scheme], tls=scheme == "https", authority=authority
     )
+
+
+def _checked_name(host: str) -> bytes:
+    """
+    A host's name as it is asked for; as HostnameEndpoint has it, which says so only when it connects.
+
+    @raise ValueError: there can be no host of this name.
+    """
+    if isIPv6Address(host):
+        return host.encode("ascii")
+    try:
+        return idna.encode(host)
+    except UnicodeError:
+        raise ValueError(
+            "not the name of a host, which has letters, digits and hyphens, with dots between parts of 1 to 63; "
+            "write another name of it, or its address"
+        ) from None
 
 
 def check_health(target: str) -> None:
