@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHostnameResolver
@@ -79,6 +82,26 @@ class PassiveTests(UrlsCase):
                 self.assertTrue(rig.finished)
                 self.assertEqual(self.ports(rig), [1, 2])
                 self.assertEqual(rig.front.errors, [])
+
+    def test_ours(self):
+        """That the proxy itself has no more sockets says nothing of a URL: none is out, and the log says what to do."""
+        for number in (errno.EMFILE, errno.EADDRNOTAVAIL):
+            self.said.clear()
+            rig = self.rig()
+            for _ in range(2):
+                client = rig.request()
+                rig.refuse(error.ConnectBindError(number, os.strerror(number)))
+                self.assertTrue(client.value().startswith(b"HTTP/1.1 502 "))
+            self.assertEqual(self.ports(rig), [1, 2])
+            self.assertEqual(rig.forwarder._routes.out, [])
+            [line] = self.said
+            self.assertIn(os.strerror(number), line)
+            self.assertIn("mend: let it have more file descriptors", line)
+            rig.request()
+            rig.accept()
+            rig.request()
+            rig.refuse(error.ConnectBindError(number, os.strerror(number)))
+            self.assertEqual(len(self.said), 2)
 
     def test_each_once(self):
         """When none is left the client is told why the last one failed; no URL was tried twice."""

@@ -49,6 +49,7 @@ class Forwarder:
         self._health = Health(reactor, name, config, self._pools, self._routes, self.reached)
         self._under_way: set[Forwarding] = set()
         self._closed = False
+        self._exhausted = False
 
     def __repr__(self) -> str:
         return f"<Forwarder {self.name}, {len(self._under_way)} under way>"
@@ -113,6 +114,7 @@ class Forwarder:
 
     def reached(self, number: int) -> None:
         """A URL could be connected to."""
+        self._exhausted = False
         if self._routes.connected(number) and len(self._pools) > 1:
             self._log.info(
                 "{backend}: {url} can be connected to again, and gets requests", **self._named(number)
@@ -135,6 +137,17 @@ class Forwarder:
             means=means,
             **self._named(number),
         )
+
+    def exhausted(self, error: ExchangeError) -> None:
+        """Nothing could be connected to, which says nothing of the URLs. It is told once, until something can."""
+        if not self._exhausted:
+            self._exhausted = True
+            self._log.warn(
+                "{backend}: the proxy cannot open connections: {why}; requests are answered 502 "
+                "(mend: let it have more file descriptors, with ulimit -n or LimitNOFILE, or ports)",
+                backend=f"backend.{self.name}",
+                why=error.__cause__,
+            )
 
     def left(self, attempt: Attempt) -> None:
         """An attempt is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,8 @@ UNREACHED = (
     BackendUnreachable,
     BackendUntrusted,
 )
+#: What connect(2) and socket(2) lack on our side: another URL, or the same one later, is no help.
+_OURS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 #: Among the reasons of a failed response these say that the connection ended; any other, that it was garbage.
 _ENDED = (error.ConnectionClosed, CancelledError)
 
@@ -74,6 +77,11 @@ def exchange_error(failure: Failure) -> ExchangeError:
         answer = ExchangeError("The proxy could not forward the request.")
     answer.__cause__ = cause
     return answer
+
+
+def is_ours(answer: ExchangeError) -> bool:
+    """Whether there is no connection because the proxy's own system has no more to give, such as file descriptors."""
+    return getattr(answer.__cause__, "osError", None) in _OURS
 
 
 def reason(answer: ExchangeError, backend: str) -> str:

@@ -14,7 +14,7 @@ from thrtwisted.exchange import Exchange, ResponseHead
 from .attempt import Attempt
 from .body import RequestBody, ResponseBody
 from .connection import Connection
-from .failures import UNREACHED, exchange_error
+from .failures import UNREACHED, exchange_error, is_ours
 from .headers import announces_body, check_request_line, response_head
 
 if TYPE_CHECKING:
@@ -154,7 +154,9 @@ class Forwarding:
         """An attempt has failed: send the request again if that does no harm, or else it is over."""
         self._stop_response_timer()
         again = None
-        if not attempt.connected and not self._broken_off and isinstance(error, UNREACHED):
+        if is_ours(error):
+            self._forwarder.exhausted(error)
+        elif not attempt.connected and not self._broken_off and isinstance(error, UNREACHED):
             self._tried.add(attempt.route.number)
             self._forwarder.unreached(attempt.route.number, error)
             again = self._forwarder.attempt(self, self._tried)
