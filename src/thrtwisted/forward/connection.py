@@ -31,9 +31,9 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import HTTP11ClientProtocol
 from zope.interface import alsoProvides
 
+from thrtwisted.chunks import ChunkedBody
 from thrtwisted.config import Bounds
 from thrtwisted.errors import BackendProtocolError, ExchangeError
-from thrtwisted.listen.chunks import ChunkedBody
 from thrtwisted.tls import Client
 
 from .head import Framing, ResponseHeadAsSent, end_of_head, parse_response_head

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+from thrtwisted.chunks import ChunkedBody
 from thrtwisted.config import Bounds
 
-from .chunks import ChunkedBody
 from .head import RequestHead, end_of_head, overflow, parse_head
 from .refusal import Asked, asked
 

@@ -1,4 +1,4 @@
-"""Tests for L{thrtwisted.listen.chunks}."""
+"""Tests for L{thrtwisted.chunks}."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from thrtwisted.chunks import LINE_LENGTH, ChunkedBody
 from thrtwisted.config import Bounds
 from thrtwisted.errors import BadRequest, BodyTooLarge, ExchangeError, HeadTooLarge
-from thrtwisted.listen.chunks import LINE_LENGTH, ChunkedBody
 
 BOUNDS = Bounds()
 #: For properties: all of them can be reached by short texts.
