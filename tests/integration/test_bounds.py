@@ -232,6 +232,27 @@ class CrowdTests(BoundsCase):
         while not await served():
             pass
 
+    async def test_room_is_made(self) -> None:
+        """Connections that make room for others are gone at once, though their clients read and close nothing."""
+        proxy = await self.bounded("connections = 5")
+        await self.honest(proxy)
+        before = proxy.descriptors()
+        crowd: list[socket.socket] = []
+        self.addCleanup(lambda: [each.close() for each in crowd])
+        await deferToThread(self.hoard, proxy, crowd)
+        self.assertLess(proxy.descriptors(), before + 20)
+        await self.honest(proxy, "again")
+
+    def hoard(self, proxy: Running, crowd: list[socket.socket]) -> None:
+        """Many clients, one after the other, ask for much and read the beginning of it."""
+        for number in range(60):
+            client = socket.socket()
+            crowd.append(client)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", proxy.port))
+            client.sendall(b"GET /bytes/%d?size=120000 HTTP/1.1\r\nHost: h\r\n\r\n" % number)
+            client.recv(12)
+
     async def test_flood(self) -> None:
         """A flood of connections is turned away, and leaves nothing behind."""
         proxy = await self.bounded("connections = 10", "head_timeout = 2.0")

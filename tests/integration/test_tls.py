@@ -15,6 +15,7 @@ from tests.integration.harness import Answer, IntegrationCase, Running
 CONFIG = """
 [bounds]
 body_size = 1000000
+connections = 8
 connections_per_client = 5
 
 [backend.app]
@@ -44,11 +45,13 @@ class TlsTests(IntegrationCase):
             listen=f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
         )
 
-    def client(self, proxy: Running, protocols: tuple[str, ...] = ()) -> ssl.SSLSocket:
+    def client(
+        self, proxy: Running, protocols: tuple[str, ...] = (), host: str = "127.0.0.1"
+    ) -> ssl.SSLSocket:
         """A client's connection."""
         context = self.context
         context.set_alpn_protocols(list(protocols))
-        plain = socket.create_connection(("127.0.0.1", proxy.port), 20)
+        plain = socket.create_connection(("127.0.0.1", proxy.port), 20, (host, 0))
         client = context.wrap_socket(plain, server_hostname="localhost")
         self.addCleanup(client.close)
         return client
@@ -121,6 +124,18 @@ class TlsTests(IntegrationCase):
         client = await deferToThread(self.client, proxy)
         received = await deferToThread(self.talk, client, b"")
         self.assertEqual(Answer(received).status, 503)
+
+    async def test_room_is_made(self) -> None:
+        """An idle connection that makes room for another one is gone at once, though its client says nothing to it."""
+        proxy = await self.proxied()
+        holding = await deferToThread(self.client, proxy)
+        await deferToThread(self.talk, holding, GET % b"first", b"is done")
+        before, clients = proxy.descriptors(), []
+        for number in range(40):
+            clients.append(await deferToThread(self.client, proxy, (), f"127.0.0.{2 + number % 20}"))
+            await deferToThread(self.talk, clients[-1], GET % b"%d" % number, b"is done")
+        self.assertLess(proxy.descriptors(), before + 15)
+        self.assertEqual(await deferToThread(self.talk, clients[0], b""), b"")  # closed in order
 
     async def test_plain(self) -> None:
         """Who speaks no TLS gets nothing, and others are served."""

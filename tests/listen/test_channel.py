@@ -719,6 +719,21 @@ class ConnectionsTests(ChannelCase):
         self.connect(GET)
         self.assertEqual(len(self.teller.requests), 2)
 
+    def test_makes_room_at_once(self) -> None:
+        """One that makes room is gone at once, and one that still takes its answer is not idle."""
+        self.open_site(connections=2)
+        taking, idle = self.connect(), self.connect()
+        taking.congested = True
+        for wire in (taking, idle):
+            wire.receive(GET)
+            self.teller.answer(self.teller.requests[-1])
+        self.connect(GET)
+        self.clock.advance(0)
+        self.assertEqual((idle.lost, idle.aborted, taking.open), (True, False, True))
+        taking.relieve()
+        self.connect(GET)
+        self.assertFalse(taking.open)
+
     def test_turned_away_is_not_counted(self) -> None:
         """One that was turned away is told so once, whatever it sends then, and takes nobody's place."""
         self.open_site(connections=2, connections_per_client=2)

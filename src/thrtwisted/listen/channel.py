@@ -181,6 +181,7 @@ class Channel(Protocol):
             self._half_close()
         elif self.state is State.HEAD and was_congested:
             self._await_head()
+            self.site.connections.rest(self)
             self._advance()
         self._regulate()
 
@@ -220,7 +221,8 @@ class Channel(Protocol):
         self.state = State.HEAD
         self._begun = False
         self._await_head()
-        self.site.connections.rest(self)
+        if not self._congested:  # else the client has its answer to read still
+            self.site.connections.rest(self)
         self._advance()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
@@ -268,8 +270,17 @@ class Channel(Protocol):
                 self._close()
 
     def make_room(self) -> None:
-        """Close this idle connection, for another one."""
-        self._close()
+        """
+        Close this idle connection now, for it is not counted any more: who opens many, and reads and closes none, must
+        not have them beside those that count. In order, if the client has taken all that it was sent.
+        """
+        if not self._watch.taken(self._written):
+            self.abort()
+            return
+        self.state = State.CLOSING
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._hang_up()
 
     def turn_away(self, error: ExchangeError) -> None:
         """Answer with an error whatever this client would have asked for."""
@@ -447,7 +458,7 @@ class Channel(Protocol):
             self.transport.loseWriteConnection()
 
     def _hang_up(self) -> None:
-        """The client has taken its last answer and does not close: it need not any more."""
+        """Wait for the client's end no more."""
         self._watch.answer_waits(self._closing_rate, self._written)
         _below_tls(self.transport).loseConnection()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .kernel import look
+from .kernel import Seen, look
 from .pace import LOOK, Pace, Uptake
 
 #: Seconds by which a timer may ring too early: sums of times are rounded.
@@ -130,6 +130,15 @@ class Watch:
             self._uptake, self._deadline = None, now + seconds
         self._arm()
 
+    def taken(self, written: int) -> bool:
+        """
+        Whether the client has taken all, as far as anybody tells.
+
+        @param written: bytes that the client was sent in all.
+        """
+        seen = look(self._transport)
+        return seen is None or _all(seen, written)
+
     def stop(self) -> None:
         """Watch over nothing any more."""
         self._deadline = self._pace = self._uptake = None
@@ -176,10 +185,15 @@ class Watch:
             seen = look(self._transport) if self._sees else None
             if seen is not None:
                 self._answer.look(seen.acknowledged, now)
-                if self._last is not None and seen.acknowledged >= self._last[0] and not seen.waiting:
+                if self._last is not None and _all(seen, self._last[0]):
                     self._uptake, self._deadline, self._last = None, now + self._last[1], None
                     return None
             return Late.ANSWER if self._answer.too_slow(now) else None
         if self._pace is not None:
             return Late.BODY if self._pace.due <= now else None
         return Late.TIME if self._deadline is not None and self._deadline <= now else None
+
+
+def _all(seen: Seen, written: int) -> bool:
+    """Whether so many bytes were taken. What TLS adds is more than that: hence the second look."""
+    return seen.acknowledged >= written and not seen.waiting
