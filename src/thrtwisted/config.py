@@ -115,7 +115,13 @@ class Backend(_Table, frozen=True):
         Count | None,
         Meta(description="Slots of the backend as a whole; absent: no limit."),
     ] = None
-    connect_timeout: Annotated[Positive, Meta(description="Seconds to open a connection, then 504.")] = 5.0
+    connect_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds to open a connection to a URL, name and TLS included; then the next URL is tried, "
+            "or it is 504."
+        ),
+    ] = 5.0
     response_timeout: Annotated[
         Positive,
         Meta(
@@ -139,15 +145,18 @@ class Backend(_Table, frozen=True):
     keep_alive: Annotated[
         Seconds,
         Meta(
-            description="Seconds that an idle connection is kept for the next request; less than the "
-            "application server's own (gunicorn: 2). 0: each request has a new connection."
+            description="Seconds that an idle connection is kept for the next request without a body whose method is "
+            "safe (GET, HEAD, OPTIONS); with `https:` only if `retries` is above 0. Best less than the application "
+            "server's own (gunicorn: 2), so that it closes none that is about to be used. 0: each request has a new "
+            "connection."
         ),
     ] = 1.0
     retries: Annotated[
         Annotated[int, Meta(ge=0, le=10)],
         Meta(
             description="How many times a request without a body whose method is safe (GET, HEAD, OPTIONS) is sent "
-            "again if the backend closes the connection before it answers. It may then be executed more than once."
+            "again if the backend closes the connection before it answers. It may then be executed more than once. "
+            "Above 0, such requests share connections with `https:` too."
         ),
     ] = 0
     down_time: Annotated[

@@ -88,6 +88,54 @@ class SecureTests(SecureCase):
             self.assertEqual(rig.backend.received.count(b"Host: site\r\n"), 2)
         self.assertEqual(self.said, [])
 
+    async def test_reused(self):
+        """With C{retries} safe requests without a body share connections; the others have one of their own."""
+        rig = await self.rig(self.authority.identify("localhost"), retries=1)
+        for _ in range(3):
+            client = await rig.exchange(GET)
+            self.assertTrue(client.received.endswith(b"\r\n\r\nok"))
+        self.assertEqual([connection.requests for connection in rig.backend.connections], [3])
+        await rig.exchange(GET.replace(b"GET", b"DELETE"))
+        await rig.exchange(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi")
+        self.assertEqual([connection.requests for connection in rig.backend.connections], [3, 1, 1])
+
+    async def test_reused_and_closed(self):
+        """One that was closed is passed over, or its request is sent again, over a new one, as often as C{retries}."""
+        rig = await self.rig(self.authority.identify("localhost"), retries=1)
+        for end in ("loseConnection", "abortConnection"):
+            await rig.exchange(GET)
+            idle = rig.backend.connections[-1]
+            getattr(idle.transport, end)()
+            await until(lambda idle=idle: idle.lost)
+            client = await rig.exchange(GET)
+            self.assertTrue(client.received.endswith(b"ok"), end)
+        self.assertEqual(rig.front.errors, [])
+        for end in ("loseConnection", "abortConnection"):
+            for again, status in ((True, b"200"), (False, b"502")):
+                rig.backend.answer = OK
+                await rig.exchange(GET)
+                count = len(rig.backend.connections)
+                idle = rig.backend.connections[-1]
+                rig.backend.answer, before = None, idle.received
+                number = len(rig.front.done)
+                client = await rig.request(GET)
+                await until(lambda idle=idle, before=before: idle.received != before)
+                rig.backend.answer = OK if again else None
+                getattr(idle.transport, end)()
+                if not again:
+                    await until(
+                        lambda count=count: rig.backend.received and len(rig.backend.connections) > count
+                    )
+                    new = rig.backend.connections[-1]
+                    await until(lambda new=new: new.received)
+                    getattr(new.transport, end)()
+                await until(lambda number=number: len(rig.front.done) > number)
+                await until(lambda client=client: b"\r\n\r\n" in client.received)
+                self.assertEqual(client.received[9:12], status, (end, again))
+                self.assertEqual(len(rig.backend.connections), count + 1)
+        self.assertEqual(rig.forwarder._routes.out, [])
+        self.assertEqual(self.said, [])
+
     async def test_large(self):
         """Bodies pass in both directions."""
         rig = await self.rig(self.authority.identify("localhost"))

@@ -117,11 +117,11 @@ class Connection(Protocol):
         """
         if self.lost or self.occupant is not None or not self._at_rest or self._spoiled:
             return False
-        plain = self._socket()
-        if plain is None:
+        wire = self._wire()
+        if wire is None:
             return True
         try:
-            plain.recv(1, socket.MSG_PEEK)  # it does not block, as none of Twisted's
+            wire.recv(1, socket.MSG_PEEK)  # it does not block, as none of Twisted's
         except BlockingIOError:
             return True
         except OSError:
@@ -131,7 +131,8 @@ class Connection(Protocol):
     def retire(self) -> None:
         """Close it in order if its exchange ended in order, at once if not. Nobody uses it any more."""
         self._spoiled = True
-        if self.client.state == "QUIESCENT":
+        # The order of TLS is that the other side agrees, which may take for ever.
+        if self.client.state == "QUIESCENT" and self._tls is None:
             self.transport.loseConnection()
         else:
             self.discard()
@@ -234,10 +235,10 @@ class Connection(Protocol):
 
     def _look_for_reset(self, looks: tuple[float, ...]) -> None:
         self._looking = None
-        plain = self._socket()
-        if plain is not None and plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        wire = self._wire()
+        if wire is not None and wire.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._end(ConnectionLost())
-        elif plain is None or not looks:
+        elif wire is None or not looks:
             self._end(ConnectionDone())
         else:
             self._looking = self._clock.callLater(looks[0], self._look_for_reset, looks[1:])
@@ -246,9 +247,10 @@ class Connection(Protocol):
         """What the reactor does at the end of a connection that is not half-closeable."""
         self.transport.connectionLost(Failure(reason))
 
-    def _socket(self) -> socket.socket | None:
-        """That of the connection, if what comes there comes to us as it is."""
-        handle = getattr(self.transport, "getHandle", lambda: None)()
+    def _wire(self) -> socket.socket | None:
+        """The socket below, also below TLS; None in memory."""
+        transport = self.transport if self._tls is None else self.transport.transport
+        handle = getattr(transport, "getHandle", lambda: None)()
         return handle if isinstance(handle, socket.socket) else None
 
     # What came

@@ -49,6 +49,7 @@ class Forwarding:
         self._attempt: Attempt | None = None
         self._tried: set[int] = set()
         self._resent = False
+        self._fresh = False
         self._retries = self._config.retries
         self._download: ResponseBody | None = None
         self._response_timer: IDelayedCall | None = None
@@ -130,13 +131,13 @@ class Forwarding:
         """Whether it may be sent over a connection that had been idle, and again (promise 6)."""
         return not self._with_body and self._exchange.method in SAFE
 
-    def _send(self, attempt: Attempt | None, *, fresh: bool = False) -> None:
+    def _send(self, attempt: Attempt | None) -> None:
         assert attempt is not None
         self._attempt = attempt
         attempt.begin(
             self._exchange,
             self._upload if self._with_body else None,
-            idle=self._repeatable and not fresh and not attempt.route.trial,
+            idle=self._repeatable and not self._fresh and not attempt.route.trial,
             last=self._spoils_connection,
             counts=self._repeatable,
         )
@@ -160,16 +161,17 @@ class Forwarding:
             self._tried.add(attempt.route.number)
             self._forwarder.unreached(attempt.route.number, error)
             again = self._forwarder.attempt(self, self._tried)
-        elif isinstance(error, BackendTLSFailed):
+        elif isinstance(error, BackendTLSFailed) and not attempt.reused:
             # The backend does not take us, which in TLS 1.3 comes after the request. That may have been executed.
             self._forwarder.unreached(attempt.route.number, error)
-        elif attempt.connected and isinstance(error, BackendClosed):
+        elif attempt.connected and isinstance(error, (BackendClosed, BackendTLSFailed)):
             again = self._repeated(attempt)
         if again is None:
             self.fail(error)
             return
         self._leave()
-        self._send(again, fresh=attempt.connected)
+        self._fresh = self._fresh or attempt.connected
+        self._send(again)
 
     def _repeated(self, attempt: Attempt) -> Attempt | None:
         """

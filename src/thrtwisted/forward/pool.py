@@ -45,8 +45,8 @@ class Pool:
     The connections to one URL.
 
     @ivar address: of the URL.
-    @ivar persistent: connections are kept. With TLS they are not: above it nobody sees whether a backend that closed
-        one had read a request (see L{thrtwisted.forward.connection}).
+    @ivar persistent: connections are kept. With TLS only where a request may be sent again in any case (C{retries}):
+        above it nobody sees whether a backend that closed one had read a request.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Pool:
         @param security: for TLS.
         """
         self.address = address
-        self.persistent = config.keep_alive > 0 and not address.tls
+        self.persistent = config.keep_alive > 0 and (config.retries > 0 or not address.tls)
         self._reactor = reactor
         self._security = security if address.tls else None
         self._timeout = config.connect_timeout
