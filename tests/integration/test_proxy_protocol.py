@@ -92,6 +92,9 @@ class ProxyProtocolTests(IntegrationCase):
         for data in (
             GET % b"bare",
             b"PROXY TCP4 nonsense\r\n",
+            b"PROXY TCP4 nonsense 127.0.0.1 1 2\r\n" + GET % b"nobody",
+            b"PROXY TCP4 192.0.2.1 127.0.0.1 x y\r\n" + GET % b"x",
+            b"PROXY TCP4 192.0.2.\xff 127.0.0.1 1 2\r\n" + GET % b"xff",
             b"\x00" * 100,
             version_1("192.0.2.1")[:20] + b"\r\n\r\n",
         ):
@@ -100,6 +103,15 @@ class ProxyProtocolTests(IntegrationCase):
             self.assertEqual(bytes(client.received), b"", data)
         self.assertEqual(self.backend.names(), [])
         self.assertNotIn(b"Traceback", proxy.child.output)
+
+    async def test_nobody(self) -> None:
+        """A load balancer that names nobody asks for itself."""
+        proxy = await self.proxied()
+        for data in (b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ::1 ::1 1 2\r\n"):
+            client = await self.client(proxy, data + GET % b"own")
+            await client.got(b"HTTP/1.1 200 ")
+            client.leave()
+            await until(lambda client=client: client.ended)
 
     async def test_slow(self) -> None:
         """The time for a request's head begins with the connection, and counts for what comes before the head, too."""

@@ -11,9 +11,14 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
+from .balancer import with_client
+
 #: Clients that may have connected and not been seen yet: more than come in one turn of the reactor. One more would try
 #: again after a second. (The kernel may have a lower bound of its own, net.core.somaxconn of Linux.)
 BACKLOG = 1024
+
+#: What stands before the endpoint string of a port that load balancers connect to, as Twisted has it.
+_PROXIED = "haproxy:"
 
 _WITH_BACKLOG = frozenset(("tcp", "tcp6", "ssl", "unix"))
 
@@ -25,19 +30,20 @@ def endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
     @raise ValueError: it is not one; the message is one line, with the mend.
     """
     try:
-        found: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text))
+        plain = text.removeprefix(_PROXIED)
+        found: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(plain))
     except Exception as error:  # Twisted and its plugins raise whatever their parsers happen to raise
         why = " ".join(str(error).split())
         raise ValueError(
             f"{text!r} is not a Twisted server endpoint ({why}); "
             "write tcp:PORT, tcp:PORT:interface=ADDRESS or unix:PATH"
         ) from None
-    return found
+    return found if plain == text else with_client(found)
 
 
 def _with_backlog(text: str) -> str:
     """The endpoint string with a longer backlog than Twisted's 50, unless it says itself how long."""
-    kind = text.removeprefix("haproxy:").partition(":")[0]
+    kind = text.partition(":")[0]
     return f"{text}:backlog={BACKLOG}" if kind in _WITH_BACKLOG and "backlog=" not in text else text
 
 
