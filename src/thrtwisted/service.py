@@ -33,6 +33,9 @@ from .redis.source import source_of
 from .redis.url import RedisAddress, parse
 from .resource import ProxyResource
 
+#: Seconds in which clients can take the last that they are told, when C{shutdown_timeout} is over.
+FAREWELL = 2.0
+
 
 class Proxy(Service):
     """
@@ -63,6 +66,7 @@ class Proxy(Service):
         self._forwarders = {
             name: Forwarder(reactor, name, backend, self.disk) for name, backend in config.backend.items()
         }
+        self._sites: list[ProxySite] = []
         self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
 
     def site(self, root: IResource | None = None) -> ProxySite:
@@ -71,7 +75,7 @@ class Proxy(Service):
 
         @param root: of a tree in which the resource is somewhere; by default the resource itself.
         """
-        return ProxySite(
+        site = ProxySite(
             self._reactor,
             self.resource if root is None else root,
             self._config.bounds,
@@ -79,6 +83,8 @@ class Proxy(Service):
             self.disk,
             self.resource.kept,
         )
+        self._sites.append(site)
+        return site
 
     def startService(self) -> None:
         """Connect to Redis, after its server has started if it is embedded; ask for the backends' health."""
@@ -91,11 +97,15 @@ class Proxy(Service):
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """
-        Stop: those who wait get 503; those in the backend have C{shutdown_timeout} seconds.
+        Stop: those who wait get 503; those in the backend have C{shutdown_timeout} seconds, and clients as long to take
+        their answers.
 
         @return: fires when no connection, process or timer is left.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        deadline = self._reactor.seconds() + self._config.shutdown_timeout
+        for site in self._sites:
+            site.stop()  # before the gate is closed: who waits there is told that nothing follows
         self._gate.close()
         idle = self.resource.when_idle()
         idle.addTimeout(self._config.shutdown_timeout, self._reactor)
@@ -105,11 +115,14 @@ class Proxy(Service):
             self._log.warn("Stopped with requests in the backend")
         yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
         self.resource.cut_off()
+        left = max(deadline - self._reactor.seconds(), FAREWELL)
+        parted = gatherResults([site.part(left) for site in self._sites])
         self._starting.cancel()
         yield self._starting
         yield self._gate.stop()
         if self._embedded is not None:
             yield self._embedded.stop()
+        yield parted
 
     def _make_gate(self) -> LocalGate | RedisGate:
         queue, redis = self._config.queue, self._config.redis

@@ -854,10 +854,42 @@ class StopTests(ChannelCase):
         self.teller.answer(self.teller.requests[0])
         self.assertEqual(self.answered(waiting, 200).header("Connection"), "close")
         self.assertTrue(waiting.half_closed)
-        self.clock.advance(2)
+        self.clock.advance(0.3)
+        self.assertTrue(all(wire.lost for wire in self.wires))
         self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
         self.site.doStart()
         self.assertTrue(self.connect(GET).open)
+
+    def test_parts(self) -> None:
+        """The end waits for the clients that have not taken their answers, and breaks off who does not in time."""
+        self.successResultOf(self.site.part(5))
+        first, second = self.connect(GET), self.connect(GET)
+        for wire, request in zip((first, second), self.teller.requests, strict=True):
+            wire.congested = True
+            self.teller.answer(request)
+        self.site.stop()
+        parted = [self.site.part(5) for _ in range(2)]
+        late = self.connect(GET)  # by a port that is still open
+        self.clock.pump([1.0] * 4)
+        first.relieve()
+        self.clock.advance(0.3)
+        self.assertEqual((first.lost, first.aborted, second.lost), (True, False, False))
+        self.assertNoResult(parted[0])
+        self.clock.advance(0.8)
+        self.assertTrue(second.aborted)
+        for each in parted:
+            self.successResultOf(each)
+        self.assertFalse(late.lost)
+        self.teller.answer(self.teller.requests[-1])
+        self.assertEqual(self.answered(late, 200).header("Connection"), "close")
+
+    def test_stops_while_closing(self) -> None:
+        """Who is being closed then has a moment more, and not two seconds."""
+        wire = self.connect(b"bad\r\n\r\n")
+        self.site.stop()
+        self.clock.advance(0.3)
+        self.assertTrue(wire.lost)
+        self.successResultOf(self.site.part(0))
 
     def test_stops_during_an_answer(self) -> None:
         """An answer whose head was sent before is the last, too."""

@@ -151,7 +151,7 @@ class AnswerTests(WatchCase):
         served, client = self.pair()
         watch = self.make(SimpleNamespace(socket=served))
         written = self.fill(served)
-        watch.ends(50, written, 2)
+        watch.ends(50, written, 2, 1)
         left = written
         for _ in range(8):
             self.advance(5)
@@ -170,7 +170,7 @@ class AnswerTests(WatchCase):
         """Who does not take it is late."""
         served, _ = self.pair()
         watch = self.make(SimpleNamespace(socket=served))
-        watch.ends(1000, self.fill(served), 2)
+        watch.ends(1000, self.fill(served), 2, 1)
         self.advance(20)
         [(when, late)] = self.late
         self.assertIs(late, Late.ANSWER)
@@ -179,6 +179,6 @@ class AnswerTests(WatchCase):
     def test_last_unseen(self) -> None:
         """Where nobody tells what is taken, the time begins at once, whatever was waited for."""
         self.watch.body_begins(10)
-        self.watch.ends(1000, 5000, 2)
+        self.watch.ends(1000, 5000, 2, 1)
         self.advance(20)
         self.assertEqual(self.late, [(2.0, Late.TIME)])

@@ -52,7 +52,7 @@ from .head import RequestHead
 from .incoming import IncomingBody, IncomingHeads
 from .pulled import Pulled
 from .refusal import Asked, Refused, head_bytes, refusal
-from .watch import Late, Watch
+from .watch import LAST_LOOK, Late, Watch
 
 if TYPE_CHECKING:
     from .site import ProxySite
@@ -67,6 +67,10 @@ AT_ONCE = 8
 #: are read of what it sends meanwhile.
 LINGER = 2.0
 LINGER_BYTES = 1024 * 1024
+
+#: The same while the proxy stops, and seconds between two looks at whether an answer is taken.
+STOP_LINGER = 0.25
+STOP_LOOK = 0.1
 
 #: Bytes per second at which the last answer must be taken, if there is no C{body_min_rate}.
 CLOSING_RATE = 50
@@ -268,6 +272,8 @@ class Channel(Protocol):
                 self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0))
             else:
                 self._close()
+        elif self.state is State.CLOSING and not self._congested:
+            self._await_end()
 
     def make_room(self) -> None:
         """
@@ -451,11 +457,16 @@ class Channel(Protocol):
     def _half_close(self) -> None:
         """The transport has taken everything: say that nothing follows."""
         self.transport.unregisterProducer()  # else the transport would wait for its end
-        self._watch.ends(self._closing_rate, self._written, LINGER)
+        self._await_end()
         if _is_tls(self.transport) or not hasattr(self.transport, "loseWriteConnection"):
             self.transport.loseConnection()  # TLS reads, and drops, until the client closes its half
         else:
             self.transport.loseWriteConnection()
+
+    def _await_end(self) -> None:
+        """Wait until the client has taken everything, and then for its end."""
+        linger, every = (STOP_LINGER, STOP_LOOK) if self.site.stopping else (LINGER, LAST_LOOK)
+        self._watch.ends(self._closing_rate, self._written, linger, every)
 
     def _hang_up(self) -> None:
         """Wait for the client's end no more."""

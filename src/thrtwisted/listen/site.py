@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import combinedLogFormatter, datetimeToLogString
@@ -71,7 +72,7 @@ class ProxySite(Site):
     of the log would delay by half a millisecond.
 
     @ivar connections: those that count.
-    @ivar stopping: its ports are closed, and so is each connection after its answer.
+    @ivar stopping: each connection is closed after its answer.
     """
 
     requestFactory: Any = ProxyRequest
@@ -108,6 +109,8 @@ class ProxySite(Site):
         self._disk = disk or Disk(self.bounds.spool)
         self._channels: set[Channel] = set()
         self._turned_away: set[Channel] = set()
+        self._parting: set[Channel] = set()  # who was there when it stopped, and still is
+        self._parted: list[Deferred[None]] = []
         self._unsaid = 0
         self._quiet_until = 0.0
         self._ended: list[Any] = []
@@ -130,13 +133,43 @@ class ProxySite(Site):
 
     def stopFactory(self) -> None:
         """The last port is closed: so are the connections, at once or after their answers."""
+        self.stop()
+        super().stopFactory()
+
+    # From the proxy
+
+    def stop(self) -> None:
+        """
+        Close the connections, at once or after their answers, which say so. It may be said again.
+
+        Ports that are still open serve new ones, each of them once.
+        """
         self.stopping = True
+        self._parting |= self._channels
         for channel in list(self._channels):
             channel.stop()
         if self._writing is not None:
             self._writing.cancel()
             self._write()
-        super().stopFactory()
+
+    def part(self, seconds: float) -> Deferred[None]:
+        """
+        Wait until the clients that were there at the L{stop} have taken what they are owed.
+
+        @param seconds: past which those who are left are broken off, in disorder: else a part of an answer could look
+            like all of it.
+        @return: fires when their connections are closed. Never errbacks; do not cancel it.
+        """
+        if not self._parting:
+            return succeed(None)
+        late = self.clock.callLater(seconds, self._break_off)
+
+        def parted(_: None) -> None:
+            if late.active():
+                late.cancel()
+
+        self._parted.append(Deferred().addCallback(parted))
+        return self._parted[-1]
 
     # From channels
 
@@ -171,6 +204,11 @@ class ProxySite(Site):
         self.connections.close(channel)
         self._channels.discard(channel)
         self._turned_away.discard(channel)
+        self._parting.discard(channel)
+        if not self._parting:
+            parted, self._parted = self._parted, []
+            for waiting in parted:
+                waiting.callback(None)
 
     def make_file(self) -> RequestFile:
         """A file for a request's body."""
@@ -184,6 +222,10 @@ class ProxySite(Site):
         self._ended.append(request)
         if self._writing is None:
             self._writing = self.clock.callLater(LOG_DELAY, self._write)
+
+    def _break_off(self) -> None:
+        for channel in list(self._parting):
+            channel.abort()
 
     def _write(self) -> None:
         self._writing = None

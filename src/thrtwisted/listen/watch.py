@@ -111,7 +111,7 @@ class Watch:
             self._answer.flow(now)
             self._arm()
 
-    def ends(self, rate: float, written: int, seconds: float, every: float = LAST_LOOK) -> None:
+    def ends(self, rate: float, written: int, seconds: float, every: float) -> None:
         """
         The last answer was written: the client must take it, and has so much time from then on. Where nobody tells how
         much it has taken, the time begins now.
