@@ -122,6 +122,8 @@ class ProxyResource(Resource):
                 client.when_leaving(waiting.cancel)
                 admission = yield waiting
                 at_end.callback(admission.release)
+                if client.has_left():
+                    return
                 client.admitted()
                 forwarding = forwarder.send(exchange, body)
                 at_end.pop_all()  # the body and the slots are the forwarding's now
@@ -226,6 +228,12 @@ class _Client:
     def when_leaving(self, action: Callable[[], object]) -> None:
         """What is to be done if the client leaves from now on, instead of what was to be done so far."""
         self._leaving = action
+
+    def has_left(self) -> bool:
+        """Look whether it has gone, where it is not noticed by itself: nothing is forwarded for nobody (promise 5)."""
+        look = getattr(self._request.channel, "has_left", None)
+        self.left = self.left or (look is not None and look())
+        return self.left
 
     def admitted(self) -> None:
         """The exchange was admitted now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.integration.application import digest, pieces
 from tests.integration.harness import Backend, IntegrationCase, Running, most_at_once, until
+from tests.integration.raw import connect
 
 CONFIG = """
 [backend.app]
@@ -48,6 +49,27 @@ class ClientTests(IntegrationCase):
         self.assertEqual((await staying.answer).status, 200)
         await self.passed(proxy, "other")
         self.assertEqual(backend.names(), ["working", "staying", "other"])
+        await until(lambda: not self.admitted())
+
+    async def test_leaves_queue_unread(self) -> None:
+        """Nor is one that had sent so much ahead that it was not read from when it left, in order or in disorder."""
+        backend, proxy = await self.proxied()
+        working = self.ask(proxy, "/hold/working", ONE)
+        await backend.begun("working")
+        request = b"GET /work/%d?seconds=0 HTTP/1.1\r\nHost: h\r\nOne: a\r\n\r\n"
+        ahead = b"GET / HTTP/1.1\r\nX: " + bytes(40_000)
+        clients = []
+        for number in range(3):
+            clients.append(await connect(proxy, request % number + ahead))
+            await until(lambda number=number: self.waiting() == number + 1)
+        clients[0].transport.loseConnection()
+        clients[1].transport.abortConnection()
+        await until(lambda: clients[0].ended and clients[1].ended)
+        await self.passed(proxy, "other")
+        await self.let(backend, "working")
+        self.assertEqual((await working.answer).status, 200)
+        await clients[2].got(b"2 is done")
+        self.assertEqual(backend.names(), ["working", "other", "2"])
         await until(lambda: not self.admitted())
 
     async def test_leaves_in_flight(self) -> None:

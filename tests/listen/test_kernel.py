@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.listen.kernel import Seen, look
+from thrtwisted.listen.kernel import Seen, gone, look
 
 
 class LookTests(SynchronousTestCase):
@@ -71,9 +71,9 @@ class LookTests(SynchronousTestCase):
         ):
             served, client = self.pair()
             client.send(b"unread")
-            self.assertFalse(self.seen(served).gone)
+            self.assertFalse(gone(SimpleNamespace(socket=served)))
             how(client)
-            self.until(lambda served=served: self.seen(served).gone)
+            self.until(lambda served=served: gone(SimpleNamespace(socket=served)))
 
     def test_nobody_tells(self) -> None:
         """A unix socket does not tell, nor one that is closed, nor a transport without one."""
@@ -83,3 +83,4 @@ class LookTests(SynchronousTestCase):
         client.close()
         self.assertIsNone(look(SimpleNamespace(socket=served)))
         self.assertIsNone(look(object()))
+        self.assertFalse(gone(object()))

@@ -50,6 +50,7 @@ from thrtwisted.grammar import connection_options
 
 from .head import RequestHead
 from .incoming import IncomingBody, IncomingHeads
+from .kernel import gone
 from .pulled import Pulled
 from .refusal import Asked, Refused, head_bytes, refusal
 from .watch import LAST_LOOK, Late, Watch
@@ -259,6 +260,16 @@ class Channel(Protocol):
         """Close the connection, once all is sent that was written."""
         if self.state in (State.HEAD, State.BODY, State.EXCHANGE):
             self._close()
+
+    def has_left(self) -> bool:
+        """
+        Whether the client has left unnoticed, because it had sent so much ahead that it is not read from. Then
+        the connection is closed.
+        """
+        if self._reading or not gone(self.transport):
+            return False
+        self.abort()
+        return True
 
     # From the site --------------------------------------------------------------------------------------------------
 

@@ -44,3 +44,9 @@ def look(transport: Any) -> Seen | None:
     except (OSError, struct.error):
         return None  # a unix socket, an old kernel
     return Seen(acknowledged, bool(under_way or unsent), state in _GONE)
+
+
+def gone(transport: Any) -> bool:
+    """Whether a client has left, as far as anybody tells."""
+    seen = look(transport)
+    return seen is not None and seen.gone
