@@ -23,6 +23,8 @@ NAME_LENGTH = 256
 #: Digits of a length: what can be added to another without passing 64 bits.
 LENGTH_DIGITS = 18
 
+#: What no value and no reason phrase may contain (RFC 9110, section 5.5): control characters but HTAB.
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 #: What no head may contain (RFC 9112, section 2.2; RFC 9110, section 5.5): control characters but HTAB and CRLF. A CR
 #: at the end is let pass: its LF may be yet to come. One class of characters with its exceptions is three times as fast
 #: as three alternatives.

@@ -39,10 +39,12 @@ class Outcome:
     @ivar asked: what the backend gets.
     @ivar status: of the refusal after that, which closes the connection. 0: none; what is not answered waits for more
         bytes, or the connection was closed in order.
+    @ivar ends: the refusal must close the connection; else it need not, for the request's end is beyond doubt.
     """
 
     asked: tuple[Asked, ...] = ()
     status: int = 0
+    ends: bool = True
 
 
 @attrs.frozen
@@ -1029,6 +1031,21 @@ EXPECTATIONS = [
         with_body(b"abc"),
         or_refused=(400, 417),
     ),
+    *(
+        forwarded(
+            f"expectation {name}",
+            post(b"Expect: " + value, b"Content-Length: 3", body=b"abc"),
+            attrs.evolve(with_body(b"abc"), lacks=(b"expect",)),
+        )
+        for name, value in {
+            "twice in a list": b"100-continue, 100-continue",
+            "behind a comma": b",100-continue",
+            "before a comma": b"100-continue,",
+            "among blanks and commas": b" ,\t, 100-CONTINUE\t,",
+            "of nothing": b"",
+            "of commas": b",, ,",
+        }.items()
+    ),
     forwarded(
         "expectation in HTTP/1.0",
         b"POST / HTTP/1.0\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
@@ -1037,6 +1054,58 @@ EXPECTATIONS = [
     *(
         refused(f"expectation {name}", post(b"Expect: " + value, b"Content-Length: 3", body=b"abc"), 417, 400)
         for name, value in ODD_EXPECTATIONS.items()
+    ),
+]
+
+
+def _hops(method: bytes, *values: bytes) -> bytes:
+    """A request that counts its hops."""
+    counts = [b"Max-Forwards: " + value for value in values]
+    return request(b"%b / HTTP/1.1" % method, b"Host: h", *counts)
+
+
+#: Not one number (RFC 9110, section 7.6.2).
+ODD_HOPS = {
+    "garbage": (b"many",),
+    "nothing": (b"",),
+    "less than none": (b"-1",),
+    "a sign": (b"+1",),
+    "a fraction": (b"1.5",),
+    "hexadecimal": (b"0x1",),
+    "a list": (b"1, 1",),
+    "another script's digit": ("\u0663".encode(),),
+    "an underscore": (b"1_0",),
+    "two": (b"1", b"1"),
+    "two that differ": (b"5", b"0"),
+}
+
+HOPS = [
+    *(
+        Entry(
+            f"{method.decode()} with {name} for Max-Forwards",
+            _hops(method, *values),
+            (Outcome((), 400, ends=False),),
+        )
+        for method in (b"TRACE", b"OPTIONS")
+        for name, values in ODD_HOPS.items()
+    ),
+    *(
+        forwarded(f"{method.decode()} with Max-Forwards: {sent.decode()[:20]}", _hops(method, sent), asked)
+        for method in (b"TRACE", b"OPTIONS")
+        for sent, left in {b"1": b"0", b"0012": b"11", b"256": b"255", b"9" * 30: b"255"}.items()
+        for asked in [Asked(method, b"/", has=((b"max-forwards", left),))]
+    ),
+    *(
+        Entry(f"{method.decode()} with no hop left", _hops(method, b"0"), (Outcome((), status),))
+        for method, status in {b"TRACE": 200, b"OPTIONS": 204}.items()
+    ),
+    *(
+        forwarded(
+            f"GET with {name} for Max-Forwards",
+            _hops(b"GET", *values),
+            attrs.evolve(GET, has=tuple((b"max-forwards", value) for value in values)),
+        )
+        for name, values in {"none": (b"0",), "garbage": (b"many",), "two": (b"5", b"0")}.items()
     ),
 ]
 
@@ -1380,6 +1449,7 @@ THEMES = {
     "expectations": EXPECTATIONS,
     "connections": CONNECTIONS,
     "upgrades": UPGRADES,
+    "hops": HOPS,
     "lookalikes": LOOKALIKES,
     "pipelines": PIPELINES,
     "targets": TARGETS,

@@ -251,8 +251,8 @@ def misplaced(seen: Seen) -> None:
     for name, value in seen.fields:
         if name in FORBIDDEN or name.startswith(b"proxy-") or b"_" in name:
             raise Malformed(f"a field {name!r}")
-        if name == b"expect" and value.lower() == b"100-continue":
-            raise Malformed("an expectation that the proxy has met itself")
+        if name == b"expect":
+            raise Malformed(f"an expectation {value!r}: the proxy meets its client's itself, and has none")
         if name == b"connection" and value.lower() not in (b"close", b"keep-alive"):
             raise Malformed(f"Connection: {value!r}")
         if any((byte < 32 and byte != 9) or byte == 127 for byte in value):

@@ -66,13 +66,16 @@ def complaint(name: str, entry: Entry, result: Result) -> str:
     if result.failed:
         return result.failed
     status = got[-1].status if len(got) > len(seen) else 0
-    if not any(outcome.status == status and matches(outcome.asked, seen) for outcome in entry.allowed):
+    fitting = [
+        outcome for outcome in entry.allowed if outcome.status == status and matches(outcome.asked, seen)
+    ]
+    if not fitting:
         return f"not allowed: {[each.status for each in got]}, {seen}"
     if len(got) != len(seen) + bool(status) or not own_answers(seen, got):
         return f"answers that are not those of the requests: {got}"
     if result.admitted != len(seen):
         return f"{result.admitted} admitted for {len(seen)} requests"
-    if status < 400:
+    if status < 400 or not all(outcome.ends for outcome in fitting):
         return ""  # nothing, or an answer of the proxy's own
     if not result.ended:
         return "refused, but the connection is open"
@@ -90,7 +93,10 @@ def complaint_of_embedded(name: str, entry: Entry, result: Result) -> str:
     if not own_answers(seen, got):
         return f"answers that are not those of the requests: {got}"
     refusals = [answer for answer in got if not answer.echoed]
-    if any(answer.status < 400 for answer in refusals) and not entry.sent.startswith(b"OPTIONS *"):
+    own = {outcome.status for outcome in entry.allowed if 0 < outcome.status < 400}
+    if {answer.status for answer in refusals if answer.status < 400} - own and not entry.sent.startswith(
+        b"OPTIONS *"
+    ):
         return f"neither refused nor forwarded: {got}"
     if not len(seen) <= result.admitted <= len(seen) + len(refusals):
         return f"{result.admitted} admitted for {len(seen)} requests"

@@ -45,6 +45,8 @@ SMUGGLED = {
     "a field of proxies": get(b"Proxy-Evil: yes"),
     "an underscore": get(b"X_Forwarded_For: 1.2.3.4"),
     "an expectation": post(b"Expect: 100-continue", b"Content-Length: 3", body=b"abc"),
+    "an expectation twice": post(b"Expect: 100-continue, 100-continue", b"Content-Length: 3", body=b"abc"),
+    "an expectation of nothing": get(b"Expect:"),
     "something behind close": get(b"Connection: close") + get(),
 }
 

@@ -7,12 +7,11 @@ and codings in HTTP/1.0, where a server before it may see another end of the bod
 
 from __future__ import annotations
 
-import re
-
 from twisted.web.http_headers import Headers
 
 from thrtwisted.errors import BadRequest, ExpectationFailed, VersionNotSupported
 from thrtwisted.grammar import (
+    CONTROL,
     Malformed,
     connection_options,
     is_authority,
@@ -24,8 +23,6 @@ from .headers import check_request_line, taken_away
 
 #: HTTP/2 is spoken by Twisted's own site only.
 _VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2"))
-#: RFC 9110, section 5.5: no control characters but HTAB.
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def check_request(
@@ -68,7 +65,7 @@ def check_request(
 def _check_fields(headers: Headers) -> None:
     """See that no value holds a control character. Names are tokens: Twisted's Headers take no others."""
     for _, values in headers.getAllRawHeaders():
-        if any(_CONTROL.search(value) for value in values):
+        if any(CONTROL.search(value) for value in values):
             raise Malformed("a header's value holds a control character")
 
 
