@@ -14,9 +14,6 @@ from tests.integration.raw import Raw, connect
 
 GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: h\r\n\r\n"
 
-#: Connections of the crowd that does nothing, and of those who send a byte now and then.
-IDLE, SLOW = 5000, 1000
-
 
 def post(length: int) -> bytes:
     """The head of a request with a body."""
@@ -273,63 +270,6 @@ class CrowdTests(BoundsCase):
         await self.honest(proxy)
         await until(lambda: proxy.descriptors() <= before + 5)
         self.assertIn(b"Clients turned away", proxy.child.output)
-
-    async def test_crowd(self) -> None:
-        """
-        Thousands of idle connections and a thousand slow ones do not slow an honest client, and take little memory.
-        """
-        proxy = await self.bounded("connections_per_client = 0", "head_timeout = 60", covered=False)
-        await deferToThread(self.median, proxy, 300)
-        before = proxy.memory("VmRSS")
-        alone = await deferToThread(self.median, proxy, 500)
-        crowd: list[socket.socket] = []
-        self.addCleanup(lambda: [each.close() for each in crowd])
-        await deferToThread(self.gather, proxy, crowd)
-        grown = (proxy.memory("VmRSS") - before) / len(crowd)
-        self.assertLess(grown, 12_000)  # bytes for a connection
-
-        async def measure(_: str) -> str:
-            beside = await deferToThread(self.median, proxy, 500, crowd[IDLE:])
-            return (
-                ""
-                if beside < 2 * alone
-                else f"{beside * 1000:.2f} ms beside a crowd, {alone * 1000:.2f} ms alone"
-            )
-
-        await self.measured(measure)
-
-    def median(self, proxy: Running, requests: int, slow: list[socket.socket] | None = None) -> float:
-        """The median time (seconds) of requests, one after the other, while slow clients send a byte each second."""
-        times = []
-        next_slow, turn = time.perf_counter(), 0
-        with socket.create_connection(("127.0.0.1", proxy.port)) as client:
-            for _ in range(requests):
-                began = time.perf_counter()
-                if slow and began >= next_slow:
-                    for each in slow[turn % 100 :: 100]:
-                        each.send(b"x")
-                    turn += 1
-                    next_slow += 0.01
-                    began = time.perf_counter()
-                client.sendall(GET % b"%d" % time.perf_counter_ns())
-                received = b""
-                while b"is done" not in received:
-                    received += client.recv(65536)
-                times.append(time.perf_counter() - began)
-        return sorted(times)[len(times) // 2]
-
-    def gather(self, proxy: Running, crowd: list[socket.socket]) -> None:
-        """The crowd connects: most have had an answer, the others have begun a head."""
-        for begin in range(0, IDLE + SLOW, 100):
-            address = (f"127.0.1.{begin // 100 + 1}", 0)
-            some = [socket.create_connection(("127.0.0.1", proxy.port), None, address) for _ in range(100)]
-            crowd += some
-            for each in some:
-                each.sendall(
-                    b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" if begin < IDLE else b"GET / HTTP/1.1\r\nX: "
-                )
-            for each in some[: IDLE - begin]:
-                each.recv(65536)
 
 
 class OrderTests(BoundsCase):
