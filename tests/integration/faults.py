@@ -12,6 +12,7 @@ from tests.integration.harness import (
     LEASE,
     Backend,
     IntegrationCase,
+    Missed,
     Running,
     most_at_once,
     most_begun,
@@ -86,7 +87,7 @@ class FaultCase(IntegrationCase):
         @param most: how many may be in the backend together meanwhile; or the limit and one for each process but one.
         """
 
-        async def unnoticed(prefix: str) -> str:
+        async def unnoticed(prefix: str) -> Missed | None:
             told = [len(proxy.said) for proxy in proxies]
             clients = self.looping(24, f"/work/{prefix}{{}}?seconds=0.04", *proxies)
             await until(lambda: self.waiting() >= 10)
@@ -99,7 +100,9 @@ class FaultCase(IntegrationCase):
             for proxy, before in zip(proxies, told, strict=True):
                 self.assertLessEqual(len(proxy.said[before:]), self.lines, proxy.said)
             begun = most_begun(work, exact)
-            return "" if begun == self.slots else f"after two heartbeats there were {begun} together"
+            return (
+                None if begun == self.slots else Missed(f"after two heartbeats there were {begun} together")
+            )
 
         await self.measured(unnoticed)
         await self.idle()

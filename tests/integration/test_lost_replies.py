@@ -12,7 +12,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater
 
 from tests.integration.cutter import POINTS, Cutter
-from tests.integration.harness import LEASE, Backend, IntegrationCase, Running, most_at_once, until
+from tests.integration.harness import LEASE, Backend, IntegrationCase, Missed, Running, most_at_once, until
 
 CONFIG = """
 [backend.app]
@@ -122,15 +122,15 @@ class SilentTests(CutCase):
         stood = len(proxies[1].said)
         lost = []
 
-        async def heal(prefix: str) -> str:
+        async def heal(prefix: str) -> Missed | None:
             lines[1].silence("messages")
             lost.append(await self.handed_over(backend, proxies, f"{prefix}lost"))
             await until(lambda: not any(passage.silent for passage in lines[1].passages))
             await until(lambda: len(lines[1].passages) == 2 and proxies[1].said[-1].endswith("is connected"))
             healed = await self.handed_over(backend, proxies, f"{prefix}healed")
             if lost[-1] < 2 * HEARTBEAT + 0.1 and healed < HEARTBEAT / 2:
-                return ""
-            return f"it took {lost[-1]:.3f} s, and then {healed:.3f} s"
+                return None
+            return Missed(f"it took {lost[-1]:.3f} s, and then {healed:.3f} s")
 
         await self.measured(heal)
         [_, line, *more] = proxies[1].said[stood - 1 :]

@@ -7,7 +7,17 @@ from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 from tests.integration.faults import HEARTBEAT, FaultCase, is_loss, pause
-from tests.integration.harness import LEASE, Backend, Client, Running, Work, most_at_once, most_begun, until
+from tests.integration.harness import (
+    LEASE,
+    Backend,
+    Client,
+    Missed,
+    Running,
+    Work,
+    most_at_once,
+    most_begun,
+    until,
+)
 
 #: Seconds past which Redis counts as gone.
 TIMEOUT = 0.25
@@ -34,7 +44,7 @@ class Gone(FaultCase):
         redis = await self.server()
         backend, [proxy] = await self.cluster(1)
 
-        async def prompt(prefix: str) -> str:
+        async def prompt(prefix: str) -> Missed | None:
             nonlocal redis
             redis.freeze()
             frozen = await self.waits(proxy, f"{prefix}frozen")
@@ -46,8 +56,8 @@ class Gone(FaultCase):
             await self.back(proxy)
             for first, later in (frozen, killed):
                 if first > TIMEOUT + MARGIN or later > MARGIN:
-                    return f"it took {first:.3f} s, and then {later:.3f} s"
-            return ""
+                    return Missed(f"it took {first:.3f} s, and then {later:.3f} s")
+            return None
 
         await self.measured(prompt)
         return redis, backend, proxy
@@ -218,7 +228,7 @@ class LoadTests(FaultCase):
         redis = await self.server()
         backend, [rich, poor] = await self.cluster(2)
 
-        async def divided(prefix: str) -> str:
+        async def divided(prefix: str) -> Missed | None:
             nonlocal redis
             # Each process knows how many there are.
             await pause(2 * HEARTBEAT)
@@ -245,6 +255,6 @@ class LoadTests(FaultCase):
                 for since, before in pairwise(changes)
             ]
             self.assertLessEqual(most_at_once(backend.work(prefix)), self.slots + 1)
-            return "" if shares == [[4, 1], [2, 1], [2, 2]] else f"the shares were {shares}"
+            return None if shares == [[4, 1], [2, 1], [2, 2]] else Missed(f"the shares were {shares}")
 
         await self.measured(divided)
