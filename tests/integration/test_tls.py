@@ -8,6 +8,7 @@ import ssl
 from typing import Any
 
 from twisted.internet.threads import deferToThread
+from twisted.web.http import H2_ENABLED
 
 from tests.certificates import Authority
 from tests.integration.harness import Answer, IntegrationCase, Running
@@ -81,7 +82,8 @@ class TlsTests(IntegrationCase):
         self.assertEqual((Answer(received).status, Answer(received).complete), (418, True))
 
     async def test_protocols(self) -> None:
-        """HTTP/1.1 is spoken and nothing else, whatever the client would like better."""
+        """HTTP/1.1 is spoken and nothing else, whatever the client would like better, and Twisted could speak."""
+        self.assertTrue(H2_ENABLED, "without twisted[http2] nobody could speak anything else")
         proxy = await self.proxied()
         for offered, chosen in (
             (("h2", "http/1.1"), "http/1.1"),
