@@ -233,7 +233,8 @@ def response_head(
     What the client is told of a response.
 
     @param method: the request's.
-    @param headers: the response's fields; for HEAD and 304 with Content-Length, for others perhaps without.
+    @param headers: the response's fields, which become the client's: they are changed. For HEAD and 304 with
+        Content-Length, for others perhaps without.
     @param length: bytes of the body that follows, None if it is not known beforehand.
     @param version: the protocol that the response came by.
     @raise BackendProtocolError: no client could be given this head.
@@ -242,20 +243,20 @@ def response_head(
         raise BackendProtocolError("The backend's status is out of range.")
     if CONTROL.search(phrase):
         raise BackendProtocolError("The backend's reason phrase holds a control character.")
-    kept = end_to_end(headers)
-    if _is_unsafe(kept):
+    drop_hop_by_hop(headers)
+    if _is_unsafe(headers):
         raise BackendProtocolError("A header of the backend's response holds a NUL or the end of a line.")
     if status == 204:
-        kept.removeHeader(b"content-length")  # RFC 9110, section 8.6
+        headers.removeHeader(b"content-length")  # RFC 9110, section 8.6
         length = None
     elif method == b"HEAD" or status == 304:
-        length = _announced(kept)
+        length = _announced(headers)
     else:
-        kept.removeHeader(b"content-length")
+        headers.removeHeader(b"content-length")
         if length is not None:
-            kept.setRawHeaders(b"content-length", [b"%d" % length])
-    add_via(kept, version)
-    return ResponseHead(status, phrase, kept, length)
+            headers.setRawHeaders(b"content-length", [b"%d" % length])
+    add_via(headers, version)
+    return ResponseHead(status, phrase, headers, length)
 
 
 def _announced(headers: Headers) -> int | None:

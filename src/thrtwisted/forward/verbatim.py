@@ -25,8 +25,18 @@ from thrtwisted.exchange import Exchange
 
 from .connection import Connection
 
-#: treq wants a URL. Nothing of it is sent; without a host there is none to encode for each request.
-_URL = EncodedURL.from_text("http:///")
+
+class _Nowhere(EncodedURL):
+    """treq wants a URL, and encodes it for each request. Nothing of this one is sent, nor is there any to encode."""
+
+    def to_uri(self) -> EncodedURL:
+        return self
+
+    def to_text(self, with_password: bool = False) -> str:
+        return "http:///"
+
+
+_URL = _Nowhere.from_text("http:///")
 
 
 class _DeafJar(CookieJar):
