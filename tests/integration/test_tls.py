@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
+import time
 from typing import Any
 
+from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.web.http import H2_ENABLED
 
 from tests.certificates import Authority
-from tests.integration.harness import Answer, IntegrationCase, Running
+from tests.integration.harness import Answer, IntegrationCase, Running, until
 
 CONFIG = """
 [bounds]
+head_timeout = {head_timeout}
 body_size = 1000000
 connections = 8
 connections_per_client = 5
@@ -33,7 +37,7 @@ GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 class TlsTests(IntegrationCase):
     """A listener with a certificate, by an endpoint string."""
 
-    async def proxied(self) -> Running:
+    async def proxied(self, head_timeout: float = 10.0) -> Running:
         """A proxy that listens with TLS, and clients that trust it."""
         authority = Authority()
         directory = os.path.abspath(self.mktemp())
@@ -42,7 +46,7 @@ class TlsTests(IntegrationCase):
         self.context = ssl.create_default_context(cadata=authority.certificate.decode())
         self.backend = await self.lean()
         return await self.proxy(
-            CONFIG.format(url=self.backend.url),
+            CONFIG.format(url=self.backend.url, head_timeout=head_timeout),
             listen=f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
         )
 
@@ -138,6 +142,43 @@ class TlsTests(IntegrationCase):
             await deferToThread(self.talk, clients[-1], GET % b"%d" % number, b"is done")
         self.assertLess(proxy.descriptors(), before + 15)
         self.assertEqual(await deferToThread(self.talk, clients[0], b""), b"")  # closed in order
+
+    async def test_silent(self) -> None:
+        """Who does not come to the end of a handshake, or says nothing after it, is closed in a head's time."""
+        proxy = await self.proxied(head_timeout=1.0)
+        client = await deferToThread(self.client, proxy)  # what is made once
+        await deferToThread(self.talk, client, GET % b"first", b"is done")
+        client.close()
+        before = proxy.descriptors()
+        hello = b"\x16\x03\x01\x10\x00\x01\x00\x0f\xfc\x03\x03" + bytes(1000)
+        silent = await deferToThread(self.client, proxy)
+        waiting = [deferToThread(self.drip, silent, b"")]
+        for data in (b"", hello):
+            plain = socket.create_connection(("127.0.0.1", proxy.port), 20)
+            self.addCleanup(plain.close)
+            waiting.append(deferToThread(self.drip, plain, data))
+        for seconds, received in await gatherResults(waiting):
+            self.assertGreater(seconds, 0.8)
+            self.assertLess(seconds, 10)
+            self.assertNotIn(b"HTTP/", received)
+        await until(lambda: proxy.descriptors() <= before)
+        self.assertEqual(self.backend.names(), ["first"])
+
+    def drip(self, client: socket.socket, data: bytes) -> tuple[float, bytes]:
+        """Send a byte now and then; after how many seconds the proxy has closed, and what it has said."""
+        began, received = time.monotonic(), b""
+        client.settimeout(0.05)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while time.monotonic() - began < 15:
+                try:
+                    piece = client.recv(65536)
+                    if not piece:
+                        break
+                    received += piece
+                except TimeoutError:
+                    client.sendall(data[:1])
+                    data = data[1:]
+        return time.monotonic() - began, received
 
     async def test_plain(self) -> None:
         """Who speaks no TLS gets nothing, and others are served."""
