@@ -598,9 +598,11 @@ class RefusalTests(ChannelCase):
         wire = self.connect(b"bad\r\n\r\n")
         for _ in range(LINGER_BYTES // 65536):
             wire.receive(bytes(65536))
-        self.assertFalse(wire.lost)
+        self.assertTrue(wire.reading)
         wire.receive(b"x")
-        self.assertTrue(wire.aborted)
+        self.assertEqual((wire.reading, wire.lost), (False, False))  # it may still read its answer
+        self.clock.advance(2.1)
+        self.assertTrue(wire.lost)
         wire = self.connect(b"bad\r\n\r\n")
         self.clock.advance(1.9)
         self.assertFalse(wire.disconnecting)

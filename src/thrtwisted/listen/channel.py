@@ -138,8 +138,9 @@ class Channel(Protocol):
         """Take what the client has sent."""
         if self.state is State.CLOSING:
             self._dropped += len(data)
-            if self._dropped > LINGER_BYTES:
-                self.abort()
+            if self._dropped > LINGER_BYTES and self._reading:
+                self._reading = False  # a reset, before the client has read its answer, could take that away
+                self.transport.pauseProducing()
         elif not self._known and not self._identify():
             return
         elif self.state is State.HEAD:
