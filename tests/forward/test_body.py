@@ -220,7 +220,7 @@ class ResponseBodyTests(SynchronousTestCase):
         while disk.used < 2 * PIECE:
             self.feed(backend, PIECE)
         self.assertEqual(backend.producerState, "producing")
-        length = 2 * MEMORY
+        length = 4 * MEMORY
         client = self.rig.request()
         backend = self.rig.accept()
         client.congested = True

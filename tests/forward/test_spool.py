@@ -98,6 +98,15 @@ class SpoolTests(SynchronousTestCase):
         spool.append(b"again")
         self.assertEqual(drain(spool), b"again")
 
+    def test_memory(self) -> None:
+        """Of what waits for a slow reader no more than 128 kB is in memory, which nothing counts."""
+        disk = Disk(10**7)
+        spool = Spool(10**7, disk=disk)
+        self.addCleanup(spool.close)
+        for _ in range(20):
+            spool.append(bytes(PIECE))
+            self.assertLessEqual(len(spool) - disk.used, 128 * 1024)
+
     def test_several_files(self):
         """What was read of many bytes is given back before all of them are read."""
         size = 4 * FILES * FILE

@@ -15,8 +15,9 @@ from typing import IO
 
 from .disk import Disk, store
 
-#: Bytes kept in memory before a file is opened: most pages never need one.
-MEMORY = 512 * 1024
+#: Bytes kept in memory before a file is opened: most pages never need one. Nothing counts them over all responses:
+#: each client who reads slowly costs as much memory, and as much again in the transport.
+MEMORY = 128 * 1024
 #: Bytes handed out at once: what Twisted's transports read and write in one go.
 PIECE = 64 * 1024
 #: Bytes of a file, at least: smaller ones would cost descriptors.
