@@ -219,11 +219,21 @@ def agreed(data: bytes) -> list[Seen]:
     found = list(reader.feed(data))
     if reader.rest:
         raise Malformed(f"something is left over: {reader.rest[:100]!r}")
-    _compare(*read_by_h11(data), found)
-    _compare(*read_by_httptools(with_known_methods(reader, data)), [as_known(seen) for seen in found])
+    for agree in (agree_with_h11, agree_with_httptools):
+        agree(reader, data)
     for seen in found:
         misplaced(seen)
     return found
+
+
+def agree_with_h11(reader: Reader, data: bytes) -> None:
+    """@raise Malformed: h11 sees other requests in these bytes than a reader that has read them."""
+    _compare(*read_by_h11(data), reader.seen)
+
+
+def agree_with_httptools(reader: Reader, data: bytes) -> None:
+    """@raise Malformed: httptools sees other requests, methods that it does not know aside."""
+    _compare(*read_by_httptools(with_known_methods(reader, data)), [as_known(seen) for seen in reader.seen])
 
 
 def with_known_methods(reader: Reader, data: bytes) -> bytes:

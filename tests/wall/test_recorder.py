@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wall.corpus import POISON, chunked, get, post
+from tests.wall.corpus import POISON, chunked, get, post, request
 from tests.wall.fuzz import compare
-from tests.wall.recorder import Malformed, Result, Seen, agreed, answers
+from tests.wall.recorder import (
+    Malformed,
+    Reader,
+    Result,
+    Seen,
+    agree_with_h11,
+    agree_with_httptools,
+    agreed,
+    answers,
+    misplaced,
+)
 
 #: What a proxy must not send to its backend.
 SMUGGLED = {
@@ -50,6 +61,33 @@ SMUGGLED = {
     "something behind close": get(b"Connection: close") + get(),
 }
 
+#: What the reader of our own takes for good; and what h11 alone catches, httptools alone, or each of them.
+BY_H11 = {
+    "brackets in a method": request(b"(GET) / HTTP/1.1", b"Host: h"),
+    "a method outside ASCII": request(b"G\xe9T / HTTP/1.1", b"Host: h"),
+    "a length of 25 digits": post(b"Content-Length: %025d" % 3, body=b"abc"),
+    "a size of 21 digits": chunked(b"%021x\r\nabc\r\n0\r\n\r\n" % 3),
+}
+BY_HTTPTOOLS = {
+    "a target that is a word": get(target=b"word"),
+    "a target of colons": get(target=b"::"),
+    "a blank behind a size": chunked(b"3 \r\nabc\r\n0\r\n\r\n"),
+    "a tab behind a size": chunked(b"3\t\r\nabc\r\n0\r\n\r\n"),
+}
+BY_BOTH = {
+    "an @ in a name": get(b"X@: y"),
+    "a quote in a name": get(b'X": y'),
+    "a name outside ASCII": get(b"X\xe9: y"),
+    "a target outside ASCII": get(target=b"/\xe9"),
+    "a control character in a target": get(target=b"/\x01"),
+    "a blank before a size": chunked(b" 3\r\nabc\r\n0\r\n\r\n"),
+    "a size with a sign": chunked(b"+3\r\nabc\r\n0\r\n\r\n"),
+    "a vertical tab behind a size": chunked(b"3\x0b\r\nabc\r\n0\r\n\r\n"),
+    "bare CR behind a size": chunked(b"3\r\r\nabc\r\n0\r\n\r\n"),
+    "bare LF behind a size": chunked(b"3\n\r\nabc\r\n0\r\n\r\n"),
+    "less than none for the last size": chunked(b"3\r\nabc\r\n-0\r\n\r\n"),
+}
+
 
 class AgreedTests(SynchronousTestCase):
     """Tests for what reached the backend."""
@@ -79,6 +117,48 @@ class AgreedTests(SynchronousTestCase):
         for name, sent in SMUGGLED.items():
             with self.subTest(name=name), self.assertRaises((Malformed, ValueError)):
                 agreed(sent)
+
+    def test_each_parser(self) -> None:
+        """Each parser by itself catches what our own takes for good, and some of it only this one does."""
+        for catching, inputs in (
+            ({agree_with_h11}, BY_H11),
+            ({agree_with_httptools}, BY_HTTPTOOLS),
+            ({agree_with_h11, agree_with_httptools}, BY_BOTH),
+        ):
+            for name, sent in inputs.items():
+                reader = self.read(sent)
+                for agree in (agree_with_h11, agree_with_httptools):
+                    with self.subTest(name=name, parser=agree.__name__):
+                        if agree in catching:
+                            self.assertRaises(Malformed, agree, reader, sent)
+                        else:
+                            agree(reader, sent)
+
+    def read(self, sent: bytes) -> Reader:
+        """Our own parser, which has read this and found nothing wrong."""
+        reader = Reader()
+        for seen in reader.feed(sent):
+            misplaced(seen)
+        self.assertEqual((len(reader.seen), reader.rest), (1, b""))
+        return reader
+
+    def test_other_requests(self) -> None:
+        """Each parser by itself finds out when the requests are others than those that our own has seen."""
+        sent = post(b"Content-Length: 3", b"X: y", body=b"abc") + POISON
+        for agree in (agree_with_h11, agree_with_httptools):
+            reader = Reader()
+            [first, second] = reader.feed(sent)
+            agree(reader, sent)
+            for wrong in (
+                [second, first],
+                [attrs.evolve(first, body=b"ab"), second],
+                [attrs.evolve(first, fields=first.fields[:-1]), second],
+                [attrs.evolve(first, target=b"/other"), second],
+                [attrs.evolve(first, method=b"GET"), second],
+            ):
+                reader.seen = wrong
+                with self.subTest(parser=agree.__name__, seen=wrong), self.assertRaises(Malformed):
+                    agree(reader, sent)
 
 
 class CompareTests(SynchronousTestCase):
