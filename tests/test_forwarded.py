@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from thrtwisted.forwarded import LONGEST, identify, parse_forwarded, parse_node, trusted
-from thrtwisted.networks import Trusted
+from thrtwisted.forwarded import LONGEST, identify, parse_forwarded, parse_node
+from thrtwisted.networks import Trusted, trusted
 
 PROXIES = trusted(["10.0.0.0/8", "2001:db8:ffff::/48", "unix:"])
 

@@ -20,9 +20,7 @@ import attrs
 from twisted.web.http_headers import Headers
 
 from .grammar import QUOTED, TOKEN, is_authority, is_token
-from .networks import Address, Trusted, parse_address, trusted
-
-__all__ = ["Identity", "Trusted", "identify", "parse_address", "trusted"]
+from .networks import Address, Trusted, parse_address
 
 #: Links of a chain, from its right end, that are looked at and passed on. Nobody has so many proxies; a client behind
 #: a trusted one could make the backend's fields several times as long as its own.

@@ -26,9 +26,10 @@ from .exchange import Exchange, ResponseHead
 from .forward import Forwarder, RequestBody
 from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
 from .forward.wellformed import check_request
-from .forwarded import identify, trusted
+from .forwarded import identify
 from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
+from .networks import trusted
 from .rules import Rules
 
 

@@ -23,10 +23,10 @@ from .check import validated
 from .config import Config, ConfigError
 from .forward.client import Forwarder
 from .forward.disk import Disk
-from .forwarded import trusted
 from .gate.local import LocalGate
 from .gate.redis import RedisGate
 from .listen.site import ProxySite
+from .networks import trusted
 from .redis import ISource
 from .redis.embedded import EmbeddedServer, EmbeddedServerError, installed_server
 from .redis.source import source_of

@@ -14,8 +14,8 @@ from twisted.web.server import NOT_DONE_YET
 from tests.forward.support import Wire
 from tests.rig import Answer
 from thrtwisted.config import Bounds
-from thrtwisted.forwarded import trusted
 from thrtwisted.listen.site import ProxySite
+from thrtwisted.networks import trusted
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 

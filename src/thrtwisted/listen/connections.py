@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from typing import Generic, TypeVar
 
 from thrtwisted.errors import TooManyConnections
-from thrtwisted.forwarded import parse_address
+from thrtwisted.networks import parse_address
 
 #: Seconds after which a client that was one too many may try again.
 RETRY_AFTER = 1.0

@@ -18,7 +18,7 @@ from zope.interface import provider
 from thrtwisted.config import Bounds
 from thrtwisted.errors import ExchangeError, TooManyConnections
 from thrtwisted.forward.disk import Disk, RequestFile
-from thrtwisted.forwarded import Trusted
+from thrtwisted.networks import Trusted
 
 from .channel import Channel
 from .connections import Connections, client_of
