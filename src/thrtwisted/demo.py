@@ -25,6 +25,7 @@ from twisted.web.wsgi import WSGIResource
 
 from .config import Backend, Config, Limit, Redis
 from .listen import Listener
+from .listen.site import dated_line
 
 #: Threads of the sample application: how many requests it can serve at once.
 THREADS = 10
@@ -98,9 +99,10 @@ class Demonstration(MultiService):
         self._stopping = threading.Event()
         self._threads = ThreadPool(THREADS, THREADS, "sample application")
         url = urlsplit(str(next(iter(config.backend.values())).url))
+        served = WSGIResource(reactor, self._threads, make_application(self._stopping))
         application = Listener(
             TCP4ServerEndpoint(reactor, url.port or 80, interface=url.hostname or ""),
-            Site(WSGIResource(reactor, self._threads, make_application(self._stopping))),
+            Site(served, logFormatter=dated_line),
             f"{url.netloc} for the sample application (name another place with --backend)",
             give_up,
         )

@@ -195,8 +195,8 @@ class ResponseBody(Protocol):
                 self._write(data)
                 return
             self.spool.append(data)
-        except Exception:
-            self._break()
+        except Exception as error:
+            self._break(error)
             return
         if self.spool.full:
             self._holding_backend = True
@@ -274,8 +274,8 @@ class ResponseBody(Protocol):
         try:
             while self._request is not None and not self._client_paused and not self._cut and self.spool:
                 self._write(self.spool.take())
-        except Exception:
-            self._break()
+        except Exception as error:
+            self._break(error)
         finally:
             self._pumping = False
         if self.spool.roomy:
@@ -290,9 +290,14 @@ class ResponseBody(Protocol):
         self._sent += len(data)
         self._request.write(data)
 
-    def _break(self) -> None:
+    def _break(self, problem: Exception) -> None:
         """The spool or the client's transport does not work: the client must see a cut."""
-        self._log.failure("A response could not be passed on")
+        if isinstance(problem, OSError):
+            self._log.error(
+                "A response cannot be kept for its client, who is cut off: {problem}", problem=problem
+            )
+        else:
+            self._log.failure("A response could not be passed on")
         self._cut = True
         self._dropping = True
         self.spool.close()

@@ -58,7 +58,7 @@ def _cut(value: bytes) -> bytes:
 
 
 @provider(IAccessLogFormatter)
-def _line(_: str, request: Any) -> str:
+def dated_line(_: str, request: Any) -> str:
     """A line of the access log, with the time of day: what the reactor measures time by need not be that."""
     line: str = combinedLogFormatter(datetimeToLogString(time.time()), _Brief(request))
     return line
@@ -96,7 +96,7 @@ class ProxySite(Site):
         @param kept: names, in lower case, of headers that no Connection header takes away.
         """
         super().__init__(  # type: ignore[no-untyped-call]
-            resource, parsePOSTFormSubmission=False, timeout=None, logFormatter=_line, reactor=clock
+            resource, parsePOSTFormSubmission=False, timeout=None, logFormatter=dated_line, reactor=clock
         )
         self.clock = clock
         self.bounds = bounds or Bounds()
