@@ -76,7 +76,7 @@ class MethodNotImplemented(ExchangeError):
     proxy_status = "http_request_error"
 
 
-class NotImplementedCoding(ExchangeError):
+class CodingNotImplemented(ExchangeError):
     """The request's body has a transfer coding other than C{chunked}."""
 
     status = 501

@@ -13,11 +13,11 @@ from thrtwisted.config import Bounds
 from thrtwisted.errors import (
     BadRequest,
     BodyTooLarge,
+    CodingNotImplemented,
     ExchangeError,
     ExpectationFailed,
     HeadTooLarge,
     MethodNotImplemented,
-    NotImplementedCoding,
     TargetTooLong,
     VersionNotSupported,
 )
@@ -144,6 +144,12 @@ class RequestLineTests(HeadTestCase):
         """CONNECT cannot be forwarded, and no method is longer than any that there is."""
         for line in (b"CONNECT h:443", b"CONNECT /", b"CONNECT *", b"x" * (METHOD_LENGTH + 1) + b" /"):
             self.assert_refused(MethodNotImplemented, line + b" HTTP/1.1", b"Host: h")
+        for line in (
+            b"x" * 9000 + b" / HTTP/1.1",
+            b"x" * 40_000,
+            b"x" * (METHOD_LENGTH + 1) + b" /" + b"a" * 9000,
+        ):
+            self.assert_refused(MethodNotImplemented, line, b"Host: h")
 
     def test_target_length(self) -> None:
         """A target has a bound, whatever follows it."""
@@ -153,7 +159,10 @@ class RequestLineTests(HeadTestCase):
         for length in (100, 200, 100_000):
             self.assert_refused(TargetTooLong, line % (b"a" * length), b"Host: h", bounds=bounds)
         self.assert_refused(TargetTooLong, b"GET " * 100, bounds=bounds)
-        self.assert_refused(TargetTooLong, b"x" * 40_000)
+        self.assert_refused(TargetTooLong, b"x " * 20_000)
+        self.assert_refused(
+            TargetTooLong, b"x" * METHOD_LENGTH + b" /" + b"a" * 100 + b" HTTP/1.1", bounds=bounds
+        )
 
     def test_empty_line(self) -> None:
         """One empty line before the request line is skipped, and no more."""
@@ -295,11 +304,11 @@ class FramingTests(HeadTestCase):
     def test_codings_refused(self) -> None:
         """Only chunked is known; and it must be there once, in one field, and be the last."""
         for value, kind in [
-            (b"gzip", NotImplementedCoding),
-            (b"identity", NotImplementedCoding),
-            (b"gzip, chunked", NotImplementedCoding),
-            (b"gzip;q=1, chunked", NotImplementedCoding),
-            (b"xchunked", NotImplementedCoding),
+            (b"gzip", CodingNotImplemented),
+            (b"identity", CodingNotImplemented),
+            (b"gzip, chunked", CodingNotImplemented),
+            (b"gzip;q=1, chunked", CodingNotImplemented),
+            (b"xchunked", CodingNotImplemented),
             (b"chunked, chunked", BadRequest),
             (b"chunked, gzip", BadRequest),
             (b"chunked, identity", BadRequest),
@@ -331,7 +340,7 @@ class FramingTests(HeadTestCase):
             ((b"", b"chunked"), BadRequest),
             ((b"chunked", b"gzip"), BadRequest),
             ((b"chunked", b"identity"), BadRequest),
-            ((b"gzip", b"chunked"), NotImplementedCoding),
+            ((b"gzip", b"chunked"), CodingNotImplemented),
         ]:
             fields = [b"Transfer-Encoding: " + value for value in values]
             self.assert_refused(kind, b"POST / HTTP/1.1", b"Host: h", *fields)
@@ -424,11 +433,16 @@ class ArrivalTests(HeadTestCase):
         """A target and a head that end nowhere are refused at their bounds."""
         bounds = Bounds(target_length=100, head_size=1000)
         longest = METHOD_LENGTH + 100 + len(b"  HTTP/1.1")
-        for start in (b"", b"\r\n"):
-            self.assertIsNone(self.refusal(start + b"a" * (longest + 1), bounds=bounds))
-            self.assertIs(self.refusal(start + b"a" * (longest + 2), bounds=bounds), TargetTooLong)
-            pieces = in_pieces(start + b"a" * (longest + 2))
-            self.assertIs(self.refusal(*pieces, bounds=bounds), TargetTooLong)
+        for begin, line, kind in (
+            (b"", b"GET /", TargetTooLong),
+            (b"\r\n", b"a" * METHOD_LENGTH + b" /", TargetTooLong),
+            (b"", b"a", MethodNotImplemented),
+            (b"\r\n", b"a" * (METHOD_LENGTH + 1) + b" /", MethodNotImplemented),
+        ):
+            line = line.ljust(longest + 1, b"a")
+            self.assertIsNone(self.refusal(begin + line, bounds=bounds))
+            self.assertIs(self.refusal(begin + line + b"a", bounds=bounds), kind)
+            self.assertIs(self.refusal(*in_pieces(begin + line + b"a"), bounds=bounds), kind)
         begun = b"GET / HTTP/1.1\r\nX: "
         rest = b"a" * (1003 - len(begun))
         self.assertIsNone(self.refusal(begun, rest, bounds=bounds))

@@ -16,11 +16,11 @@ from thrtwisted.config import Bounds
 from thrtwisted.errors import (
     BadRequest,
     BodyTooLarge,
+    CodingNotImplemented,
     ExchangeError,
     ExpectationFailed,
     HeadTooLarge,
     MethodNotImplemented,
-    NotImplementedCoding,
     TargetTooLong,
     VersionNotSupported,
 )
@@ -137,7 +137,7 @@ def _check_beginning(buffer: bytearray, bounds: Bounds, start: int) -> None:
     if line_end >= 0 and buffer.find(b"\r\n", line_start, line_end) < 0:
         _request_line(bytes(buffer[line_start:line_end]), bounds)
     elif start <= longest < len(buffer) and buffer.find(b"\r\n", line_start, longest + 1) < 0:
-        raise _target_too_long()
+        raise _line_too_long(bytes(buffer[line_start:longest]))
     if len(buffer) > bounds.head_size + len(_END) - 1:
         raise _too_large()
 
@@ -150,7 +150,7 @@ def _longest_line(bounds: Bounds) -> int:
 def _request_line(line: bytes, bounds: Bounds) -> tuple[bytes, bytes, bytes]:
     """Method, target and version."""
     if len(line) > _longest_line(bounds):
-        raise _target_too_long()
+        raise _line_too_long(line)
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
         if BROKEN.search(line):
@@ -161,10 +161,10 @@ def _request_line(line: bytes, bounds: Bounds) -> tuple[bytes, bytes, bytes]:
     method, target, version = match.groups()
     if version not in _VERSIONS:
         raise VersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    if len(method) > METHOD_LENGTH:
+        raise _method_too_long()
     if len(target) > bounds.target_length:
         raise _target_too_long()
-    if len(method) > METHOD_LENGTH:
-        raise MethodNotImplemented("The method is not known.")
     if method == b"CONNECT":
         raise MethodNotImplemented("CONNECT is not possible here.")
     _check_target(method, target)
@@ -228,7 +228,7 @@ def _coding_refused(values: Sequence[bytes]) -> Exception:
         return Malformed("Transfer-Encoding is not a list of codings")
     if b"chunked" in names[:-1] or (names[-1] == b"chunked" and codings[-1] != b"chunked"):
         return Malformed("chunked is not the last transfer coding, once and without parameters")
-    return NotImplementedCoding("Of transfer codings only chunked is known.")
+    return CodingNotImplemented("Of transfer codings only chunked is known.")
 
 
 def _expects_continue(headers: Headers) -> bool:
@@ -244,6 +244,15 @@ def _expects_continue(headers: Headers) -> bool:
 
 def _broken() -> BadRequest:
     return BadRequest("The request holds a control character, or a line that does not end with CR LF.")
+
+
+def _line_too_long(line: bytes) -> ExchangeError:
+    """The refusal of a request line that goes on where none can: its method is too long, or its target."""
+    return _method_too_long() if is_token(line[: METHOD_LENGTH + 1]) else _target_too_long()
+
+
+def _method_too_long() -> MethodNotImplemented:
+    return MethodNotImplemented("The method is not known.")
 
 
 def _target_too_long() -> TargetTooLong:
