@@ -356,7 +356,12 @@ class Config(_Table, frozen=True):
     """The whole configuration."""
 
     listen: Annotated[
-        str | list[str], Meta(description="Twisted server endpoint strings, or one of them.")
+        str | list[str],
+        Meta(
+            description="Twisted server endpoint strings, or one of them: `tcp:8888`, `unix:/run/proxy.sock`, "
+            "`ssl:443:privateKey=key.pem:certKey=certificate.pem`; behind `haproxy:` for a load balancer that speaks "
+            "the PROXY protocol."
+        ),
     ] = "tcp:8888"
     redis: Annotated[
         Redis | None,

@@ -36,7 +36,8 @@ def endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
         why = " ".join(str(error).split())
         raise ValueError(
             f"{text!r} is not a Twisted server endpoint ({why}); "
-            "write tcp:PORT, tcp:PORT:interface=ADDRESS or unix:PATH"
+            "write tcp:PORT, tcp:PORT:interface=ADDRESS, unix:PATH, "
+            "ssl:PORT:privateKey=FILE:certKey=FILE, or haproxy: before one of these"
         ) from None
     return found if plain == text else with_client(found)
 
