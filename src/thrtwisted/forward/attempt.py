@@ -59,12 +59,18 @@ class Attempt:
         self._connection: Connection | None = None
         self._asked: Deferred[Any] | None = None
         self._idle = False
-        self._counts = False
+        self._evidence_matters = False
         self._method = b""
         self._over = False
 
     def begin(
-        self, exchange: Exchange, body: IBodyProducer | None, *, idle: bool, last: bool, counts: bool
+        self,
+        exchange: Exchange,
+        body: IBodyProducer | None,
+        *,
+        idle: bool,
+        last: bool,
+        evidence_matters: bool,
     ) -> None:
         """
         Send the request. Whatever fails, at once or later, the owner is told.
@@ -72,9 +78,9 @@ class Attempt:
         @param body: None for a request without framing.
         @param idle: an idle connection will do.
         @param last: no other request may follow on the connection, and the backend is told so.
-        @param counts: it matters whether the backend has read the request.
+        @param evidence_matters: it matters whether the backend has read the request.
         """
-        self._idle, self._counts, self._method = idle, counts, exchange.method
+        self._idle, self._evidence_matters, self._method = idle, evidence_matters, exchange.method
         try:
             headers = request_headers(exchange.headers, self._pool.address.authority, exchange.version)
             asked = ask(
@@ -126,7 +132,7 @@ class Attempt:
     def _send(self, connection: Connection) -> None:
         self.connected = True
         self._connection = connection
-        connection.occupy(self, self._method, counts=self._counts)
+        connection.occupy(self, self._method, evidence_matters=self._evidence_matters)
         self._owner.sent(self)
 
     def _received(self, response: Any) -> None:

@@ -95,7 +95,7 @@ class Connection(Protocol):
         self._closed = closed
         self._method = b""
         self._asked_at = 0.0
-        self._counts = False
+        self._evidence_matters = False
         self._at_rest = True
         self._spoiled = False
         self._told = False
@@ -145,13 +145,14 @@ class Connection(Protocol):
 
     # For an exchange
 
-    def occupy(self, occupant: Occupant, method: bytes, *, counts: bool) -> None:
+    def occupy(self, occupant: Occupant, method: bytes, *, evidence_matters: bool) -> None:
         """
         An exchange begins on this connection.
 
-        @param counts: whether it matters if the backend has read the request, should it close without a response.
+        @param evidence_matters: whether it matters if the backend has read the request, should it close without a
+            response.
         """
-        self.occupant, self._method, self._counts = occupant, method, counts
+        self.occupant, self._method, self._evidence_matters = occupant, method, evidence_matters
         self._asked_at = self._clock.seconds()
         self._at_rest, self.silent, self.unread, self.head = False, True, False, None
         self._collected, self._before, self._early = bytearray(), 0, 0
@@ -225,7 +226,7 @@ class Connection(Protocol):
 
     def readConnectionLost(self) -> None:
         """The backend has closed. Did it read what we had sent?"""
-        if self._counts and self.silent and not self._at_rest:
+        if self._evidence_matters and self.silent and not self._at_rest:
             self._look_for_reset(LOOKS)
         else:
             self._end(ConnectionDone())

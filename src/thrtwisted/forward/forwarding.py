@@ -139,7 +139,7 @@ class Forwarding:
             self._upload if self._with_body else None,
             idle=self._repeatable and not self._fresh and not attempt.route.trial,
             last=self._spoils_connection,
-            counts=self._repeatable,
+            evidence_matters=self._repeatable,
         )
 
     def sent(self, attempt: Attempt) -> None:

@@ -204,7 +204,8 @@ def request_headers(headers: Headers, authority: bytes, version: bytes = b"HTTP/
     """
     kept = end_to_end(headers)
     kept.removeHeader(b"content-length")
-    kept.removeHeader(b"expect")  # the server has sent the 100 and read the body already; it knows no other expectation
+    # The server has met it, for it has read the body already; it knows no other than 100-continue.
+    kept.removeHeader(b"expect")
     hosts = kept.getRawHeaders(b"host")
     if hosts is None:
         kept.setRawHeaders(b"host", [authority])

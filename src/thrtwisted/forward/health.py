@@ -165,7 +165,7 @@ class _Question:
 
     def _begin(self, connection: Connection) -> None:
         self._connection = connection
-        connection.occupy(self, b"GET", counts=False)
+        connection.occupy(self, b"GET", evidence_matters=False)
 
     # Occupant of the connection
 

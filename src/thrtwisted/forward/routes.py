@@ -36,7 +36,7 @@ class _Url:
     @ivar turn: when it was chosen last, as a number that grows.
     @ivar failed: it could not be connected to when that was tried last.
     @ivar until: out for that reason until then (seconds).
-    @ivar trying: what an exchange has that is on its way to see whether it can be connected to again.
+    @ivar trying: the route of the one exchange that now tries to connect though that failed before; None without one.
     @ivar ill: out because of bad answers.
     """
 

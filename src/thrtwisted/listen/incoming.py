@@ -17,10 +17,7 @@ SMALL = 100 * 1000
 
 
 class IncomingHeads:
-    """
-    Bytes in which heads of requests are to be found.
-
-    """
+    """Bytes in which heads of requests are to be found."""
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
