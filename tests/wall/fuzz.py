@@ -335,9 +335,14 @@ def outline(result: Result) -> tuple[list[Seen], list[bool], bool]:
 
 
 class Target:
-    """A proxy that is attacked, made anew after it has failed."""
+    """
+    A proxy that is attacked, made anew after it has failed.
+
+    @ivar attempts: how many inputs there were. @ivar forwarded: of how many something was forwarded.
+    """
 
     def __init__(self, *, strict: bool) -> None:
+        self.attempts = self.forwarded = 0
         self._strict = strict
         self._wall: Wall | None = None
 
@@ -348,6 +353,8 @@ class Target:
         wall = self._wall
         try:
             result = wall.send(*attempt.pieces, hold=attempt.late)
+            self.attempts += 1
+            self.forwarded += bool(result.seen)
             look(result, strict=self._strict)
             if self._strict:
                 compare(attempt.sent, result)
@@ -399,14 +406,19 @@ def fuzz(
     attempt()
 
 
-def fuzz_requests(*, strict: bool, examples: int, number: int | None = None) -> None:
-    """Attack a proxy with requests: its own site, or its resource below a site of Twisted's."""
+def fuzz_requests(*, strict: bool, examples: int, number: int | None = None) -> float:
+    """
+    Attack a proxy with requests: its own site, or its resource below a site of Twisted's.
+
+    @return: the share of the inputs of which something was forwarded.
+    """
     target = Target(strict=strict)
     fuzz(inputs(), target.attack, examples=examples, number=number)
     target.close()
+    return target.forwarded / target.attempts
 
 
-def rounds(description: str, run: Callable[[argparse.Namespace, int], None], *options: str) -> None:
+def rounds(description: str, run: Callable[[argparse.Namespace, int], object], *options: str) -> None:
     """Fuzz for some time, in rounds, as the command line says."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--minutes", type=float, default=1.0)
