@@ -10,12 +10,14 @@ from thrtwisted.forward.headers import (
     announces_body,
     check_request_line,
     drop_ambiguous,
+    drop_hop_by_hop,
     end_to_end,
     is_last_hop,
     origin_form,
     request_headers,
     response_head,
     shown,
+    taken_away,
 )
 
 VIA = [b"1.1 thrtwisted"]
@@ -150,6 +152,50 @@ class RequestHeadersTests(SynchronousTestCase):
         ]:
             headers = Headers({b"Connection": [b"close, " + name.upper()], name: [b"v"]})
             self.assertEqual(pairs(end_to_end(headers, frozenset((b"x-user",)))), {name.lower(): [b"v"]})
+
+    def test_taken_away(self):
+        """Of the names in Connection those take a field away that nobody knows, and that are not to be kept."""
+        for named, kept, gone in [
+            ([], [], []),
+            ([b"x-one", b"x-two"], [], [b"x-one", b"x-two"]),
+            ([b"x-one", b"x-two"], [b"x-one"], [b"x-two"]),
+            ([b"close", b"keep-alive", b"upgrade"], [], [b"close"]),  # a field of the name "close" would go
+            ([b"te", b"trailer", b"transfer-encoding", b"connection", b"proxy", b"http2-settings"], [], []),
+            ([b"proxy-connection", b"proxy-anything", b"proxyish"], [], [b"proxyish"]),
+            ([b"content-length", b"content-anything", b"contents"], [], [b"contents"]),
+            ([b"x-forwarded-for", b"x-forwarded-new", b"x-forwarded"], [], [b"x-forwarded"]),
+            ([b"sec-fetch-site", b"access-control-max-age", b"second"], [], [b"second"]),
+            ([b"host", b"cookie", b"authorization", b"expect", b"x-real-ip", b"via"], [], []),
+        ]:
+            self.assertEqual(taken_away(named, frozenset(kept)), gone)
+
+    def test_dropped(self):
+        """To drop the fields of one hop leaves what a copy without them has, and all else as it was."""
+        for fields, kept, left in [
+            ({}, [], {}),
+            ({b"X": [b"1", b"2"]}, [], {b"x": [b"1", b"2"]}),
+            ({b"Connection": [b"close"], b"Keep-Alive": [b"5"], b"TE": [b"trailers"]}, [], {}),
+            ({b"Connection": [b"X"], b"X": [b"1"], b"Y": [b"2"]}, [], {b"y": [b"2"]}),
+            ({b"Connection": [b"X"], b"X": [b"1"], b"Y": [b"2"]}, [b"x"], {b"x": [b"1"], b"y": [b"2"]}),
+            ({b"Connection": [b"y", b"a, x"], b"X": [b"1"], b"Y": [b"2"]}, [], {}),
+            (
+                {b"Connection": [b"Host, Via"], b"Host": [b"h"], b"Via": [b"v"]},
+                [],
+                {b"host": [b"h"], b"via": [b"v"]},
+            ),
+            ({b"Proxy": [b"p"], b"Proxy-New": [b"q"], b"Proxies": [b"r"]}, [], {b"proxies": [b"r"]}),
+            (
+                {b"Transfer-Encoding": [b"chunked"], b"Content-Length": [b"3"]},
+                [],
+                {b"content-length": [b"3"]},
+            ),
+            ({b"Upgrade": [b"h2c"], b"HTTP2-Settings": [b"AA"], b"Trailer": [b"X"]}, [b"upgrade"], {}),
+        ]:
+            headers = Headers(fields)
+            copy = end_to_end(headers, frozenset(kept))
+            drop_hop_by_hop(headers, frozenset(kept))
+            self.assertEqual(pairs(headers), left)
+            self.assertEqual(pairs(copy), left)
 
     def test_named_hop(self):
         """To be told to keep a field does not make it pass that belongs to the connection."""
