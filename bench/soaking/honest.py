@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from bench.soaking.content import content, digest
-from bench.soaking.misbehaving import BAD, BODY, GOOD, SHORT
+from bench.soaking.misbehaving import BAD, BODY, GOOD, IN_SHORT, SHORT
 from bench.soaking.talk import Answer, Client, Cut, Wrong
 
 #: How many users there are, each with a limit of its own.
@@ -201,12 +201,12 @@ async def waiting(port: int) -> str:
 
 
 async def odd_backend(port: int) -> str:
-    """An answer of the bad backend, which is right all the same."""
+    """An answer of the bad backend, which is right all the same; often over a connection that it is about to close."""
     client = await Client.connect(port)
     try:
-        behaviour = random.choice(list(GOOD))
+        behaviour = random.choice([*GOOD, "unannounced", "unannounced"])
         await client.send(request(f"/bad/{behaviour}"))
-        return expect(await client.answer(), SHORT if behaviour == "twice" else BODY)
+        return expect(await client.answer(), SHORT if behaviour in IN_SHORT else BODY)
     finally:
         client.close()
 
@@ -244,6 +244,6 @@ HONEST: list[tuple[Callable[[int], Awaitable[str]], int]] = [
     (slow_sender, 4),
     (bodyless, 4),
     (waiting, 10),
-    (odd_backend, 4),
+    (odd_backend, 12),
     (bad_backend, 8),
 ]

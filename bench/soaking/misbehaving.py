@@ -7,6 +7,7 @@ The bad backend, which answers each path of C{BEHAVIOURS} in a way of its own; t
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 import struct
@@ -96,6 +97,15 @@ async def twice(writer: Writer) -> None:
     await asyncio.sleep(0.1)
 
 
+async def unannounced(writer: Writer) -> None:
+    """Lets believe that the connection is kept, and closes it a moment later: the next request may be on its way."""
+    # As servers do with a connection that they close: what comes for it is not read.
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(SHORT) + SHORT)
+    await writer.drain()
+    await asyncio.sleep(random.uniform(0, 0.1))
+
+
 async def until_close(writer: Writer) -> None:
     """Says the end of its body by closing."""
     writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + BODY)
@@ -129,9 +139,12 @@ BAD: dict[str, Callable[[Writer], Awaitable[None]]] = {
     "hang": hang,
     "stall": stall,
 }
-#: Those whose answer is C{BODY}, or as much of it as C{SHORT}.
+#: Of those that are right, those whose answer is C{SHORT}.
+IN_SHORT = frozenset(("twice", "unannounced"))
+#: Those whose answer is C{BODY} or C{SHORT}.
 GOOD: dict[str, Callable[[Writer], Awaitable[None]]] = {
     "twice": twice,
+    "unannounced": unannounced,
     "until-close": until_close,
     "interim": interim,
     "drip": drip,
