@@ -522,9 +522,9 @@ class RefusalTests(ChannelCase):
 
     def test_log_lines(self) -> None:
         """The site's own formatter can write such a line, whatever came."""
-        from thrtwisted.listen.site import _line
+        from thrtwisted.listen.site import dated_line
 
-        self.site._logFormatter = _line
+        self.site._logFormatter = dated_line
         written: list[str] = []
         self.site.logFile = type("File", (), {"write": written.append, "close": lambda: None})
         for data in (
