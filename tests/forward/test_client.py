@@ -130,18 +130,19 @@ class OutcomeTests(SynchronousTestCase):
         rig.clock.advance(0)
         self.assertTrue(backend.lost)
 
-    def test_body_left_unread(self):
+    def test_new_connection_is_not_kept(self):
         """
-        A connection on which a body was sent is not used again, and the backend is told: what it left unread it could
-        take for another request.
+        A connection that was opened because no idle one would do is not used again, and the backend is told: a body
+        that it left unread it could take for another request, and connections would pile up.
         """
         for request, status, connections in [
             (post(9), b"413", 2),
             (post(9), b"302", 2),
             (post(9), b"200", 2),
             (post(9).replace(b"POST", b"GET"), b"200", 2),
-            (post(0), b"200", 1),
-            (post(0), b"302", 1),
+            (post(0), b"200", 2),
+            (b"DELETE / HTTP/1.1\r\nHost: h\r\n\r\n", b"200", 2),
+            (b"OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n", b"200", 1),
             (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", b"404", 1),
         ]:
             rig = self.rig()

@@ -246,8 +246,9 @@ class Forwarding:
         """Whether the next request on the same connection could suffer from this one."""
         # After HEAD the body may follow all the same (waitress sends what the application returns): it would be taken
         # for the next answer. And who answers may have left the request's body unread: it would be taken for the
-        # next request (http.server), or the connection be closed (gunicorn's threads, past 64 kB).
-        return self._exchange.method == b"HEAD" or self._upload.length > 0
+        # next request (http.server), or the connection be closed (gunicorn's threads, past 64 kB). Nor is one kept that
+        # was opened because no idle one would do: with such requests alone they would pile up.
+        return self._exchange.method == b"HEAD" or not self._repeatable
 
     def _ended(self) -> None:
         # At once: the client's next request may come from within the end of this one's response, and it may get
