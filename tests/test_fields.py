@@ -243,12 +243,8 @@ class SpoofTests(FieldsCase):
 
     def test_dropped_before_rules(self) -> None:
         """Neither rules nor keys see what applications cannot tell apart, or what belongs to the connection."""
-        rig = self.make_rig(
-            rule=[
-                Rule(when=When(header={name: "glob:*"}), then=Then(status=418))
-                for name in ("X-User", "Proxy", "Proxy-User", "TE")
-            ]
-        )
+        # Of the connection's own headers the configuration may name none: --check says so.
+        rig = self.make_rig(rule=[Rule(when=When(header={"X-User": "glob:*"}), then=Then(status=418))])
         rig.request(
             b"GET / HTTP/1.1\r\nHost: h\r\nX_User: eve\r\nProxy: http://evil/\r\nProxy-User: eve\r\n"
             b"TE: trailers\r\n\r\n"
