@@ -16,7 +16,7 @@ from twisted.web.http_headers import Headers
 from .errors import ExchangeError
 from .exchange import ResponseHead
 
-#: How the proxy names itself in C{Proxy-Status}.
+#: How the proxy names itself, in C{Proxy-Status} and C{Via}.
 NAME = b"thrtwisted"
 
 #: What is forwarded, of the methods that anybody might ask for.

@@ -129,6 +129,15 @@ def parse_length(values: Iterable[bytes]) -> int:
     return int(value)
 
 
+def parse_repeated_length(values: Iterable[bytes]) -> int:
+    """
+    As L{parse_length}, but the same length several times, also in one list, is taken for one (RFC 9110, section 8.6).
+
+    @raise Malformed: there are different ones, or it is not a number of at most 18 digits.
+    """
+    return parse_length({part.strip(b" \t") for value in values for part in value.split(b",")})
+
+
 def is_authority(text: bytes) -> bool:
     """Whether this is a host that is not empty, perhaps with a port (RFC 9110, sections 4.2.1 and 7.2)."""
     match = _AUTHORITY.fullmatch(text)

@@ -14,7 +14,7 @@ import attrs
 from twisted.web.http_headers import Headers
 
 from thrtwisted.errors import BackendProtocolError
-from thrtwisted.grammar import BROKEN, Malformed, connection_options, parse_fields, parse_length
+from thrtwisted.grammar import BROKEN, Malformed, connection_options, parse_fields, parse_repeated_length
 
 #: Statuses whose responses end with their head, whatever their fields say (RFC 9112, section 6.3).
 BODILESS = frozenset((204, 304))
@@ -131,8 +131,7 @@ def _framing(version: bytes, headers: Headers) -> Framing:
             raise Malformed("its Transfer-Encoding is not chunked alone")
         return Framing(chunked=True)
     if lengths is not None:
-        # RFC 9110, section 8.6: the same length several times may be taken for one.
-        return Framing(parse_length({part.strip(b" \t") for value in lengths for part in value.split(b",")}))
+        return Framing(parse_repeated_length(lengths))
     return Framing()
 
 

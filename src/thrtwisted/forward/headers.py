@@ -11,12 +11,17 @@ from collections.abc import Iterable
 
 from twisted.web.http_headers import Headers
 
+from thrtwisted.answer import NAME
 from thrtwisted.errors import BackendProtocolError, BadRequest
 from thrtwisted.exchange import ResponseHead
-from thrtwisted.grammar import CONTROL, Malformed, is_authority, is_token, list_elements, parse_length
-
-#: How the proxy names itself in C{Via}.
-PSEUDONYM = b"thrtwisted"
+from thrtwisted.grammar import (
+    CONTROL,
+    Malformed,
+    is_authority,
+    is_token,
+    list_elements,
+    parse_repeated_length,
+)
 
 #: Fields of one hop, whether or not a Connection field names them; and all whose names begin with C{Proxy-}.
 HOP_BY_HOP = frozenset(
@@ -191,7 +196,7 @@ def add_via(headers: Headers, version: bytes) -> None:
 
     @param version: the protocol that it came by, such as C{HTTP/1.1}.
     """
-    headers.addRawHeader(b"Via", b"%b %b" % (version.removeprefix(b"HTTP/"), PSEUDONYM))
+    headers.addRawHeader(b"Via", b"%b %b" % (version.removeprefix(b"HTTP/"), NAME))
 
 
 def request_headers(headers: Headers, authority: bytes, version: bytes = b"HTTP/1.1") -> Headers:
@@ -266,7 +271,7 @@ def _announced(headers: Headers) -> int | None:
     if values is None:
         return None
     try:
-        length = parse_length({part.strip(b" \t") for value in values for part in value.split(b",")})
+        length = parse_repeated_length(values)
     except Malformed as error:
         raise BackendProtocolError(f"The backend's response is malformed: {error}.") from None
     headers.setRawHeaders(b"content-length", [b"%d" % length])

@@ -47,19 +47,46 @@ def check_request(
         _check_framing(version, headers)
     except Malformed as error:
         raise BadRequest(f"The request is malformed: {error}.") from None
-    hosts = headers.getRawHeaders(b"host") or ()
-    if len(hosts) > 1:
-        raise BadRequest("The request has more than one Host.")
-    if not hosts and version == b"HTTP/1.1":
-        raise BadRequest("The request has no Host.")
-    if any(host and not is_authority(host) for host in hosts):
-        raise BadRequest("Host does not name a host, with or without a port.")
-    if set(list_elements(headers.getRawHeaders(b"expect") or ())) - {b"100-continue"}:
-        raise ExpectationFailed("Expect can only be 100-continue.")
+    check_host(headers, version)
+    expects_continue(headers)
     # Nobody can tell whether the client sent this field, and wants it taken away, or a resource before ours set it to
     # say who the client is. Our own site takes away what the client names before any resource sees the request.
     if any(headers.hasHeader(name) for name in taken_away(options, kept)):
         raise BadRequest("Connection names a header that is not the connection's own.")
+
+
+def check_host(headers: Headers, version: bytes) -> None:
+    """
+    See that there is one Host, that it is valid, and that no HTTP/1.1 is without (RFC 9112, section 3.2).
+
+    It may be empty: so says a client whose URL has no host.
+
+    @raise BadRequest: it is not so.
+    """
+    hosts = headers.getRawHeaders(b"host")
+    if not hosts:
+        if version == b"HTTP/1.1":
+            raise BadRequest("The request has no Host.")
+        return
+    if len(hosts) > 1:
+        raise BadRequest("The request has more than one Host.")
+    if hosts[0] and not is_authority(hosts[0]):
+        raise BadRequest("Host does not name a host, with or without a port.")
+
+
+def expects_continue(headers: Headers) -> bool:
+    """
+    Whether there is an expectation, which can only be C{100-continue} (RFC 9110, section 10.1.1).
+
+    @raise ExpectationFailed: it is another one.
+    """
+    values = headers.getRawHeaders(b"expect")
+    if values is None:
+        return False
+    expectations = set(list_elements(values))
+    if expectations - {b"100-continue"}:
+        raise ExpectationFailed("Expect can only be 100-continue.")
+    return bool(expectations)
 
 
 def _check_fields(headers: Headers) -> None:

@@ -18,12 +18,12 @@ from thrtwisted.errors import (
     BodyTooLarge,
     CodingNotImplemented,
     ExchangeError,
-    ExpectationFailed,
     HeadTooLarge,
     MethodNotImplemented,
     TargetTooLong,
     VersionNotSupported,
 )
+from thrtwisted.forward.wellformed import check_host, expects_continue
 from thrtwisted.grammar import (
     BROKEN,
     TOKEN,
@@ -31,7 +31,6 @@ from thrtwisted.grammar import (
     connection_options,
     is_authority,
     is_token,
-    list_elements,
     parse_fields,
     parse_length,
 )
@@ -121,8 +120,8 @@ def parse_head(data: bytes, bounds: Bounds) -> RequestHead:
         raise BadRequest(f"The request is malformed: {error}.") from None
     if length is not None and length > bounds.body_size:
         raise BodyTooLarge("The request's body is too large.")
-    _check_host(headers, version)
-    expects = _expects_continue(headers) and version == b"HTTP/1.1" and length != 0
+    check_host(headers, version)
+    expects = expects_continue(headers) and version == b"HTTP/1.1" and length != 0
     keeps_alive = version == b"HTTP/1.1" and b"close" not in options
     return RequestHead(method, target, version, headers, length, keeps_alive, expects)
 
@@ -188,23 +187,6 @@ def _check_target(method: bytes, target: bytes) -> None:
         raise BadRequest("The request target does not name a host, with or without a port.")
 
 
-def _check_host(headers: Headers, version: bytes) -> None:
-    """
-    See that there is one Host, that it is valid, and that only HTTP/1.0 is without (RFC 9112, section 3.2).
-
-    It may be empty: so says a client whose URL has no host.
-    """
-    hosts = headers.getRawHeaders(b"host")
-    if hosts is None:
-        if version == b"HTTP/1.1":
-            raise BadRequest("The request has no Host.")
-        return
-    if len(hosts) > 1:
-        raise BadRequest("The request has more than one Host.")
-    if hosts[0] and not is_authority(hosts[0]):
-        raise BadRequest("Host does not name a host, with or without a port.")
-
-
 def _body_length(headers: Headers, version: bytes) -> int | None:
     """Bytes of the body, None for chunks (RFC 9112, section 6.3)."""
     lengths = headers.getRawHeaders(b"content-length")
@@ -229,17 +211,6 @@ def _coding_refused(values: Sequence[bytes]) -> Exception:
     if b"chunked" in names[:-1] or (names[-1] == b"chunked" and codings[-1] != b"chunked"):
         return Malformed("chunked is not the last transfer coding, once and without parameters")
     return CodingNotImplemented("Of transfer codings only chunked is known.")
-
-
-def _expects_continue(headers: Headers) -> bool:
-    """Whether there is an expectation, which can only be C{100-continue} (RFC 9110, section 10.1.1)."""
-    values = headers.getRawHeaders(b"expect")
-    if values is None:
-        return False
-    expectations = set(list_elements(values))
-    if expectations - {b"100-continue"}:
-        raise ExpectationFailed("Expect can only be 100-continue.")
-    return bool(expectations)
 
 
 def _broken() -> BadRequest:
