@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from bench.soaking.content import content
 from bench.soaking.honest import LARGE, body_request, request
@@ -59,6 +60,16 @@ async def refused(client: Client) -> str:
     return status.decode()
 
 
+async def refused_while(client: Client, sending: Coroutine[Any, Any, None]) -> str:
+    """As L{refused}, of a client that goes on sending."""
+    task = asyncio.ensure_future(sending)
+    try:
+        return await refused(client)
+    finally:
+        task.cancel()
+        client.close()
+
+
 async def malformed(port: int) -> str:
     """A request that must be refused, at once or in pieces."""
     data = random.choice(MALFORMED)
@@ -85,12 +96,7 @@ async def too_large(port: int) -> str:
             while True:
                 await client.send(chunk)
 
-    sending = asyncio.ensure_future(send())
-    try:
-        return await refused(client)
-    finally:
-        sending.cancel()
-        client.close()
+    return await refused_while(client, send())
 
 
 async def slowloris(port: int) -> str:
@@ -105,12 +111,7 @@ async def slowloris(port: int) -> str:
                 await client.send(b"X")
                 await asyncio.sleep(0.3)
 
-    sending = asyncio.ensure_future(send())
-    try:
-        return await refused(client)
-    finally:
-        sending.cancel()
-        client.close()
+    return await refused_while(client, send())
 
 
 async def no_reader(port: int) -> str:

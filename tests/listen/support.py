@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -178,3 +179,24 @@ class ChannelCase(SynchronousTestCase):
         for request in self.teller.requests:
             content = getattr(request, "content", None)  # which a finished request has no more
             self.assertTrue(content is None or content.closed)
+
+
+def tcp_pair(test: SynchronousTestCase) -> tuple[socket.socket, socket.socket]:
+    """The proxy's end of a TCP connection, and the client's, until the test ends."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        served, _ = server.accept()
+    test.addCleanup(client.close)
+    test.addCleanup(served.close)
+    return served, client
+
+
+def fill(served: socket.socket) -> int:
+    """Write until the kernel takes no more; how many bytes that were."""
+    served.setblocking(False)
+    written = 0
+    try:
+        while True:
+            written += served.send(bytes(65536))
+    except BlockingIOError:
+        return written

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.listen.support import fill, tcp_pair
 from thrtwisted.listen.kernel import Seen, gone, look
 
 
@@ -19,15 +20,6 @@ class LookTests(SynchronousTestCase):
 
     if not sys.platform.startswith("linux"):
         skip = "only Linux tells"
-
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        """The proxy's end of a connection, and the client's."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            served, _ = server.accept()
-        self.addCleanup(client.close)
-        self.addCleanup(served.close)
-        return served, client
 
     def seen(self, served: socket.socket) -> Seen:
         seen = look(SimpleNamespace(socket=served))
@@ -42,15 +34,9 @@ class LookTests(SynchronousTestCase):
 
     def test_taken(self) -> None:
         """What was sent waits until the client's system has it."""
-        served, client = self.pair()
+        served, client = tcp_pair(self)
         self.assertEqual(self.seen(served), Seen(0, False, False))
-        served.setblocking(False)
-        written = 0
-        try:
-            while True:
-                written += served.send(bytes(65536))
-        except BlockingIOError:
-            pass
+        written = fill(served)
         self.assertTrue(self.seen(served).waiting)
         left = written
         while left:
@@ -69,7 +55,7 @@ class LookTests(SynchronousTestCase):
                 client.close(),
             ),
         ):
-            served, client = self.pair()
+            served, client = tcp_pair(self)
             client.send(b"unread")
             self.assertFalse(gone(SimpleNamespace(socket=served)))
             how(client)

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.listen.support import fill, tcp_pair
 from thrtwisted.listen.kernel import look
 from thrtwisted.listen.watch import Late, Watch
 
@@ -96,15 +97,6 @@ class AnswerTests(WatchCase):
         # 10 s and the time for 256 kB, from the moment at which the bytes before had to be taken
         self.assertEqual([late for _, late in self.late], [Late.ANSWER])
 
-    def pair(self) -> tuple[socket.socket, socket.socket]:
-        """A connection of TCP, both ends."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            served, _ = server.accept()
-        self.addCleanup(client.close)
-        self.addCleanup(served.close)
-        return served, client
-
     def acknowledged(self, served: socket.socket) -> int:
         """How much has arrived at the client."""
         seen = look(SimpleNamespace(socket=served))
@@ -112,21 +104,11 @@ class AnswerTests(WatchCase):
             raise SkipTest("this system does not tell what has arrived")
         return seen.acknowledged
 
-    def fill(self, served: socket.socket) -> int:
-        """Write until the kernel takes no more."""
-        served.setblocking(False)
-        written = 0
-        try:
-            while True:
-                written += served.send(bytes(65536))
-        except BlockingIOError:
-            return written
-
     def test_seen(self) -> None:
         """Where the kernel tells what has arrived, a client that takes nothing is late after ten seconds."""
-        served, client = self.pair()
+        served, client = tcp_pair(self)
         watch = self.make(SimpleNamespace(socket=served))
-        written = self.fill(served)
+        written = fill(served)
         self.assertLess(self.acknowledged(served), written)
         watch.answer_waits(100_000, written)
         for _ in range(30):
@@ -134,7 +116,7 @@ class AnswerTests(WatchCase):
             taken = 0
             while taken < 500_000:  # in two seconds, twice and a half as much as it must
                 taken += len(client.recv(65536))
-            self.fill(served)
+            fill(served)
             for _ in range(1000):
                 if self.acknowledged(served) > before:
                     break
@@ -148,9 +130,9 @@ class AnswerTests(WatchCase):
 
     def test_last(self) -> None:
         """The time after a last answer begins when the client has taken all of it."""
-        served, client = self.pair()
+        served, client = tcp_pair(self)
         watch = self.make(SimpleNamespace(socket=served))
-        written = self.fill(served)
+        written = fill(served)
         watch.ends(50, written, 2, 1)
         left = written
         for _ in range(8):
@@ -168,9 +150,9 @@ class AnswerTests(WatchCase):
 
     def test_last_not_taken(self) -> None:
         """Who does not take it is late."""
-        served, _ = self.pair()
+        served, _ = tcp_pair(self)
         watch = self.make(SimpleNamespace(socket=served))
-        watch.ends(1000, self.fill(served), 2, 1)
+        watch.ends(1000, fill(served), 2, 1)
         self.advance(20)
         [(when, late)] = self.late
         self.assertIs(late, Late.ANSWER)
