@@ -26,6 +26,7 @@ TABLES: list[tuple[str, type[Struct]]] = [
     ("At the top of the file", config.Config),
     ("`[redis]`", config.Redis),
     ("`[backend.NAME]`", config.Backend),
+    ("`[auth.NAME]`", config.Auth),
     ("`[bounds]`", config.Bounds),
     ("`[queue]`", config.Queue),
     ("`[[limit]]`", config.Limit),

@@ -310,7 +310,7 @@ class SchemaTests(SynchronousTestCase):
         described = json.loads(schema())
         self.assertEqual(
             sorted(described["$defs"]),
-            ["Backend", "Bounds", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
+            ["Auth", "Backend", "Bounds", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
         )
         self.assertIs(described["$defs"]["Backend"]["additionalProperties"], False)
         self.assertIn("description", described["$defs"]["Backend"]["properties"]["url"])

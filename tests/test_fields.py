@@ -244,7 +244,9 @@ class SpoofTests(FieldsCase):
     def test_dropped_before_rules(self) -> None:
         """Neither rules nor keys see what applications cannot tell apart, or what belongs to the connection."""
         # Of the connection's own headers the configuration may name none: --check says so.
-        rig = self.make_rig(rule=[Rule(when=When(header={"X-User": "glob:*"}), then=Then(status=418))])
+        rig = self.make_rig(
+            rule=[Rule(when=When(header={"X-User": "glob:*"}), then=Then(set_status_code=418))]
+        )
         rig.request(
             b"GET / HTTP/1.1\r\nHost: h\r\nX_User: eve\r\nProxy: http://evil/\r\nProxy-User: eve\r\n"
             b"TE: trailers\r\n\r\n"
@@ -338,7 +340,7 @@ class MessageTests(FieldsCase):
 
     def test_last_hop_of_a_ruled_request(self) -> None:
         """A rule answers first."""
-        rig = self.make_rig(rule=[Rule(then=Then(status=403))])
+        rig = self.make_rig(rule=[Rule(then=Then(set_status_code=403))])
         client = rig.request(b"TRACE / HTTP/1.1\r\nHost: h\r\nMax-Forwards: 0\r\n\r\n")
         self.assertEqual(Answer(client.value()).status, 403)
 

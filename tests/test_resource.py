@@ -598,7 +598,7 @@ class AnsweredTests(RigCase):
 
     def test_rule_answers(self) -> None:
         """A rule may answer: nothing is forwarded, and no slot is asked for."""
-        rig = self.make_rig(rule=[Rule(when=When(path="/teapot"), then=Then(status=418))])
+        rig = self.make_rig(rule=[Rule(when=When(path="/teapot"), then=Then(set_status_code=418))])
         rig.request(), rig.request()
         answer = Answer(rig.request(b"GET /teapot HTTP/1.1\r\nHost: h\r\n\r\n").value())
         self.assertEqual(answer.line, b"HTTP/1.1 418 I'm a Teapot")
@@ -611,7 +611,7 @@ class AnsweredTests(RigCase):
     def test_rule_answers_before_the_body(self) -> None:
         """Who asks before it sends a body is not told to, where a rule answers or the request cannot be forwarded."""
         rig = self.make_rig(
-            rule=[Rule(when=When(path="/teapot"), then=Then(status=418))],
+            rule=[Rule(when=When(path="/teapot"), then=Then(set_status_code=418))],
             limit=[Limit(name="user", key="header:User", max_concurrent=1)],
         )
         for target, wanted in ((b"/teapot", b"418"), (b"/", b"100"), (b"http://h:1/teapot", b"418")):
@@ -628,7 +628,7 @@ class AnsweredTests(RigCase):
 
     def test_wants_body(self) -> None:
         """The resource wants a body unless a rule answers, or nobody can."""
-        rig = self.make_rig(rule=[Rule(when=When(path="/teapot"), then=Then(status=418))])
+        rig = self.make_rig(rule=[Rule(when=When(path="/teapot"), then=Then(set_status_code=418))])
         rig.request()
         [request] = rig.resource._requests
         for target, wanted in ((b"/", True), (b"/teapot", False), (b"ftp://h/", False)):
@@ -637,7 +637,7 @@ class AnsweredTests(RigCase):
 
     def test_rule_answers_without_body(self) -> None:
         """Some statuses have no body."""
-        rig = self.make_rig(rule=[Rule(then=Then(status=204))])
+        rig = self.make_rig(rule=[Rule(then=Then(set_status_code=204))])
         client = rig.request(b"DELETE / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc" + GET)
         self.assertEqual(client.value().count(b"HTTP/1.1 204 No Content"), 2)
         self.assertTrue(client.value().endswith(b"\r\n\r\n"))
@@ -783,7 +783,7 @@ class MistakeTests(RigCase):
             def setResponseCode(self, code: int, message: bytes | None = None) -> None:
                 raise Broken
 
-        rig = self.make_rig(rule=[Rule(then=Then(status=204))])
+        rig = self.make_rig(rule=[Rule(then=Then(set_status_code=204))])
         rig.site.requestFactory = Mute  # type: ignore[assignment]
         client = rig.request()
         self.assertEqual(len(self.flushLoggedErrors(Broken)), 2)

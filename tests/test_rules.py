@@ -68,7 +68,9 @@ class ThenTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """A rule changes all that it names, and nothing else."""
-        then = Then(priority=90, backend="slow", set_input_header={"X-Via": "thr", "foo": "é"}, status=403)
+        then = Then(
+            priority=90, backend="slow", set_input_header={"X-Via": "thr", "foo": "é"}, set_status_code=403
+        )
         found = applied([Rule(then=then)], exchange(headers=dict(FULL, Foo=["a", "b"])))
         self.assertEqual((found.priority, found.backend, found.status), (90, "slow", 403))
         self.assertEqual(found.header(b"X-Via"), b"thr")

@@ -98,8 +98,8 @@ class BuildTests(SynchronousTestCase):
                 'redis.outage: must be "closed" or "local" or "open", not the text "opened"',
             ),
             (
-                {"rule": [{"then": {"status": "x"}}]},
-                'rule 1, then.status: must be a whole number, not the text "x"',
+                {"rule": [{"then": {"set_status_code": "x"}}]},
+                'rule 1, then.set_status_code: must be a whole number, not the text "x"',
             ),
             (
                 {"rule": [{"when": {"header": {"A b": 1}}}]},
@@ -158,7 +158,7 @@ class WordsTests(SynchronousTestCase):
             (("limit", 0, "key"), 'limit 1 ("a"), key'),
             (("limit", 1, "key"), "limit 2, key"),
             (("limit", 7), "limit 8"),
-            (("rule", 2, "then", "status"), "rule 3, then.status"),
+            (("rule", 2, "then", "set_status_code"), "rule 3, then.set_status_code"),
         ]:
             self.assertEqual(place_name(path, config), words)
 

@@ -234,7 +234,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Struct):
-        value = {name: part for name, part in asdict(value).items() if part is not None and part != {}}
+        value = {name: part for name, part in asdict(value).items() if part not in (None, {}, [])}
     if isinstance(value, dict):
         entries = ", ".join(f"{_name(name)} = {_toml(part)}" for name, part in value.items())
         return f"{{ {entries} }}" if entries else "{}"

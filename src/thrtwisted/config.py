@@ -24,7 +24,13 @@ Name = Annotated[
     ),
 ]
 Priority = Annotated[int, Meta(ge=1, le=99)]
+Status = Annotated[int, Meta(ge=200, le=599)]
 Match = str | list[str]
+Texts = str | list[str]
+
+#: Marks a field that a program may fill with a function, too. Of the exchange it makes the value, or None for none; and
+#: it may return a Deferred or a coroutine of that.
+FUNCTION = "function"
 
 
 class ConfigError(Exception):
@@ -177,6 +183,10 @@ class Backend(_Table, frozen=True):
     health_interval: Annotated[Positive, Meta(description="Seconds between two questions for `health`.")] = (
         5.0
     )
+    queues: Annotated[
+        list[str],
+        Meta(description="Other names by which a rule's `set_redis_queue` routes to this backend."),
+    ] = []
     reclaim_delay: Annotated[
         Seconds,
         Meta(
@@ -272,16 +282,132 @@ class Queue(_Table, frozen=True):
             "0: priority alone decides."
         ),
     ] = 0.0
+    fair: Annotated[
+        str | None,
+        Meta(
+            description="A key as of a limit, such as `header:X-User`: of equal priorities, its values take turns, so "
+            "that one user's many requests do not stand before another's first one. Those that lack it share one turn. "
+            "Absent: who comes first goes first."
+        ),
+    ] = None
+
+
+class Auth(_Table, frozen=True):
+    """An external service that says who may pass. A rule's `auth` names it."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="What is asked, with GET: `http://host[:port]/path`, `https://…`, or `unix:///path` "
+            "(which is asked for `/`). An answer from 200 to 299 lets the request go on; 401, 403 and redirects are "
+            "passed on to the client as they are; anything else is 502, or as `on_error` says."
+        ),
+    ]
+    ca: Annotated[
+        str | None,
+        Meta(
+            description="A file with the certificates (PEM) whose signatures are trusted, with `https:`; "
+            "absent: those that the system trusts."
+        ),
+    ] = None
+    certificate: Annotated[
+        str | None,
+        Meta(description="A file with a certificate and its key (PEM), for a service that asks for one."),
+    ] = None
+    send_headers: Annotated[
+        list[str],
+        Meta(
+            description="Headers of the request that are sent along. `X-Forwarded-Method`, `-Uri`, `-Host`, `-Proto` "
+            "and `-For` always are."
+        ),
+    ] = msgspec.field(default_factory=lambda: ["Authorization"])
+    copy_headers: Annotated[
+        list[str],
+        Meta(
+            description="Headers of the service's answer that are set on the request, for limits, priorities and the "
+            "application. Those that the client sent are removed, whatever the answer."
+        ),
+    ] = []
+    timeout: Annotated[
+        Positive, Meta(description="Seconds for the service's answer, from the connection to its last byte.")
+    ] = 5.0
+    max_concurrent: Annotated[
+        Count | None,
+        Meta(
+            description="How many questions at once, over all processes; more wait in the queue. Absent: no limit."
+        ),
+    ] = None
+    on_error: Annotated[
+        Literal["deny", "allow"],
+        Meta(
+            description="What becomes of requests while the service gives no answer, or none that is meant for a "
+            "client. `deny`: 502. `allow`: they pass, without any of `copy_headers`."
+        ),
+    ] = "deny"
+    cache: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds for which an answer (200 to 299, 401, 403) holds for all requests with the same "
+            "`send_headers` and `cache_by`, unless its Cache-Control says less. 0: every request is asked about."
+        ),
+    ] = 0.0
+    cache_by: Annotated[
+        list[str],
+        Meta(
+            description="What else an answer hangs on, as keys of a limit: `method`, `path`, `client`, … Name here "
+            "whatever the service looks at beside `send_headers`."
+        ),
+    ] = []
+    cache_size: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)],
+        Meta(
+            description="Answers that are remembered; past that, the one not used for longest is forgotten."
+        ),
+    ] = 10_000
 
 
 class Limit(_Table, frozen=True):
-    """Requests with the same key value share at most `max_concurrent` slots."""
+    """Requests with the same key value share at most `max_concurrent` slots, or `rate` requests in a time."""
 
     name: Annotated[Name, Meta(description="Names the limit in messages and in Redis.")]
     max_concurrent: Annotated[
-        Count,
-        Meta(description="How many at once. 0: everybody waits, until it is raised or their time is over."),
-    ]
+        Count | None,
+        Meta(
+            description="How many at once. 0: everybody waits, until it is raised or their time is over. Absent: any "
+            "number, where there is a `rate`."
+        ),
+    ] = None
+    rate: Annotated[
+        str | None,
+        Meta(
+            description="How many in a time, evenly spaced: `100/min`, of `s`, `min`, `hour` or `day`. Absent: any "
+            "number, where there is `max_concurrent`."
+        ),
+    ] = None
+    burst: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)],
+        Meta(
+            description="How many of the `rate` may come at once after a quiet time. As high as the rate's number, it "
+            "makes a quota of it."
+        ),
+    ] = 1
+    over: Annotated[
+        Literal["wait", "reject", "demote"],
+        Meta(
+            description="What becomes of a request over the `rate`. `wait`: it waits in the queue until it may go. "
+            "`reject`: it gets 429 with Retry-After. `demote`: it does not count, and goes on with the priority "
+            "`demote_to`, so that it yields to all others."
+        ),
+    ] = "wait"
+    demote_to: Annotated[
+        Priority, Meta(description="The priority of a demoted request, unless its own is worse.")
+    ] = 90
+    headers: Annotated[
+        bool,
+        Meta(
+            description="Responses carry `RateLimit` and `RateLimit-Policy`: what the limit is and what is left of it."
+        ),
+    ] = False
     key: Annotated[
         str | None,
         Meta(
@@ -324,29 +450,124 @@ class When(_Table, frozen=True):
     path: Annotated[Match | None, Meta(description="The target's path, as sent.")] = None
     method: Annotated[Match | None, Meta(description="The method.")] = None
     host: Annotated[Match | None, Meta(description="The Host header in lower case, without port.")] = None
-    client: Annotated[Match | None, Meta(description="The client's address.")] = None
+    client: Annotated[
+        Match | None, Meta(description="The client's address, as `trusted_proxies` tell it.")
+    ] = None
+    real_ip: Annotated[Match | None, Meta(description="The same as `client`.")] = None
+    remote_ip: Annotated[
+        Match | None,
+        Meta(description="The address that the connection comes from: a proxy's, if there is one."),
+    ] = None
     header: Annotated[
         dict[str, Match], Meta(description="Header names, each with what its value must be.")
     ] = {}
+    cookie: Annotated[
+        dict[str, Match], Meta(description="Cookie names, each with what its value must be.")
+    ] = {}
+    query: Annotated[
+        dict[str, Match],
+        Meta(description="Names of query arguments, each with what its (first) value must be."),
+    ] = {}
+    custom: Annotated[
+        str | None,
+        Meta(
+            description="`python:module:function`, called with the exchange: whether the rule applies.",
+            extra={FUNCTION: True},
+        ),
+    ] = None
+
+
+def _action(description: str) -> Meta:
+    return Meta(description=description, extra={FUNCTION: True})
 
 
 class Then(_Table, frozen=True):
-    """What a rule does."""
+    """What a rule does, in the order of this table. A text may not be empty where nothing else is said."""
 
-    priority: Annotated[Priority | None, Meta(description="1 (best) to 99 (worst).")] = None
-    backend: Annotated[str | None, Meta(description="The name of the backend to forward to.")] = None
-    set_input_header: Annotated[
-        dict[str, str], Meta(description="Headers set on the request before it is forwarded.")
+    custom_input: Annotated[
+        str | None,
+        _action("`python:module:function`, called with the exchange before all else; it may change it."),
+    ] = None
+    set_custom_value: Annotated[
+        dict[str, str], _action("Values kept with the exchange under these names, for functions.")
     ] = {}
-    status: Annotated[
-        Annotated[int, Meta(ge=200, le=599)] | None,
-        Meta(description="Answer with this status, without forwarding."),
+    del_custom_value: Annotated[Texts, _action("Names of values that are kept no more.")] = []
+    set_method: Annotated[str | None, _action("The method that the backend sees.")] = None
+    set_path: Annotated[
+        str | None, _action("The path that the backend sees, percent-encoded; the query stays.")
+    ] = None
+    set_query_string: Annotated[
+        str | None, _action("The query that the backend sees, percent-encoded, without `?`; empty for none.")
+    ] = None
+    set_query_string_arg: Annotated[
+        dict[str, Texts], _action("Query arguments, in place of those of the same names.")
+    ] = {}
+    add_query_string_arg: Annotated[
+        dict[str, Texts], _action("Query arguments, beside those of the same names.")
+    ] = {}
+    del_query_string_arg: Annotated[Texts, _action("Names of query arguments that are taken away.")] = []
+    set_host: Annotated[str | None, _action("The Host header that the backend sees.")] = None
+    set_remote_ip: Annotated[
+        str | None,
+        _action("The client's address, for the rules that follow and the limits."),
+    ] = None
+    set_input_header: Annotated[
+        dict[str, Texts], _action("Headers set on the request before it is forwarded.")
+    ] = {}
+    add_input_header: Annotated[
+        dict[str, Texts], _action("Headers added to the request, beside those of the same names.")
+    ] = {}
+    del_input_header: Annotated[Texts, _action("Names of headers taken away from the request.")] = []
+    set_input_body: Annotated[
+        str | None, _action("The request's body, in place of its own; may be empty.")
+    ] = None
+    auth: Annotated[
+        str | None, _action("The name of the service, a table `[auth.NAME]`, that says whether it may pass.")
+    ] = None
+    priority: Annotated[
+        Priority | str | None,
+        _action(
+            "1 (best) to 99 (worst); or a key as of a limit, such as `header:X-Priority`: the nearest of these "
+            "numbers to its value, if that is a number."
+        ),
+    ] = None
+    set_input_priority: Annotated[Priority | str | None, _action("The same as `priority`.")] = None
+    backend: Annotated[str | None, _action("The name of the backend to forward to.")] = None
+    set_redis_queue: Annotated[
+        str | None, _action("The backend to forward to, by one of its `queues` or its name.")
+    ] = None
+    set_redis_host: Annotated[str | None, _action("Where Redis is; it has to be the same everywhere.")] = None
+    set_redis_port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        _action("Where Redis is; it has to be the same everywhere."),
+    ] = None
+    set_redis_uds: Annotated[str | None, _action("Where Redis is; it has to be the same everywhere.")] = None
+    set_status_code: Annotated[
+        Status | None, _action("Answer with this status, without forwarding, once all rules are through.")
+    ] = None
+    custom_output: Annotated[
+        str | None,
+        _action(
+            "`python:module:function`, called with the exchange once the response's head is there; it may change it."
+        ),
+    ] = None
+    set_output_header: Annotated[dict[str, Texts], _action("Headers set on the response.")] = {}
+    add_output_header: Annotated[
+        dict[str, Texts], _action("Headers added to the response, beside those of the same names.")
+    ] = {}
+    del_output_header: Annotated[Texts, _action("Names of headers taken away from the response.")] = []
+    set_output_body: Annotated[
+        str | None, _action("The response's body, in place of its own; may be empty.")
+    ] = None
+    set_output_default_body: Annotated[
+        str | None, _action("The response's body, if it is an answer of `set_status_code`, or has none.")
     ] = None
 
 
 class Rule(_Table, frozen=True):
     """Rules apply in order, until one that matches says `stop`."""
 
+    name: Annotated[str | None, Meta(description="Names the rule in messages.")] = None
     when: Annotated[When, Meta(description="Which requests; absent: all.")] = When()
     then: Annotated[Then, Meta(description="What to do with them.")] = Then()
     stop: Annotated[bool, Meta(description="Look at no further rule after this one.")] = False
@@ -368,10 +589,18 @@ class Config(_Table, frozen=True):
         Meta(description="Absent: limits and queue are this process's own, in memory."),
     ] = None
     backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name; at least one.")] = {}
+    auth: Annotated[dict[Name, Auth], Meta(description="Services that say who may pass, by name.")] = {}
     bounds: Annotated[Bounds, Meta(description="What a client may take.")] = Bounds()
     queue: Annotated[Queue, Meta(description="The queue.")] = Queue()
     limit: Annotated[list[Limit], Meta(description="The limits; each applies where its key is present.")] = []
     rule: Annotated[list[Rule], Meta(description="The rules, in order.")] = []
+    rule_timeout: Annotated[
+        Positive,
+        Meta(
+            description="Seconds that functions of the rules may take, together, for one request on its way in, and as "
+            "many on its way out; then 500."
+        ),
+    ] = 30.0
     trusted_proxies: Annotated[
         list[str],
         Meta(

@@ -118,6 +118,13 @@ class QueueTimeout(ExchangeError):
     proxy_status = "connection_limit_reached"
 
 
+class RateExceeded(ExchangeError):
+    """The exchange is over a rate that rejects, rather than let wait."""
+
+    status = 429
+    proxy_status = "http_request_denied"
+
+
 class GateUnavailable(ExchangeError):
     """The gate cannot admit: Redis does not answer, or the proxy is stopping."""
 
@@ -129,6 +136,13 @@ class SpoolFull(ExchangeError):
     """The request's body does not fit on the disk beside those of others."""
 
     status = 503
+    proxy_status = "proxy_internal_error"
+
+
+class AuthFailed(ExchangeError):
+    """The service that says who may pass gave no answer, or none that is meant for a client."""
+
+    status = 502
     proxy_status = "proxy_internal_error"
 
 

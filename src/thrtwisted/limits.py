@@ -20,7 +20,7 @@ from .config import Config, Limit
 from .errors import RuleFailed
 from .exchange import Exchange
 from .forward.headers import is_hop_by_hop
-from .gate import Counter
+from .gate import UNLIMITED, Counter
 from .match import CompiledMatch, compile_match, encoded
 
 Key = Callable[[Exchange], bytes | None]
@@ -131,7 +131,7 @@ def compile_limit(limit: Limit) -> CompiledLimit:
         raise ValueError("match and default say nothing without a key; add a key, or leave them out")
     return CompiledLimit(
         name=limit.name,
-        max_concurrent=limit.max_concurrent,
+        max_concurrent=UNLIMITED if limit.max_concurrent is None else limit.max_concurrent,
         key=None if limit.key is None else compile_key(limit.key),
         match=None if limit.match is None else compile_match(limit.match, ignore_case=limit.key == "host"),
         default=None if limit.default is None else encoded(limit.default),

@@ -110,10 +110,10 @@ def compile_rule(rule: Rule) -> CompiledRule:
             (compile_key(key), compile_match(match, ignore_case=key == "host"))
             for _, key, match in criteria(rule.when)
         ),
-        priority=rule.then.priority,
+        priority=rule.then.priority if isinstance(rule.then.priority, int) else None,
         backend=rule.then.backend,
-        headers=tuple(compile_header(name, value) for name, value in rule.then.set_input_header.items()),
-        status=rule.then.status,
+        headers=tuple(compile_header(name, str(value)) for name, value in rule.then.set_input_header.items()),
+        status=rule.then.set_status_code,
         stop=rule.stop,
     )
 

@@ -12,7 +12,7 @@ from thrtwisted.config import Bounds, Rule, Then, When
 
 _HIDDEN = b"Content-Length: %d" % len(POISON)
 _CHUNK = b"%x\r\n" % len(POISON) + POISON + b"\r\n0\r\n\r\n"
-REFUSING = [Rule(when=When(path="/refused"), then=Then(status=403))]
+REFUSING = [Rule(when=When(path="/refused"), then=Then(set_status_code=403))]
 
 
 def refused(*fields: bytes, body: bytes = b"") -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Generator
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote_from_bytes
 
 import attrs
@@ -30,6 +30,52 @@ LONGEST_VALUE = 64
 _KEY = re.compile("[!-~]+")
 
 
+#: Slots of a counter that has no limit but its rate: more than anybody uses, and exact in a double.
+UNLIMITED = 2**53
+
+
+@attrs.frozen
+class Rate:
+    """
+    How many tickets a counter admits in a time: one each C{interval}, and C{burst} at once after a quiet time. It is
+    counted by GCRA, the generic cell rate algorithm (ITU-T I.371, annex A), on the gate's one clock.
+
+    @ivar interval: microseconds between two tickets.
+    @ivar burst: tickets that may come at once.
+    @ivar over: what becomes of a ticket over the rate. C{wait}: it waits until it may go. C{reject}: it gets
+        L{RateExceeded<thrtwisted.errors.RateExceeded>}. C{demote}: it does not count, and has the priority
+        C{demote_to} unless its own is worse. The latter two are decided, and counted, when it arrives.
+    """
+
+    interval: int
+    burst: int = 1
+    over: Literal["wait", "reject", "demote"] = "wait"
+    demote_to: int = 90
+
+    def __attrs_post_init__(self) -> None:
+        if not _whole(self.interval, 1):
+            raise ValueError(f"an interval is 1 microsecond or more, a whole number, not {self.interval!r}")
+        if not _whole(self.burst, 1):
+            raise ValueError(f"a burst is 1 ticket or more, a whole number, not {self.burst!r}")
+        if not 1 <= self.demote_to <= 99:
+            raise ValueError(f"a priority is 1 (best) to 99 (worst), not {self.demote_to}")
+
+
+@attrs.frozen
+class Quota:
+    """
+    What is left of a counter, as an admitted ticket leaves it behind.
+
+    @ivar slots: slots that are free.
+    @ivar tickets: tickets that may go at once by the rate; None if it has none.
+    @ivar full_in: seconds after which as many as the burst may; 0 without a rate.
+    """
+
+    slots: int
+    tickets: int | None = None
+    full_in: float = 0.0
+
+
 @attrs.frozen
 class Counter:
     """
@@ -40,13 +86,18 @@ class Counter:
     @ivar weight: how many of them the ticket takes. A ticket heavier than all the slots together runs alone.
     @ivar max_waiting: how many tickets that need this counter may wait, in this and other lanes; one more gets
         L{QueueFull<thrtwisted.errors.QueueFull>}. None for no bound of its own.
+    @ivar rate: how many in a time; None for any number. A ticket counts there as often as it is heavy; one that is
+        heavier than the burst goes where nothing of it is used up.
+    @ivar shown: whether an admission tells what is left.
     @raise ValueError: one of these numbers is not whole, or is below 0 (the weight: below 1).
     """
 
     key: str
-    max_concurrent: int
+    max_concurrent: int = UNLIMITED
     weight: int = 1
     max_waiting: int | None = None
+    rate: Rate | None = None
+    shown: bool = False
 
     def __attrs_post_init__(self) -> None:
         if not _whole(self.max_concurrent, 0):
@@ -66,17 +117,20 @@ class Counter:
         value: bytes | None = None,
         weight: int = 1,
         max_waiting: int | None = None,
+        rate: Rate | None = None,
+        shown: bool = False,
     ) -> Counter:
         """The counter of a limit, for one key value or (None) for all that it applies to."""
-        key = name if value is None else f"{name}={_printable(value)}"
-        return cls(key, max_concurrent, weight, max_waiting)
+        key = name if value is None else f"{name}={printable(value)}"
+        return cls(key, max_concurrent, weight, max_waiting, rate, shown)
 
 
 def _whole(number: object, least: int) -> bool:
     return isinstance(number, int) and number >= least
 
 
-def _printable(value: bytes) -> str:
+def printable(value: bytes) -> str:
+    """A key value as it stands in the name of a counter and in L{Ticket.fair}: short, of printable ASCII."""
     if len(value) > LONGEST_VALUE:
         return "sha256:" + hashlib.sha256(value).hexdigest()
     return quote_from_bytes(value, safe="!#$&'()*+,-./:;<=>?@[]^_`{|}~")
@@ -92,6 +146,8 @@ class Ticket:
     @ivar timeout: seconds that it may wait; None for no end.
     @ivar reclaim_delay: seconds past the lease's end for which a dead process's slots stay taken, because the
         application may still be at work on what that process had sent.
+    @ivar fair: of equal priorities, the tickets with the same text here take turns with those of other texts, as
+        L{printable} makes one; None for the order of arrival.
     @raise ValueError: the priority or the delay is out of bounds, a counter is there twice, or its key is of other
         characters (L{Counter.of} makes one of any value).
     """
@@ -100,6 +156,7 @@ class Ticket:
     priority: int = DEFAULT_PRIORITY
     timeout: float | None = None
     reclaim_delay: float = 0.0
+    fair: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.priority <= 99:
@@ -111,12 +168,19 @@ class Ticket:
                 raise ValueError(f"a counter's key is printable ASCII without spaces, not {counter.key!r}")
         if len({counter.key for counter in self.counters}) < len(self.counters):
             raise ValueError("a ticket needs a counter once, or not at all")
+        if self.fair is not None and not _KEY.fullmatch(self.fair):
+            raise ValueError(
+                f"what takes turns is called in printable ASCII without spaces, not {self.fair!r}"
+            )
 
 
 class IAdmission(Interface):
     """The slots that a ticket was given."""
 
     waited: float = Attribute("Seconds between the ticket's arrival and its admission.")
+    quotas: Mapping[str, Quota] = Attribute(
+        "What is left of the counters to be shown, by their keys, if known."
+    )
 
     def release() -> None:
         """
@@ -132,8 +196,9 @@ class IGate(Interface):
         """
         Wait for one slot of each of the ticket's counters.
 
-        @return: fires with an L{IAdmission}. Errbacks with L{QueueFull}, L{QueueTimeout} or L{GateUnavailable} of
-            L{thrtwisted.errors}. Cancelling leaves the queue, and gives back a slot that was granted meanwhile.
+        @return: fires with an L{IAdmission}. Errbacks with L{QueueFull}, L{QueueTimeout}, L{RateExceeded} or
+            L{GateUnavailable} of L{thrtwisted.errors}. Cancelling leaves the queue, and gives back a slot that was
+            granted meanwhile.
         """
 
     def close() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from thrtwisted.errors import QueueFull, QueueTimeout
 
-from . import IAdmission
+from . import IAdmission, Quota
 
 
 @implementer(IAdmission)
@@ -23,12 +23,16 @@ class Admission:
 
     @param release: called at the first release.
     @ivar waited: seconds between the ticket's arrival and its admission.
+    @ivar quotas: what is left of the counters to be shown, by their keys.
     """
 
     _log = Logger()
 
-    def __init__(self, release: Callable[[], None], waited: float) -> None:
+    def __init__(
+        self, release: Callable[[], None], waited: float, quotas: Mapping[str, Quota] | None = None
+    ) -> None:
         self.waited = waited
+        self.quotas: Mapping[str, Quota] = quotas or {}
         self._release: Callable[[], None] | None = release
 
     def release(self) -> None:
