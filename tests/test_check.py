@@ -41,7 +41,7 @@ def rule(when: dict[str, Any] | None = None, **then: Any) -> Config:
 
 def limit(**fields: Any) -> Config:
     """A configuration with one limit."""
-    return replace(GOOD, limit=[Limit(name="l", max_concurrent=1, **fields)])
+    return replace(GOOD, limit=[Limit(**{"name": "l", "max_concurrent": 1, **fields})])
 
 
 def bounds(**fields: Any) -> Config:
@@ -168,6 +168,23 @@ class CheckTests(SynchronousTestCase):
             (limit(max_waiting=-1), 'limit 1 ("l"), max_waiting: must be a whole number from 0', "-1"),
             (limit(match="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
             (limit(default="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
+            (limit(max_concurrent=None), 'limit 1 ("l"): it limits nothing', 'rate = "100/min"'),
+            (limit(rate="100/m"), 'limit 1 ("l"), rate: "m" is no time of a rate', "s, min, hour or day"),
+            (limit(rate="1/day", burst=12), 'limit 1 ("l"), rate: a burst of 12', "lower burst to 11"),
+            (limit(burst=2), 'limit 1 ("l"), burst: says nothing without a rate', "leave it out"),
+            (limit(over="reject"), 'limit 1 ("l"), over: says nothing without a rate', "leave it out"),
+            (limit(demote_to=80), 'limit 1 ("l"), demote_to: says nothing without a rate', "add rate"),
+            (
+                limit(rate="1/s", demote_to=80),
+                'limit 1 ("l"), demote_to: says nothing unless over = "demote"',
+                "leave it out",
+            ),
+            (replace(GOOD, queue=Queue(fair="headr:X")), "queue.fair: unknown key", "did you mean"),
+            (
+                replace(GOOD, queue=Queue(fair="header:X", aging=1.0)),
+                "queue.fair: does not go with queue.aging",
+                "leave out one",
+            ),
             (rule({"path": "regexp:("}), "rule 1, when.path: not a regular", "correct it"),
             (rule({"header": {"A b": "x"}}), 'rule 1, when.header."A b": the name', "correct it"),
             (rule(backend="ap"), 'rule 1, then.backend: there is no backend "ap"', 'did you mean "app"?'),
@@ -183,6 +200,18 @@ class CheckTests(SynchronousTestCase):
             self.assertTrue(line.startswith(start), line)
             self.assertIn(mend, line)
             self.assertNotIn("\n", line)
+
+    def test_rates(self) -> None:
+        """A limit has slots, a rate, or both; what a rate says goes with each."""
+        for good in [
+            limit(rate="100/s"),
+            limit(max_concurrent=None, rate="1/day", burst=11),
+            limit(rate="100/min", burst=100, over="reject", headers=True),
+            limit(rate="100/min", over="demote", demote_to=80, weight=3),
+            replace(GOOD, queue=Queue(fair="client")),
+            limit(headers=True),
+        ]:
+            self.assertEqual(check(good), [])
 
     def test_bounds(self) -> None:
         """Bounds that are reached are good, and so are defaults that are not."""

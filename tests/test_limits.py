@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.config import Backend, Config, Limit
+from thrtwisted.config import Backend, Config, Limit, Queue
 from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
-from thrtwisted.gate import Counter
+from thrtwisted.gate import UNLIMITED, Counter, Rate, Ticket
 from thrtwisted.limits import Limits, compile_key
 
 from .test_exchange import exchange
@@ -226,6 +226,87 @@ class WeightTests(SynchronousTestCase):
             Limits(config).counters(exchange()),
             (Counter("l=192.0.2.1", 2, weight=2, max_waiting=5), Counter("backend:app", 10)),
         )
+
+
+class RateTests(SynchronousTestCase):
+    """Limits with a rate."""
+
+    def counter(self, **options: Any) -> Counter:
+        """The one counter of a limit."""
+        (counter,) = Limits(Config(limit=[Limit(name="l", **options)])).counters(exchange())
+        return counter
+
+    def test_rate(self) -> None:
+        """A counter has its limit's rate, with slots or without number; and says so where responses tell of it."""
+        rate = Rate(10_000, 5, "reject")
+        self.assertEqual(
+            self.counter(rate="100/s", burst=5, over="reject"), Counter("l", UNLIMITED, rate=rate)
+        )
+        self.assertEqual(
+            self.counter(rate="100/s", burst=5, over="reject", max_concurrent=2, headers=True, key="client"),
+            Counter("l=192.0.2.1", 2, rate=rate, shown=True),
+        )
+
+    def test_weight(self) -> None:
+        """Without slots a weight is as it is, heavier than the burst or not; but it lasts for eleven days at most."""
+        self.assertEqual(self.counter(rate="100/s", weight=300).weight, 300)
+        self.assertEqual(self.counter(rate="100/s", weight=300, max_concurrent=4).weight, 4)
+        self.assertEqual(self.counter(rate="1/day", weight=300).weight, 11)
+        self.assertEqual(self.counter(rate="1/day", weight=300, max_concurrent=20).weight, 11)
+        self.assertEqual(self.counter(rate="1/day", weight=300, max_concurrent=0).weight, 1)
+
+
+class FairTests(SynchronousTestCase):
+    """Who takes turns with whom."""
+
+    def fair(self, found: Exchange, key: str | None = "header:Foo") -> str | None:
+        """The text of a ticket, which has to be one that a ticket may have."""
+        text = Limits(Config(queue=Queue(fair=key))).fair(found)
+        self.assertEqual(Ticket((), fair=text).fair, text)
+        return text
+
+    def test_values(self) -> None:
+        """Each value has a text of its own, an empty one too; those that lack it share one."""
+        texts = [
+            self.fair(exchange(headers=headers))
+            for headers in ({"Foo": ["bar"]}, {"Foo": ["b r"]}, {"Foo": [""]}, {"Foo": ["-"]}, {})
+        ]
+        self.assertEqual(texts, ["=bar", "=b%20r", "=", "=-", "-"])
+
+    def test_absent(self) -> None:
+        """Without a key nobody takes turns."""
+        self.assertIsNone(self.fair(FULL, None))
+
+    @settings(deadline=None)
+    @given(st.binary(), st.binary())
+    def test_any_value(self, one: bytes, other: bytes) -> None:
+        """Whatever clients send, their texts are of bounded length, and the same only if what they send is."""
+        values = [value.replace(b"\r", b"").replace(b"\n", b"").strip() for value in (one, other)]
+        found = [exchange() for _ in values]
+        for each, value in zip(found, values, strict=True):
+            each.headers.setRawHeaders(b"Foo", [value])
+        first, second = map(self.fair, found)
+        assert first is not None
+        self.assertLess(len(first), 200)
+        self.assertEqual(first == second, values[0] == values[1])
+
+    def test_function(self) -> None:
+        """The key may be a function of the user's; what it raises is logged, and hidden from the client."""
+        key = f"python:{__name__}:by_name"
+        self.assertEqual(self.fair(exchange(headers={"return": ["text"]}), key), "=%C3%A9")
+        with capturedLogs() as events:
+            found = exchange(headers={"return": ["secret"]})
+            error = self.assertRaises(RuleFailed, self.fair, found, key)
+        self.assertNotIn("secret", str(error))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertIn("key function of queue.fair failed", formatEvent(events[0]))
+
+    def test_headers(self) -> None:
+        """The header that decides is among those that no Connection header takes away."""
+        limits = Limits(
+            Config(queue=Queue(fair="header:X-User"), limit=[Limit(name="l", rate="1/s", key="header:A")])
+        )
+        self.assertEqual(limits.headers, {b"x-user", b"a"})
 
 
 class KeyTests(SynchronousTestCase):

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, fields
 
-from .config import Backend, Bounds, Config, ConfigError, Limit, Match, Redis, Rule
+from .config import Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
@@ -22,6 +22,7 @@ from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
 from .networks import trusted as trusted_proxies
+from .rate import compile_rate
 from .redis.url import parse
 from .rules import compile_header, criteria
 from .structure import Path, Problem, build, quoted, suggestion
@@ -87,6 +88,7 @@ def _senseless(config: Config) -> Iterator[Problem]:
     for index, entry in enumerate(config.trusted_proxies):
         yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
     yield from _senseless_bounds(config.bounds)
+    yield from _senseless_queue(config.queue)
     names: set[str] = set()
     for index, limit in enumerate(config.limit):
         if limit.name in names:
@@ -156,9 +158,35 @@ def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
         *_senseless_match((*place, "match"), limit.match),
         *(_refused((*place, "default"), encoded, limit.default) if limit.default is not None else ()),
         *_refused((*place, "weight"), compile_weight, limit.weight),
+        *_refused((*place, "rate"), compile_rate, limit),
+        *_senseless_rate(place, limit),
     ]
     # The parts first, which have a place of their own; then the whole.
     yield from problems or _refused((*place, "key"), compile_limit, limit)
+
+
+def _senseless_rate(place: Path, limit: Limit) -> Iterator[Problem]:
+    """What a limit says of a rate that it has not."""
+    if limit.max_concurrent is None and limit.rate is None:
+        text = 'it limits nothing; add max_concurrent = 10, or rate = "100/min", or both'
+        yield Problem((*place, "max_concurrent"), text, at_parent=True)
+    for field in fields(Limit):
+        if field.name in ("burst", "over", "demote_to") and getattr(limit, field.name) != field.default:
+            if limit.rate is None:
+                text = 'says nothing without a rate; add rate = "100/min", or leave it out'
+                yield Problem((*place, field.name), text)
+            elif field.name == "demote_to" and limit.over != "demote":
+                yield Problem(
+                    (*place, field.name), 'says nothing unless over = "demote"; add that, or leave it out'
+                )
+
+
+def _senseless_queue(queue: Queue) -> Iterator[Problem]:
+    if queue.fair is not None:
+        yield from _refused(("queue", "fair"), compile_key, queue.fair)
+        if queue.aging:
+            text = "does not go with queue.aging, which makes an order of its own; leave out one of them"
+            yield Problem(("queue", "fair"), text)
 
 
 def _senseless_rule(place: Path, rule: Rule, backends: list[str]) -> Iterator[Problem]:

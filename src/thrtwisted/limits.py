@@ -20,8 +20,10 @@ from .config import Config, Limit
 from .errors import RuleFailed
 from .exchange import Exchange
 from .forward.headers import is_hop_by_hop
-from .gate import UNLIMITED, Counter
+from .gate import UNLIMITED, Counter, Rate, printable
 from .match import CompiledMatch, compile_match, encoded
+from .rate import LONGEST, compile_rate
+from .ratelimit import Policies
 
 Key = Callable[[Exchange], bytes | None]
 Weight = Callable[[Exchange], int]
@@ -32,6 +34,9 @@ T = TypeVar("T")
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _HEADER = "header:"
+
+#: The turn of those that lack the key of C{queue.fair}: no value's, for these begin with an equals sign.
+_NOBODY = "-"
 
 _log = Logger()
 
@@ -44,12 +49,16 @@ class Limits:
         @raise ValueError: a limit that cannot be read, or two of one name.
         """
         self._limits = tuple(compile_limit(limit) for limit in config.limit)
+        self._fair = None if config.queue.fair is None else compile_key(config.queue.fair)
+        keys = [limit.key for limit in config.limit] + [config.queue.fair]
         #: The names, in lower case, of the headers that are keys.
         self.headers = frozenset(
-            limit.key.removeprefix(_HEADER).lower().encode()
-            for limit in config.limit
-            if limit.key is not None and limit.key.startswith(_HEADER)
+            key.removeprefix(_HEADER).lower().encode()
+            for key in keys
+            if key is not None and key.startswith(_HEADER)
         )
+        #: What responses tell of the limits.
+        self.policies = Policies(config.limit)
         if len({limit.name for limit in self._limits}) < len(self._limits):
             raise ValueError("two limits have the same name; give each its own")
         self._backends = {
@@ -73,6 +82,17 @@ class Limits:
             counters.append(backend)
         return tuple(counters)
 
+    def fair(self, exchange: Exchange) -> str | None:
+        """
+        With whom an exchange takes turns, as L{thrtwisted.gate.Ticket} has it; None if all go as they come.
+
+        @raise RuleFailed: as L{counters}.
+        """
+        if self._fair is None:
+            return None
+        value = _found("The key function of queue.fair", self._fair, exchange)
+        return _NOBODY if value is None else f"={printable(value)}"
+
 
 @attrs.frozen
 class CompiledLimit:
@@ -83,7 +103,10 @@ class CompiledLimit:
     @ivar match: which key values the limit applies to; None for all.
     @ivar default: the key value of an exchange that lacks it.
     @ivar weight: how many slots an exchange takes.
+    @ivar heaviest: what counts as no heavier than this.
     @ivar max_waiting: how many tickets may wait for one counter; None for no bound.
+    @ivar rate: how many in a time; None for any number.
+    @ivar shown: whether responses tell what is left.
     """
 
     name: str
@@ -92,13 +115,16 @@ class CompiledLimit:
     match: CompiledMatch | None
     default: bytes | None
     weight: Weight
+    heaviest: int
     max_waiting: int | None
+    rate: Rate | None
+    shown: bool
 
     def counter(self, exchange: Exchange) -> Counter | None:
         """The counter that an exchange needs slots of; None where the limit does not apply."""
         if self.key is None:
             return self._counter(exchange, None)
-        value = self._found("key", self.key, exchange)
+        value = _found(f"The key function of limit {self.name}", self.key, exchange)
         if value is None:
             value = self.default
         if value is None:
@@ -109,34 +135,47 @@ class CompiledLimit:
 
     def _counter(self, exchange: Exchange, value: bytes | None) -> Counter:
         # Heavier than the limit is as heavy as the limit: so lanes, which weights keep apart, do not get many.
-        weight = min(self._found("weight", self.weight, exchange), max(1, self.max_concurrent))
-        return Counter.of(self.name, self.max_concurrent, value, weight, self.max_waiting)
+        found = _found(f"The weight function of limit {self.name}", self.weight, exchange)
+        weight = min(found, self.heaviest)
+        return Counter.of(
+            self.name, self.max_concurrent, value, weight, self.max_waiting, self.rate, self.shown
+        )
 
-    def _found(self, what: str, find: Callable[[Exchange], T], exchange: Exchange) -> T:
-        """What may come from a function of the user's."""
-        try:
-            return find(exchange)
-        except Exception:
-            _log.failure("The {what} function of limit {limit} failed", what=what, limit=self.name)
-            raise RuleFailed("The configuration of the proxy failed for this request.") from None
+
+def _found(function: str, find: Callable[[Exchange], T], exchange: Exchange) -> T:
+    """
+    What may come from a function of the user's.
+
+    @param function: what it is, for the log.
+    """
+    try:
+        return find(exchange)
+    except Exception:
+        _log.failure("{function} failed", function=function)
+        raise RuleFailed("The configuration of the proxy failed for this request.") from None
 
 
 def compile_limit(limit: Limit) -> CompiledLimit:
     """
     Compile one limit.
 
-    @raise ValueError: its key, its match or its weight cannot be read.
+    @raise ValueError: its key, its match, its weight or its rate cannot be read.
     """
     if limit.key is None and (limit.match is not None or limit.default is not None):
         raise ValueError("match and default say nothing without a key; add a key, or leave them out")
+    slots = UNLIMITED if limit.max_concurrent is None else limit.max_concurrent
+    rate = compile_rate(limit)
     return CompiledLimit(
         name=limit.name,
-        max_concurrent=UNLIMITED if limit.max_concurrent is None else limit.max_concurrent,
+        max_concurrent=slots,
         key=None if limit.key is None else compile_key(limit.key),
         match=None if limit.match is None else compile_match(limit.match, ignore_case=limit.key == "host"),
         default=None if limit.default is None else encoded(limit.default),
         weight=compile_weight(limit.weight),
+        heaviest=max(1, min(slots, UNLIMITED if rate is None else LONGEST // rate.interval)),
         max_waiting=limit.max_waiting,
+        rate=rate,
+        shown=limit.headers,
     )
 
 
