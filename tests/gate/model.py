@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import attrs
 from msgspec import msgpack
 
 from thrtwisted.gate import Counter
@@ -20,84 +21,317 @@ from thrtwisted.gate.redis import SCRIPT
 #: Who acquires: an owner's number and its serial.
 Id = tuple[int, int]
 
+#: When histories begin (us), on the gate's clock.
+START = 1_000_000 * MICROSECONDS
+
+#: By so much a timer may be late without costing any rate (us).
+LATE = 100_000
+
+#: What the order of a ticket is made of.
+PRIORITY, TURN, LAST_TURN = 2**45, 2**16, 2**29 - 1
+
 
 class Engine(Protocol):
     """
-    A gate's decisions, one operation at a time.
+    A gate's decisions, one operation at a time. Each is told the time (us), and first of all admits whoever is due by
+    then.
 
-    @ivar refused: who was refused, ever.
+    @ivar refused: who was refused, ever, for as many wait as may.
+    @ivar rejected: who was over a rate that rejects, ever, and the us after which it is not.
+    @ivar demoted: who was over a rate that demotes, ever, and its priority from then on.
     """
 
     refused: list[Id]
+    rejected: list[tuple[Id, int]]
+    demoted: list[tuple[Id, int]]
 
-    def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]: ...
+    def acquire(
+        self,
+        owner: int,
+        serial: int,
+        counters: Sequence[Counter],
+        priority: int,
+        *,
+        now: int = START,
+        fair: str | None = None,
+    ) -> list[Id]: ...
 
-    def release(self, owner: int, serial: int) -> list[Id]: ...
+    def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]: ...
+
+    def wake(self, now: int) -> list[Id]:
+        """Time has passed."""
+
+    def next_due(self) -> int | None:
+        """A time at which to wake it, by when nobody could have gone yet; None if nobody may go by time alone."""
 
     def idle(self) -> bool: ...
 
 
-class BruteForce:
-    """The model."""
+@attrs.frozen
+class Waiter:
+    """A ticket that waits. Its turn is in its order."""
 
-    def __init__(self) -> None:
-        self.order = Order()
-        self.slots: dict[str, int] = {}
-        self.waiting: dict[Id, tuple[int, Sequence[Counter]]] = {}
+    order: int
+    counters: Sequence[Counter]
+    priority: int
+    turn: int
+    fair: str | None
+
+
+class BruteForce:
+    """
+    The model, for tickets that weigh the same everywhere: with others it matters where lanes are parked, see
+    C{test_weights.py}.
+
+    Every operation begins with what is due; then the limits and rates that a ticket brings count, and whomever they let
+    through goes; then the ticket is looked at.
+
+    @ivar counters: those in use, as the last ticket said that they are.
+    @ivar used_up: the theoretical arrival time of a counter (us), and the weight of who was charged last. It is no
+        further ahead than that one, or the whole burst, can have put it: that is looked to when a ticket brings a rate,
+        which may be another one, and for all counters in use when the clock was set back.
+    @ivar level: by counter and priority, the turn that is being served.
+    @ivar next_turn: by counter, priority and key, the turn that the key's next ticket has.
+    @ivar base: the highest turn served.
+    """
+
+    def __init__(self, max_waiting: int = 1000) -> None:
+        self.max_waiting = max_waiting
+        self.arrivals = 0
+        self.last = 0
+        self.counters: dict[str, Counter] = {}
+        self.waiting: dict[Id, Waiter] = {}
         self.holding: dict[Id, Sequence[Counter]] = {}
+        self.used_up: dict[str, tuple[int, int]] = {}
+        self.level: dict[tuple[str, int], int] = {}
+        self.next_turn: dict[tuple[str, int, str], int] = {}
+        self.base = 0
+        self.refused: list[Id] = []
+        self.rejected: list[tuple[Id, int]] = []
+        self.demoted: list[tuple[Id, int]] = []
+
+    # Counters ------------------------------------------------------------------------------------------------------
 
     def used(self, key: str) -> int:
-        return sum(key == c.key for counters in self.holding.values() for c in counters)
+        return sum(c.weight for counters in self.holding.values() for c in counters if c.key == key)
+
+    def waiting_for(self, key: str) -> int:
+        return sum(c.key == key for waiter in self.waiting.values() for c in waiter.counters)
 
     def in_use(self) -> set[str]:
-        places = [*self.holding.values(), *(counters for _, counters in self.waiting.values())]
+        places = [*self.holding.values(), *(waiter.counters for waiter in self.waiting.values())]
         return {c.key for counters in places for c in counters}
 
-    def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]:
-        self.slots = {key: n for key, n in self.slots.items() if key in self.in_use()}
-        self.slots.update({c.key: c.max_concurrent for c in counters})
-        before = self._settle()
-        self.waiting[owner, serial] = (self.order.next(priority, 0.0), counters)
-        return before + self._settle()
+    def ready(self, key: str, weight: int) -> int:
+        """The time from which a counter's rate lets a ticket go."""
+        rate = self.counters[key].rate
+        assert rate is not None
+        tat, _ = self.used_up.get(key, (0, 1))
+        return tat - (max(rate.burst, weight) - weight) * rate.interval
 
-    def release(self, owner: int, serial: int) -> list[Id]:
-        self.waiting.pop((owner, serial), None)
+    def charge(self, key: str, weight: int, now: int, waited: bool) -> None:
+        rate = self.counters[key].rate
+        assert rate is not None
+        tat, _ = self.used_up.get(key, (0, 1))
+        earliest = now - min(rate.interval, LATE) if waited else now
+        self.used_up[key] = (max(tat, earliest) + weight * rate.interval, weight)
+
+    def bound(self, key: str, now: int) -> None:
+        rate = self.counters[key].rate
+        if rate and key in self.used_up:
+            tat, weight = self.used_up[key]
+            self.used_up[key] = (min(tat, now + max(rate.burst, weight) * rate.interval), weight)
+
+    def fits(self, wanted: Counter, now: int) -> bool:
+        counter = self.counters[wanted.key]
+        used = self.used(wanted.key)
+        has_room = used + wanted.weight <= counter.max_concurrent or (used == 0 < counter.max_concurrent)
+        is_late = counter.rate and counter.rate.over == "wait" and self.ready(wanted.key, wanted.weight) > now
+        return has_room and not is_late
+
+    # Turns ---------------------------------------------------------------------------------------------------------
+
+    def turn(self, counters: Sequence[Counter], priority: int, fair: str) -> int:
+        turns = [
+            max(self.level[c.key, priority], self.next_turn.get((c.key, priority, fair), 0))
+            for c in counters
+            if (c.key, priority) in self.level
+        ]
+        return min(min(turns) if turns else self.base, LAST_TURN)
+
+    def joins(self, waiter: Waiter) -> None:
+        for c in waiter.counters if waiter.fair else ():
+            self.level.setdefault((c.key, waiter.priority), waiter.turn)
+            of_key = (c.key, waiter.priority, waiter.fair or "")
+            self.next_turn[of_key] = max(self.next_turn.get(of_key, 0), waiter.turn + 1)
+
+    def leaves(self, waiter: Waiter, served: bool) -> None:
+        """It is not among the waiting any more."""
+        for c in waiter.counters if waiter.fair else ():
+            place, of_key = (c.key, waiter.priority), (c.key, waiter.priority, waiter.fair or "")
+            if served:
+                self.level[place] = max(self.level[place], waiter.turn)
+                for other in [o for o in self.next_turn if o[:2] == place]:
+                    if self.next_turn[other] < self.level[place]:
+                        del self.next_turn[other]
+            elif of_key in self.next_turn:
+                self.next_turn[of_key] -= 1
+        if served and waiter.fair:
+            self.base = max(self.base, waiter.turn)
+        awaited = {c.key for other in self.waiting.values() for c in other.counters}
+        self.level = {place: level for place, level in self.level.items() if place[0] in awaited}
+        self.next_turn = {place: turn for place, turn in self.next_turn.items() if place[0] in awaited}
+        if not self.waiting:
+            self.base = 0
+
+    # Operations ----------------------------------------------------------------------------------------------------
+
+    def acquire(
+        self,
+        owner: int,
+        serial: int,
+        counters: Sequence[Counter],
+        priority: int,
+        *,
+        now: int = START,
+        fair: str | None = None,
+    ) -> list[Id]:
+        ticket = (owner, serial)
+        admitted = self.wake(now)
+        self.counters = {key: c for key, c in self.counters.items() if key in self.in_use()}
+        for c in counters:
+            self.counters[c.key] = c
+            self.bound(c.key, now)
+        admitted += self._settle(now)
+
+        def over(policy: str) -> list[Counter]:
+            return [c for c in counters if c.rate and c.rate.over == policy]
+
+        late = [c for c in over("reject") if self.ready(c.key, c.weight) > now]
+        if late:
+            self.rejected.append((ticket, max(self.ready(c.key, c.weight) for c in late) - now))
+            return admitted
+        charged, effective = over("reject"), priority
+        for c in over("demote"):
+            if self.ready(c.key, c.weight) <= now:
+                charged.append(c)
+            elif c.rate:
+                effective = max(effective, c.rate.demote_to)
+        goes = all(self.fits(c, now) for c in counters)
+        crowded = len(self.waiting) >= self.max_waiting or any(
+            c.max_waiting is not None and self.waiting_for(c.key) >= c.max_waiting for c in counters
+        )
+        if not goes and crowded:
+            self.refused.append(ticket)
+            return admitted
+        if effective > priority:
+            self.demoted.append((ticket, effective))
+        for c in charged:
+            self.charge(c.key, c.weight, now, waited=False)
+        if goes:
+            self._admit(ticket, counters, now, waited=False)
+            return [*admitted, ticket]
+        self.arrivals += 1
+        turn, rank = 0, self.arrivals
+        if fair:
+            turn = self.turn(counters, effective, fair)
+            rank = turn * TURN + self.arrivals % TURN
+        waiter = Waiter(effective * PRIORITY + rank, counters, effective, turn, fair)
+        self.waiting[ticket] = waiter
+        self.joins(waiter)
+        return admitted
+
+    def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
+        admitted = self.wake(now)
+        waiter = self.waiting.pop((owner, serial), None)
+        if waiter:
+            self.leaves(waiter, served=False)
         self.holding.pop((owner, serial), None)
-        return self._settle()
+        return admitted + self._settle(now)
+
+    def wake(self, now: int) -> list[Id]:
+        if now < self.last:
+            for key in self.in_use():
+                self.bound(key, now)
+        self.last = now
+        return self._settle(now)
+
+    def next_due(self) -> int | None:
+        """The earliest time at which one goes that lacks nothing but time."""
+        return min(
+            (self._goes_at(waiter) for waiter in self.waiting.values() if self._has_slots(waiter)),
+            default=None,
+        )
 
     def idle(self) -> bool:
         return not self.waiting and not self.holding
 
-    def _settle(self) -> list[Id]:
+    def _has_slots(self, waiter: Waiter) -> bool:
+        return all(
+            self.used(c.key) + c.weight <= self.counters[c.key].max_concurrent for c in waiter.counters
+        )
+
+    def _goes_at(self, waiter: Waiter) -> int:
+        rates = {c.key: self.counters[c.key].rate for c in waiter.counters}
+        return max(
+            self.ready(c.key, c.weight)
+            for c in waiter.counters
+            if (rate := rates[c.key]) and rate.over == "wait"
+        )
+
+    def _settle(self, now: int) -> list[Id]:
         admitted = []
-        for ticket, (_, counters) in sorted(self.waiting.items(), key=lambda item: item[1][0]):
-            if all(self.used(c.key) < self.slots[c.key] for c in counters):
-                self.holding[ticket] = counters
+        for ticket, waiter in sorted(self.waiting.items(), key=lambda item: item[1].order):
+            if all(self.fits(c, now) for c in waiter.counters):
+                del self.waiting[ticket]
+                self._admit(ticket, waiter.counters, now, waited=True)
+                self.leaves(waiter, served=True)
                 admitted.append(ticket)
-        for ticket in admitted:
-            del self.waiting[ticket]
         return admitted
+
+    def _admit(self, ticket: Id, counters: Sequence[Counter], now: int, waited: bool) -> None:
+        self.holding[ticket] = counters
+        for c in counters:
+            rate = self.counters[c.key].rate
+            if rate and rate.over == "wait":
+                self.charge(c.key, c.weight, now, waited)
 
 
 class LanesEngine:
-    """L{Lanes}, with arrival numbers."""
+    """L{Lanes}."""
 
     def __init__(self, max_waiting: int = 1000) -> None:
         self.order = Order()
         self.lanes: Lanes[Id] = Lanes()
         self.max_waiting = max_waiting
         self.refused: list[Id] = []
+        self.rejected: list[tuple[Id, int]] = []
+        self.demoted: list[tuple[Id, int]] = []
 
-    def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]:
+    def acquire(
+        self,
+        owner: int,
+        serial: int,
+        counters: Sequence[Counter],
+        priority: int,
+        *,
+        now: int = START,
+        fair: str | None = None,
+    ) -> list[Id]:
         ticket = (owner, serial)
-        order = self.order.next(priority, 0.0)
-        admitted = self.lanes.acquire(ticket, counters, order, self.max_waiting)
+        admitted = self.lanes.acquire(ticket, counters, self.order.next(priority, 0.0), self.max_waiting)
         if ticket not in self.lanes:
             self.refused.append(ticket)
         return admitted
 
-    def release(self, owner: int, serial: int) -> list[Id]:
+    def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
         return self.lanes.release((owner, serial))
+
+    def wake(self, now: int) -> list[Id]:
+        return []
+
+    def next_due(self) -> int | None:
+        return None
 
     def idle(self) -> bool:
         return self.lanes.idle
@@ -193,14 +427,31 @@ class ScriptEngine:
         self.namespace = namespace
         self.owners = [ScriptOwner(client, namespace, f"owner{n}") for n in range(owners)]
         self.refused: list[Id] = []
+        self.rejected: list[tuple[Id, int]] = []
+        self.demoted: list[tuple[Id, int]] = []
         for owner in self.owners:
             owner.batch(announced=[])
 
-    def acquire(self, owner: int, serial: int, counters: Sequence[Counter], priority: int) -> list[Id]:
+    def acquire(
+        self,
+        owner: int,
+        serial: int,
+        counters: Sequence[Counter],
+        priority: int,
+        *,
+        now: int = START,
+        fair: str | None = None,
+    ) -> list[Id]:
         return self._run(owner, acquire_operation(serial, counters, priority))
 
-    def release(self, owner: int, serial: int) -> list[Id]:
+    def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
         return self._run(owner, ["release", serial])
+
+    def wake(self, now: int) -> list[Id]:
+        return []
+
+    def next_due(self) -> int | None:
+        return None
 
     def _run(self, owner: int, operation: list[Any]) -> list[Id]:
         reply = self.owners[owner].batch(operation)
