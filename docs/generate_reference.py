@@ -66,7 +66,8 @@ A limit's `match` and each criterion of a rule's `when` is a text or a list of t
 | `"bar"` | just this, letter by letter |
 | `"glob:a*"` | `*` is any text (also with slashes), `?` any character, `[abc]` one of these |
 | `"regexp:[a-z]+"` | the regular expression (Python's) must match the whole value |
-| `"not:bar"` | all but this; after `not:` may also stand `glob:` or `regexp:` |
+| `"not:bar"` | all but this; after `not:` may also stand `glob:`, `regexp:` or `text:` |
+| `"text:glob:a*"` | just `glob:a*`: what follows, letter by letter, even if it looks like one of these |
 
 Of a list, one entry must accept the value and no `not:` entry may stand against it: `["GET", "HEAD"]` is either;
 `["glob:/batch/*", "not:/batch/status"]` is all below `/batch/` but one; `["not:a", "not:b"]` is all but two. What the

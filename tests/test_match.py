@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.match import compile_match
+from thrtwisted.match import compile_match, literal
 
 #: A match, values that it accepts, values that it does not.
 CASES: list[tuple[str | list[str], list[bytes | None], list[bytes | None]]] = [
@@ -26,6 +26,9 @@ CASES: list[tuple[str | list[str], list[bytes | None], list[bytes | None]]] = [
     ("regexp:a|b", [b"a", b"b"], [b"ab"]),
     ("regexp:re:.*", [b"re:x"], [b"x"]),
     ("not:text", [b"other", b"", None], [b"text"]),
+    ("text:glob:a*", [b"glob:a*"], [b"a", b"glob:ab", None]),
+    ("text:text:", [b"text:"], [b"", None]),
+    ("not:text:not:a", [b"a", None], [b"not:a"]),
     ("not:glob:/static/*", [b"/app", None], [b"/static/x"]),
     ("not:regexp:[0-9]+", [b"a1"], [b"11"]),
     (["GET", "HEAD"], [b"GET", b"HEAD"], [b"POST", None]),
@@ -44,6 +47,7 @@ MISTAKES: list[tuple[str | list[str], str]] = [
     ("Glob:a", 'write "glob:"'),
     ("NOT:a", 'write "not:"'),
     ("not:Regexp:a", 'write "regexp:"'),
+    ("Text:a", 'write "text:"'),
     ("not:not:a", "undoes itself"),
     ("\ud800", "no Unicode"),
 ]
@@ -63,7 +67,7 @@ class MatchTests(SynchronousTestCase):
 
     def test_ignore_case(self) -> None:
         """Where case does not matter, no kind of match looks at it."""
-        for match in ("Example.org", "glob:Ex*.org", "regexp:Example\\.org"):
+        for match in ("Example.org", "text:Example.org", "glob:Ex*.org", "regexp:Example\\.org"):
             compiled = compile_match(match, ignore_case=True)
             self.assertTrue(compiled.matches(b"example.org"), match)
             self.assertFalse(compiled.matches(b"examplexorg"), match)
@@ -84,3 +88,12 @@ class MatchTests(SynchronousTestCase):
         self.assertTrue(compile_match("glob:*").matches(value))
         self.assertTrue(compile_match("regexp:" + re.escape(text)).matches(value))
         self.assertFalse(compile_match(["not:regexp:" + re.escape(text)]).matches(value))
+
+    @settings(deadline=None)
+    @given(st.sampled_from(["", "glob:", "regexp:", "not:", "text:", "re:", "NOT:", "x:"]), st.text())
+    def test_literal(self, start: str, rest: str) -> None:
+        """The literal of a text accepts just this text, and so does its opposite refuse it."""
+        text = start + rest.encode("utf-8", "replace").decode()
+        self.assertTrue(compile_match(literal(text)).matches(text.encode()))
+        self.assertFalse(compile_match(literal(text)).matches(text.encode() + b"x"))
+        self.assertFalse(compile_match("not:" + literal(text)).matches(text.encode()))

@@ -42,6 +42,38 @@ class BuildTests(SynchronousTestCase):
         config = Config(backend={"app": Backend(url="http://a")}, rule=[Rule(when=When(path="/"))])
         self.assertEqual(build(config, Config), (config, []))
 
+    def test_functions(self) -> None:
+        """A program's functions stay where there may be one, and are a mistake elsewhere."""
+        upper: Any = str.upper
+        length: Any = len
+        config, problems = build(
+            {
+                "limit": [{"name": "l", "key": str.lower, "weight": len, "max_concurrent": abs}],
+                "rule": [
+                    {
+                        "when": {"custom": str.upper, "path": len},
+                        "then": {"set_path": len, "del_input_header": len},
+                    }
+                ],
+                "auth": {"a": len},
+            },
+            Config,
+        )
+        self.assertEqual(
+            [problem.line(config) for problem in problems],
+            [
+                "auth.a: must be a table, not a function",
+                'limit 1 ("l"), max_concurrent: must be a whole number, not a function',
+                "rule 1, when.path: must be a text or a list of texts, not a function",
+            ],
+        )
+        self.assertEqual([config.limit[0].key, config.limit[0].weight], [str.lower, len])
+        self.assertEqual(
+            config.rule[0],
+            Rule(when=When(custom=upper), then=Then(set_path=length, del_input_header=length)),
+        )
+        self.assertEqual(build(config, Config)[0], config)
+
     def test_program(self) -> None:
         """A program's mistakes are found too, for nothing has checked its types."""
         wrong: Any = 3

@@ -413,7 +413,8 @@ class Limit(_Table, frozen=True):
         Meta(
             description="`header:NAME`, `cookie:NAME`, `query:NAME`, `path`, `method`, `host`, `client`, or "
             "`python:module:function` (called with the exchange; a text, bytes, or None for no limit). "
-            "Absent: the limit applies to every request."
+            "Absent: the limit applies to every request.",
+            extra={FUNCTION: True},
         ),
     ] = None
     match: Annotated[
@@ -432,7 +433,8 @@ class Limit(_Table, frozen=True):
         Annotated[int, Meta(ge=1, le=1_000_000_000)] | str,
         Meta(
             description="How many of the slots a request takes: a number, or `python:module:function` (called with the "
-            "exchange). One that is heavier than the limit runs alone."
+            "exchange). One that is heavier than the limit runs alone.",
+            extra={FUNCTION: True},
         ),
     ] = 1
     max_waiting: Annotated[
@@ -442,6 +444,7 @@ class Limit(_Table, frozen=True):
             "cannot fill the queue. Absent: `queue.max_waiting` alone counts."
         ),
     ] = None
+    show_in_stats: Annotated[bool, Meta(description="Whether the metrics show each of its counters.")] = True
 
 
 class When(_Table, frozen=True):

@@ -5,6 +5,7 @@ A match is a text, which the value must equal, or one of
 
 - C{glob:a*}: C{*} is any text (slashes too), C{?} any character, C{[abc]} one of these;
 - C{regexp:[a-z]+}: the regular expression must match the whole value;
+- C{text:glob:a*}: what follows, letter by letter, even if it looks like one of these;
 - C{not:} before any of these: everything else, an absent value too.
 
 Of a list, one entry must match and no C{not:} entry may stand against it: C{["glob:a*", "not:abc"]} is every text
@@ -22,6 +23,7 @@ import attrs
 from . import config
 
 _NOT = "not:"
+_TEXT = "text:"
 
 #: What people write for a prefix, remembered from other programs. A header or path that starts so is rare; and it can
 #: still be written, as C{regexp:re:.*}.
@@ -85,15 +87,25 @@ def compile_match(match: config.Match, *, ignore_case: bool = False) -> Compiled
     )
 
 
+def literal(text: str) -> str:
+    """The match that accepts a text and nothing else, whatever the text looks like."""
+    try:
+        plain = _expression(text) is None and not text.startswith((_NOT, _TEXT))
+    except ValueError:
+        plain = False
+    return text if plain else _TEXT + text
+
+
 def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
     texts: set[bytes] = set()
     patterns: list[re.Pattern[str]] = []
     for entry in entries:
         expression = _expression(entry)
+        text = entry.removeprefix(_TEXT)
         if expression is None and not ignore_case:
-            texts.add(encoded(entry))
+            texts.add(encoded(text))
         else:
-            patterns.append(_pattern(re.escape(entry) if expression is None else expression, ignore_case))
+            patterns.append(_pattern(re.escape(text) if expression is None else expression, ignore_case))
     return _Alternatives(frozenset(texts), tuple(patterns))
 
 
@@ -107,8 +119,8 @@ def _expression(entry: str) -> str | None:
     if prefix == "regexp":
         return rest
     lower = prefix.lower()
-    meant = _MISTAKEN.get(lower) or (lower if lower in ("glob", "regexp", "not") else None)
-    if meant is not None:
+    meant = _MISTAKEN.get(lower) or (lower if lower in ("glob", "regexp", "not", "text") else None)
+    if meant is not None and prefix != "text":
         raise ValueError(f'"{prefix}:" is not a kind of match; write "{meant}:"')
     return None
 

@@ -20,7 +20,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from msgspec.inspect import type_info
 from msgspec.structs import fields
 
-from .config import Config
+from .config import FUNCTION, Config
 
 #: Where a value stands in the configuration: names, and numbers from 0 in lists.
 Path = tuple[str | int, ...]
@@ -98,6 +98,8 @@ def _value(
     data: object, kind: Any, path: Path, problems: list[Problem], default: object = NODEFAULT
 ) -> object:
     """A value of a type; instead of another type's value, the default and a problem."""
+    if callable(data) and takes_function(kind):
+        return data
     table = _optional_structure(kind)
     if table is not None and data is not None:
         return _structure(data, table, path, problems)
@@ -111,7 +113,7 @@ def _value(
         return msgspec.convert(data, kind)
     except msgspec.ValidationError:
         problems.append(
-            Problem(path, f"must be {wanted(type_info(kind), ranged=_is_number(data))}, not {_found(data)}")
+            Problem(path, f"must be {wanted(type_info(kind), ranged=_is_number(data))}, not {found(data)}")
         )
         return _empty(type_info(kind)) if default is NODEFAULT else default
 
@@ -121,7 +123,7 @@ def _structure(data: object, kind: type[Struct], path: Path, problems: list[Prob
     if isinstance(data, kind):
         data = {field.name: getattr(data, field.name) for field in fields(kind)}
     if not isinstance(data, dict):
-        problems.append(Problem(path, f"must be a table, not {_found(data)}"))
+        problems.append(Problem(path, f"must be a table, not {found(data)}"))
         return _structure({}, kind, path, [])
     hints = get_type_hints(kind, include_extras=True)
     for name in data:
@@ -152,10 +154,16 @@ def _dictionary(
         try:
             msgspec.convert(name, key_kind)
         except msgspec.ValidationError:
-            text = f"{_found(name)} must be {wanted(type_info(key_kind))}"
+            text = f"{found(name)} must be {wanted(type_info(key_kind))}"
             problems.append(Problem((*path, str(name)), text, at_parent=True))
         built[str(name)] = _value(value, kind, (*path, str(name)), problems)
     return built
+
+
+def takes_function(kind: Any) -> bool:
+    """Whether a program may put a function where a value of this type stands."""
+    metadata = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return any((each.extra or {}).get(FUNCTION) for each in metadata if isinstance(each, msgspec.Meta))
 
 
 def _optional_structure(kind: Any) -> type[Struct] | None:
@@ -208,7 +216,7 @@ def _is_number(data: object) -> bool:
     return isinstance(data, int | float) and not isinstance(data, bool)
 
 
-def _found(data: object) -> str:
+def found(data: object) -> str:
     """What stands in place of the right value."""
     match data:
         case None:
@@ -221,11 +229,13 @@ def _found(data: object) -> str:
             return f"the number {quoted(repr(data))[1:-1]}"
         case list():
             wrong = next((item for item in data if not isinstance(item, str)), None)
-            return "a list" if wrong is None else f"a list with {_found(wrong)}"
+            return "a list" if wrong is None else f"a list with {found(wrong)}"
         case dict():
             return "a table"
         case datetime.date() | datetime.time():
             return f"the date or time {data}"
+        case _ if callable(data):
+            return "a function"
         case _:
             return f"a {type(data).__name__}"
 
