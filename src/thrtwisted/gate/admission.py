@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from thrtwisted.errors import QueueFull, QueueTimeout
+from thrtwisted.errors import QueueFull, QueueTimeout, RateExceeded
 
 from . import IAdmission, Quota
 
@@ -75,6 +75,15 @@ def queue_full(waiting: int, max_waiting: int, retry_after: float) -> QueueFull:
     """
     kind = "" if waiting >= max_waiting else "of this kind "
     return QueueFull(f"Too many requests {kind}are waiting already.", retry_after=retry_after)
+
+
+def rate_exceeded(delay: float) -> RateExceeded:
+    """
+    What a ticket gets that comes over a rate that rejects.
+
+    @param delay: seconds until it could go.
+    """
+    return RateExceeded("There were too many requests of this kind lately.", retry_after=delay)
 
 
 class Throughput:
