@@ -28,14 +28,19 @@ class Forwarder:
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, name: str, config: Backend, disk: Disk | None = None) -> None:
+    def __init__(
+        self, reactor: Any, name: str, config: Backend, disk: Disk | None = None, *, quiet: bool = False
+    ) -> None:
         """
         @param disk: what its responses may keep on disk together with others; None: each as much as C{max_spool}.
+        @param quiet: nothing of its URLs is said in the log, for whoever sends exchanges says it.
         @param reactor: provides IReactorTime and what its URLs need of IReactorTCP, IReactorUNIX and
             IReactorPluggableNameResolver.
         @raise ValueError: a URL is none of a backend, or a file for TLS cannot be used.
         """
         self.name = name
+        if quiet:
+            self._log = Logger(observer=lambda event: None)
         self._reactor = reactor
         self._config = config
         self._disk = disk

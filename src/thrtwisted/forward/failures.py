@@ -84,15 +84,16 @@ def is_ours(answer: ExchangeError) -> bool:
     return getattr(answer.__cause__, "osError", None) in _OURS
 
 
-def reason(answer: ExchangeError, backend: str) -> str:
+def reason(answer: ExchangeError, name: str, kind: str = "backend") -> str:
     """
     Why a backend's URL cannot be used, for the log, with the mend where that is known.
 
-    @param backend: its name.
+    @param name: the backend's.
+    @param kind: of the table that configures it.
     """
     cause = answer.__cause__
     for each in _reasons(cause) if isinstance(cause, ResponseFailed) else [cause or answer]:
-        words = complaint(each, f"backend.{backend}", "http")
+        words = complaint(each, f"{kind}.{name}", "http")
         if words is not None:
             return " (mend: ".join(words) + ")"
     text = str(answer).rstrip(".")
