@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from thrtwisted.config import Backend, Config, Limit, Queue
 from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
 from thrtwisted.gate import UNLIMITED, Counter, Rate, Ticket
-from thrtwisted.limits import Limits, compile_key
+from thrtwisted.limits import Limits, compile_key, compile_weight
 
 from .test_exchange import exchange
 
@@ -165,6 +166,30 @@ class FunctionTests(SynchronousTestCase):
         self.assertEqual(keys(self.limit(default="d"), exchange()), ["l=d"])
         found = exchange(headers={"return": ["text"]})
         self.assertEqual(keys(self.limit(f"{__name__}:Holder.by_name"), found), ["l=%C3%A9"])
+
+    def test_program(self) -> None:
+        """A program gives the function itself, for the weight too."""
+        key: Any = by_name
+        weight: Any = by_size
+        limit = Limit(name="l", max_concurrent=9, key=key, weight=weight)
+        limits = Limits(Config(limit=[limit]))
+        self.assertEqual(
+            limits.counters(exchange(headers={"return": ["text"]})), (Counter("l=%C3%A9", 9, weight=3),)
+        )
+        self.assertEqual(limits.counters(exchange()), ())
+        self.assertEqual(limits.headers, frozenset())
+
+    def test_program_waits(self) -> None:
+        """A program's function may not be async, whatever is wrapped around it."""
+
+        @wraps(later)
+        def wrapper(found: Exchange) -> object:
+            return later(found)
+
+        for function in (later, wrapper):
+            for compiled in (compile_key, compile_weight):
+                error = self.assertRaises(ValueError, compiled, function)
+                self.assertIn("name a plain one", str(error))
 
     def test_fails(self) -> None:
         """What it raises, or returns wrongly, is logged with the limit's name, and hidden from the client."""

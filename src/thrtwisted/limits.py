@@ -55,7 +55,7 @@ class Limits:
         self.headers = frozenset(
             key.removeprefix(_HEADER).lower().encode()
             for key in keys
-            if key is not None and key.startswith(_HEADER)
+            if isinstance(key, str) and key.startswith(_HEADER)
         )
         #: What responses tell of the limits.
         self.policies = Policies(config.limit)
@@ -179,13 +179,16 @@ def compile_limit(limit: Limit) -> CompiledLimit:
     )
 
 
-def compile_key(key: str) -> Key:
+def compile_key(key: str | Callable[[Exchange], object]) -> Key:
     """
     Compile a limit's key to what finds its value in an exchange; None where the exchange lacks it.
 
-    @raise ValueError: there is no such kind of key, or its function cannot be imported; the message is one line,
-        with the mend.
+    @param key: as the configuration has it, or a program's function.
+    @raise ValueError: there is no such kind of key, or its function cannot be imported or waits; the message is one
+        line, with the mend.
     """
+    if not isinstance(key, str):
+        return _key_of(_plain(key), name_of(key))
     kind, separator, name = key.partition(":")
     if kind in _NAMED and name:
         return _NAMED[kind](name)
@@ -200,18 +203,25 @@ def compile_key(key: str) -> Key:
     raise ValueError(f'unknown key "{kind}"; {mend}')
 
 
-def compile_weight(weight: int | str) -> Weight:
+def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
     """
     Compile a limit's weight to what finds it for an exchange.
 
-    @raise ValueError: it is no weight, or its function cannot be imported; the message is one line, with the mend.
+    @param weight: as the configuration has it, or a program's function.
+    @raise ValueError: it is no weight, or its function cannot be imported or waits; the message is one line, with the
+        mend.
     """
     if isinstance(weight, int):
         return lambda exchange: weight
-    kind, _, name = weight.partition(":")
-    if kind != "python":
-        raise ValueError(f"not a weight; write a whole number from 1, without quotes, or {_FORMS['python']}")
-    function = _imported(name)
+    if isinstance(weight, str):
+        kind, _, name = weight.partition(":")
+        if kind != "python":
+            raise ValueError(
+                f"not a weight; write a whole number from 1, without quotes, or {_FORMS['python']}"
+            )
+        function = _imported(name)
+    else:
+        function, name = _plain(weight), name_of(weight)
 
     def find(exchange: Exchange) -> int:
         found = function(exchange)
@@ -264,8 +274,12 @@ def _token(name: str, kind: str) -> bytes:
 
 
 def _function(name: str) -> Key:
-    """The key that a function of the user's computes; what it returns is checked each time."""
-    function = _imported(name)
+    """The key that a function of the user's computes."""
+    return _key_of(_imported(name), name)
+
+
+def _key_of(function: Callable[[Exchange], object], name: str) -> Key:
+    """The key that a function computes; what it returns is checked each time."""
 
     def key(exchange: Exchange) -> bytes | None:
         value = function(exchange)
@@ -299,6 +313,17 @@ def _imported(name: str) -> Callable[[Exchange], object]:
     if not callable(function) or inspect.iscoroutinefunction(function):
         raise ValueError(f'"{function_name}" of the module "{module_name}" is not a plain function; name one')
     return function
+
+
+def _plain(function: Callable[[Exchange], object]) -> Callable[[Exchange], object]:
+    if inspect.iscoroutinefunction(inspect.unwrap(function)):
+        raise ValueError("the function is async, and nothing waits for it; name a plain one")
+    return function
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """What a function is called, for people."""
+    return getattr(function, "__qualname__", None) or type(function).__name__
 
 
 def _client(exchange: Exchange) -> bytes | None:
