@@ -14,7 +14,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict, fields
 
-from .config import Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
+from .auth.address import parse_service
+from .auth.fields import check_copied, check_sent
+from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
@@ -85,6 +87,8 @@ def _senseless(config: Config) -> Iterator[Problem]:
         yield Problem(("backend",), f"there is none; {mend}")
     for name, backend in config.backend.items():
         yield from _senseless_backend(name, backend)
+    for name, auth in config.auth.items():
+        yield from _senseless_auth(("auth", name), auth)
     for index, entry in enumerate(config.trusted_proxies):
         yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
     yield from _senseless_bounds(config.bounds)
@@ -128,6 +132,24 @@ def _senseless_backend(name: str, backend: Backend) -> Iterator[Problem]:
         yield from _refused((*place, "health"), check_health, backend.health)
 
 
+def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
+    wrong = list(_refused((*place, "url"), parse_service, auth.url))
+    yield from wrong
+    has_tls = bool(wrong) or parse_service(auth.url).tls
+    mend = "the url of this service has no TLS; write https:// there, or leave this out"
+    yield from _senseless_files(place, auth, has_tls, mend)
+    readers: dict[str, Callable[[str], object]] = {
+        "send_headers": check_sent,
+        "copy_headers": check_copied,
+        "cache_by": compile_key,
+    }
+    for field, read in readers.items():
+        for index, entry in enumerate(getattr(auth, field)):
+            yield from _refused((*place, field, index), read, entry)
+    if auth.cache_by and not auth.cache:
+        yield Problem((*place, "cache_by"), "it says nothing without cache; add cache, or leave this out")
+
+
 def _senseless_bounds(bounds: Bounds) -> Iterator[Problem]:
     """Bounds that are never reached, because another is lower. Of two that only some clients meet, a default may be."""
     if bounds.body_size > max(bounds.spool, MEMORY):
@@ -141,7 +163,9 @@ def _senseless_bounds(bounds: Bounds) -> Iterator[Problem]:
         yield Problem(("bounds", "connections_per_client"), f"{text}; lower it, or write 0 for no bound")
 
 
-def _senseless_files(place: Path, table: Redis | Backend, has_tls: bool, mend: str) -> Iterator[Problem]:
+def _senseless_files(
+    place: Path, table: Redis | Backend | Auth, has_tls: bool, mend: str
+) -> Iterator[Problem]:
     """The files of TLS, which have to be of use and readable."""
     readers: dict[str, Callable[[str], object]] = {"ca": trusted, "certificate": own}
     for name, read in readers.items():

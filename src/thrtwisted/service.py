@@ -19,12 +19,14 @@ from twisted.internet.defer import (
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
+from .auth import Authenticator
 from .check import validated
 from .config import Config, ConfigError
 from .forward.client import Forwarder
 from .forward.disk import Disk
 from .gate.local import LocalGate
 from .gate.redis import RedisGate
+from .limits import Limits
 from .listen.site import ProxySite
 from .networks import trusted
 from .redis import ISource
@@ -65,6 +67,11 @@ class Proxy(Service):
         self.disk = Disk(config.bounds.spool)
         self._forwarders = {
             name: Forwarder(reactor, name, backend, self.disk) for name, backend in config.backend.items()
+        }
+        fair = Limits(config).fair
+        self._authenticators = {
+            name: Authenticator(reactor, name, auth, self._gate, config.queue.timeout, fair)
+            for name, auth in config.auth.items()
         }
         self._sites: list[ProxySite] = []
         self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
@@ -113,7 +120,11 @@ class Proxy(Service):
             yield idle
         except TimeoutError:
             self._log.warn("Stopped with requests in the backend")
-        yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        servers: list[Authenticator | Forwarder] = [
+            *self._authenticators.values(),
+            *self._forwarders.values(),
+        ]
+        yield gatherResults([server.close() for server in servers])
         self.resource.cut_off()
         left = max(deadline - self._reactor.seconds(), FAREWELL)
         parted = gatherResults([site.part(left) for site in self._sites])

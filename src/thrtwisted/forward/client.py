@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
+from twisted.logger import Logger, LogPublisher
 
 from thrtwisted.config import Backend
 from thrtwisted.errors import BackendClosed, ExchangeError
@@ -40,7 +40,7 @@ class Forwarder:
         """
         self.name = name
         if quiet:
-            self._log = Logger(observer=lambda event: None)
+            self._log = Logger(observer=LogPublisher())  # to whom nobody listens
         self._reactor = reactor
         self._config = config
         self._disk = disk

@@ -1,0 +1,52 @@
+"""What is wrong with a service in a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from thrtwisted.check import check
+from thrtwisted.config import Auth, Backend, Config
+
+
+def configured(**fields: Any) -> Config:
+    """A configuration with one service."""
+    auth = Auth(**{"url": "http://127.0.0.1:7000/auth", **fields})
+    return Config(backend={"app": Backend(url="http://127.0.0.1:9999")}, auth={"main": auth})
+
+
+class CheckTests(SynchronousTestCase):
+    """What makes no sense is said with its place and its mend."""
+
+    def test_good(self) -> None:
+        """A service with everything that it may have is one."""
+        everything = {
+            "send_headers": ["Cookie"],
+            "copy_headers": ["X-User"],
+            "cache": 30.0,
+            "cache_by": ["method", "path", "header:X-Key"],
+        }
+        self.assertEqual(check(configured(**everything)), [])
+
+    def test_mistakes(self) -> None:
+        """Each mistake is a line."""
+        for fields, place, mend in (
+            ({"url": "somewhere"}, "auth.main.url: not the URL", "write"),
+            ({"url": "http://h/a b"}, "auth.main.url: ", "percent-encoded"),
+            ({"ca": "x"}, "auth.main.ca: the url of this service has no TLS", "https://"),
+            (
+                {"url": "https://h", "ca": "/nonexistent/ca.pem"},
+                "auth.main.ca: the file cannot be read (No such file or directory)",
+                "correct its name",
+            ),
+            ({"send_headers": ["Cookie", "Host"]}, "auth.main.send_headers", "leave it out"),
+            ({"copy_headers": ["Content-Length"]}, "auth.main.copy_headers", "name another"),
+            ({"copy_headers": ["X_User"]}, "auth.main.copy_headers", 'write "X-User"'),
+            ({"cache": 1.0, "cache_by": ["paths"]}, "auth.main.cache_by", 'did you mean "path"?'),
+            ({"cache_by": ["path"]}, "auth.main.cache_by: it says nothing without cache", "add cache"),
+        ):
+            problems = check(configured(**fields))
+            self.assertEqual(len(problems), 1, problems)
+            self.assertTrue(problems[0].startswith(place), problems)
+            self.assertIn(mend, problems[0])
