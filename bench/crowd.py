@@ -13,12 +13,11 @@ from itertools import cycle
 from random import Random
 from typing import Any
 
-from msgspec import msgpack
 from twisted.internet.defer import Deferred
 
 from thrtwisted.gate import Counter, IAdmission, Ticket
 from thrtwisted.gate.order import Order
-from thrtwisted.gate.places import LONGEST_BATCH, Places
+from thrtwisted.gate.places import LONGEST_BATCH, Message, Places
 from thrtwisted.gate.redis import SCRIPT
 
 #: Of the first counter of each ticket. All of them need that one.
@@ -166,9 +165,9 @@ class Crowd:
         while message := self._messages.get_message(timeout=0 if self._held else 5):
             name = message["channel"].decode().removeprefix(self._channel)
             owner = next(owner for owner in self.owners if owner.name == name)
-            serials = msgpack.decode(message["data"])
-            owner.admit(serials)
-            self._held += [(owner, serial) for serial in serials]
+            admitted = Message.read(message["data"]).admitted
+            owner.admit(admitted)
+            self._held += [(owner, serial) for serial in admitted]
 
     @property
     def waiting(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import attrs
 from msgspec import msgpack
 
+from tests.gate.simulation import given_time
 from thrtwisted.gate import Counter
 from thrtwisted.gate.lanes import Lanes
 from thrtwisted.gate.order import MICROSECONDS, Order
@@ -341,8 +342,10 @@ class ScriptOwner:
     """
     One process's side of C{gate.lua}, spoken through a blocking client.
 
-    @ivar told: serials that other owners' batches have admitted, as they were published.
     @ivar known: what its batches say that it knows; taken from each reply.
+    @ivar now: the time that the script is given (us); None for the server's.
+    @ivar quotas: what was last published to it of what is left of counters.
+    @ivar woken: after how many us it has last been asked by a message to send a batch; 0 for never.
     """
 
     def __init__(self, client: Any, namespace: str, name: str, *, lease: int = 60_000, aging: float = 0.0):
@@ -355,6 +358,9 @@ class ScriptOwner:
         self.max_waiting = 1000
         self.sequence = 0
         self.known: list[Any] = ["", 0, 0, 0]
+        self.now: int | None = None
+        self.quotas: list[Any] = []
+        self.woken = 0
         self.channel = client.pubsub(ignore_subscribe_messages=True)
         self.channel.subscribe(f"{self.key}:owner:{name}")
         self.channel.get_message(timeout=5)
@@ -384,8 +390,11 @@ class ScriptOwner:
             False if announced is None else [*part, *announced],
             operations,
         ]
-        arguments = [msgpack.encode(batch), *([b"1"] if unfamiliar else [])]
-        status, *rest = msgpack.decode(self.client.eval(SCRIPT, 1, self.key, *arguments))
+        script, arguments = SCRIPT, [msgpack.encode(batch), b"1" if unfamiliar else b""]
+        if self.now is not None:
+            script = given_time(SCRIPT)
+            arguments += [b"%d" % number for number in divmod(self.now, MICROSECONDS)]
+        status, *rest = msgpack.decode(self.client.eval(script, 1, self.key, *arguments))
         if status != "ok":
             return status
         reply = Reply(*rest)
@@ -397,39 +406,58 @@ class ScriptOwner:
         serials: list[int] = []
         self.client.ping()  # a server may answer the batch before it sends what the batch published
         while message := self.channel.get_message():
-            serials += msgpack.decode(message["data"])
+            admitted, self.quotas, woken = msgpack.decode(message["data"])
+            serials += admitted
+            self.woken = woken or self.woken
         return serials
 
     def close(self) -> None:
         self.channel.close()
 
 
-def needs(counters: Sequence[Counter], reclaim: int = 0) -> list[Any]:
+def needs(counters: Sequence[Counter], reclaim: int = 0, fair: str | None = None) -> list[Any]:
     """What a ticket needs, as the script reads it; the reclaim delay in ms."""
-    words: list[Any] = [reclaim]
+    words: list[Any] = [reclaim, fair or ""]
     for counter in sorted(counters, key=lambda counter: counter.key):
         most = -1 if counter.max_waiting is None else counter.max_waiting
         words += (counter.key, counter.max_concurrent, counter.weight, most)
+        rate = counter.rate
+        if rate is None:
+            words += (0, 0, 0)
+        else:
+            words += (
+                rate.interval,
+                rate.burst,
+                {"wait": 0, "reject": -1, "demote": rate.demote_to}[rate.over],
+            )
+        words.append(int(counter.shown))
     return words
 
 
 def acquire_operation(
-    serial: int, counters: Sequence[Counter], priority: int = 50, reclaim: int = 0
+    serial: int, counters: Sequence[Counter], priority: int = 50, reclaim: int = 0, fair: str | None = None
 ) -> list[Any]:
-    return ["acquire", serial, priority, *needs(counters, reclaim)]
+    return ["acquire", serial, priority, *needs(counters, reclaim, fair)]
 
 
 class ScriptEngine:
-    """C{gate.lua} over a real server, with as many owners as are asked for."""
+    """
+    C{gate.lua} over a real server, with as many owners as are asked for, at the times that it is given.
+
+    @ivar timer: who has been told to send a batch, and when (us).
+    """
 
     def __init__(self, client: Any, namespace: str, owners: int) -> None:
         self.client = client
         self.namespace = namespace
-        self.owners = [ScriptOwner(client, namespace, f"owner{n}") for n in range(owners)]
+        # However much time passes from one operation to the next, nobody is taken for dead.
+        self.owners = [ScriptOwner(client, namespace, f"owner{n}", lease=10**12) for n in range(owners)]
         self.refused: list[Id] = []
         self.rejected: list[tuple[Id, int]] = []
         self.demoted: list[tuple[Id, int]] = []
+        self.timer: tuple[int, int] | None = None
         for owner in self.owners:
+            owner.now = START
             owner.batch(announced=[])
 
     def acquire(
@@ -442,29 +470,42 @@ class ScriptEngine:
         now: int = START,
         fair: str | None = None,
     ) -> list[Id]:
-        return self._run(owner, acquire_operation(serial, counters, priority))
+        return self._run(now, owner, acquire_operation(serial, counters, priority, fair=fair))
 
     def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
-        return self._run(owner, ["release", serial])
+        return self._run(now, owner, ["release", serial])
 
     def wake(self, now: int) -> list[Id]:
-        return []
+        owner, _ = self.timer or (0, now)
+        return self._run(now, owner)
 
     def next_due(self) -> int | None:
-        return None
+        """When the owner that has the timer sends a batch: not later than anybody may go."""
+        due = self.client.zrange("{" + self.namespace + "}:due", 0, 0, withscores=True)
+        assert not due or (self.timer is not None and self.timer[1] == due[0][1])
+        return self.timer[1] if due and self.timer else None
 
-    def _run(self, owner: int, operation: list[Any]) -> list[Id]:
-        reply = self.owners[owner].batch(operation)
+    def _run(self, now: int, owner: int, *operations: list[Any]) -> list[Id]:
+        for each in self.owners:
+            each.now = now
+        reply = self.owners[owner].batch(*operations)
+        if reply.wake:
+            self.timer = (owner, now + reply.wake)
+        elif self.timer and self.timer[0] == owner:
+            self.timer = None
         self.refused += [(owner, serial) for serial in reply.full]
+        for found, words in ((self.rejected, reply.rejected), (self.demoted, reply.demoted)):
+            found += [
+                ((owner, serial), number) for serial, number in zip(words[::2], words[1::2], strict=True)
+            ]
         told = [(n, serial) for n, other in enumerate(self.owners) for serial in other.published()]
         return [(owner, serial) for serial in reply.admitted] + told
 
     def keys(self) -> set[str]:
-        """What of this namespace is in the server, without its common prefix."""
+        """What of this namespace is in the server and does not go by itself, without its common prefix."""
         prefix = "{" + self.namespace + "}"
-        return {
-            key.decode().removeprefix(prefix) for key in self.client.keys(prefix.replace("{", "[{]") + "*")
-        }
+        keys = self.client.keys(prefix.replace("{", "[{]") + "*")
+        return {key.decode().removeprefix(prefix) for key in keys if self.client.pttl(key) < 0}
 
     def idle(self) -> bool:
         return self.keys() <= {":owners", ":gate"}

@@ -55,7 +55,7 @@ class PlacesTestCase(SynchronousTestCase):
         self, *, status: str = "ok", queued: list[int] | None = None, owners: int = 1, grace: int = 0
     ) -> Any:
         """Redis answers."""
-        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0]
+        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0, 0, [], [], []]
         return self.places.read(msgpack.encode(ok if status == "ok" else [status]))
 
     def announce_all(self) -> None:
@@ -107,7 +107,7 @@ class BatchTests(PlacesTestCase):
             self.places.add(Ticket(counters), 0.0, Deferred()) for counters in (COUNTERS, COUNTERS[::-1])
         )
         self.assertEqual(*(each.needs for each in self.places))
-        self.assertEqual(place.needs[1::4], ["a", "b"])
+        self.assertEqual(place.needs[2::8], ["a", "b"])
 
     def test_long(self) -> None:
         """A batch has so many operations at most; the next has more."""
@@ -139,7 +139,7 @@ class BatchTests(PlacesTestCase):
         [place] = self.add()
         self.reply(queued=[1, 9 * ARRIVALS + 5, 99, 9 * ARRIVALS + 6])
         self.assertEqual(place.order, 9 * ARRIVALS + 5)
-        self.assertEqual(self.order.next(9, 0.0), 9 * ARRIVALS + 6)
+        self.assertEqual(self.order.next(9, 0), 9 * ARRIVALS + 6)
 
 
 class AnnouncementTests(PlacesTestCase):

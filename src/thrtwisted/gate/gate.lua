@@ -17,11 +17,18 @@
 --            9  operations   in order:
 --                              {"acquire", serial, priority, NEEDS}
 --                              {"release", serial}     its slots if it was admitted, its place if it waits
---                              {"echo"}                an empty list is published to this owner
+--                              {"echo"}                nothing is published to this owner
 --                              {"quit"}                the owner's last word: all it has is released
---          NEEDS is: reclaim delay (ms), then for each counter, in the order of their names (byte by byte, for which
---          Redis's own comparison depends on its locale): its name, the slots it has, the slots this ticket takes (its
---          weight), and how many tickets may wait for it (-1: as many as like)
+--          NEEDS is: reclaim delay (ms), the key that it takes turns with ("": none), then for each counter, in the
+--          order of their names (byte by byte, for which Redis's own comparison depends on its locale), eight words:
+--            name, slots   what it is called, and how many slots it has
+--            weight        how many of them this ticket takes
+--            most          how many tickets may wait for it (-1: as many as like)
+--            interval      us between two tickets by its rate; 0 if it has none
+--            burst         tickets that may come at once
+--            over          what becomes of one over the rate: 0 it waits, -1 it is rejected, or else the priority (1 to
+--                          99) that it competes with, unless its own is worse
+--            shown         1 if the reply is to say what is left of it
 -- ARGV[2]  "1" if this server may not have what another, or this one before it was started again, had
 --
 -- A ticket is "owner:serial". Each operation may be sent again: a ticket that is here is not acquired twice, one that
@@ -30,7 +37,8 @@
 -- Reply, as MessagePack:
 --   {"unknown"}   the owner is not known (any more), or its state is in doubt: none of its operations was done; announce
 --   {"stale"}     a later batch of this owner was here before: nothing was done
---   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot}
+--   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot,
+--    wake, rejected, demoted, quotas}
 --      epoch      the time at which the namespace came into being, or its last grace began: another one, if Redis has
 --                 lost some of its memory
 --      count      of the batches since the namespace came into being
@@ -43,7 +51,14 @@
 --      owners     how many owners have a lease
 --      grace      ms until the end of grace, or 0
 --      overshoot  how many of the tickets announced as admitted were unknown here and are over a limit
--- What this batch admits of other owners is published to {namespace}:owner:OWNER, a MessagePack list of serials.
+--      wake       us after which this owner is to send a batch, for somebody may go then; 0 if another does, or nobody
+--                 waits for time
+--      rejected   serial, us until it could go, …: those that came over a rate that rejects
+--      demoted    serial, priority, …: those that came over a rate that demotes, and what they compete with
+--      quotas     counter, free slots, tickets that may go at once (-1: no rate), us until the burst may, …: what is left
+--                 of the counters to be shown of those that were admitted
+-- What this batch admits of other owners is published to {namespace}:owner:OWNER, as MessagePack: {serials, quotas, wake}.
+-- Nothing of it, and no wake, is the echo that an owner has asked for.
 --
 -- In Redis                  type    what
 --   :owners                 zset    owner -> end of its lease (ms)
@@ -55,16 +70,23 @@
 --   :used                   hash    counter -> slots taken
 --   :slots                  hash    counter -> slots it has, as the last ticket said
 --   :waiting                hash    counter -> tickets that wait and need it
+--   :rates                  hash    counter -> "interval burst over shown", as the last ticket said; not without any
+--   :rate:COUNTER           string  "tat weight": its theoretical arrival time (below), and the weight last counted
+--   :due                    zset    counter whose best parked lane lacks only time -> when it may go (us)
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
 --                                   taken (slots of all counters), lease and pause (the longest that owners have said),
---                                   overshoot, weighted, grace (its end, ms), graced (its beginning), expected (owners in
---                                   grace), held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
+--                                   overshoot, weighted, rated, grace (its end, ms), graced (its beginning), expected
+--                                   (owners in grace), waker (the owner who is to send a batch when the first counter is
+--                                   due), wake (when that is, us), held:OWNER, sequence:OWNER, death:OWNER (end of a dead
+--                                   owner's lease)
 -- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
 -- counter, \1 and the number follow its name; where there is a reclaim delay, \1 and the ms come last. Nothing is left
--- of what is idle.
+-- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
 local PRIORITY = 2 ^ 45 -- as ARRIVALS in order.py
+local LATE = 100000 -- us by which a timer may be late; it costs no rate
+local WORDS = 8 -- of each counter, in NEEDS
 
 local namespace = KEYS[1]
 local batch = cmsgpack.unpack(ARGV[1])
@@ -73,23 +95,31 @@ local known, announced, operations = batch[7], batch[8], batch[9]
 local unfamiliar = ARGV[2] == '1'
 
 local OWNERS, DEAD, LANES = namespace .. ':owners', namespace .. ':dead', namespace .. ':lanes'
+local DUE, RATE = namespace .. ':due', namespace .. ':rate:'
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local instant = time[1] * 1000000 + time[2] -- now, in us: rates are reckoned in these
 
 local gate = redis.call(
   'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
-  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause'
+  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
 local weighted = gate[6] -- whether a ticket has ever asked for several slots of a counter
 local last_sequence = tonumber(gate[7] or 0)
-local admitted, full, queued = {}, {}, {}
+local rated = gate[14] -- whether a counter has ever had a rate, or was to be shown
+local waker = gate[15]
+local admitted, full, queued, rejected, demoted = {}, {}, {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
+local shown = {} -- owner -> counters of which it is told what is left
+local woken = {} -- owner -> us after which it is to send a batch
+local published = {} -- owner -> message
+local is_due_settled = false
 local overshoot = 0
 local is_empty = false -- whether nobody is left in the namespace
 
@@ -174,18 +204,149 @@ local function write(hash)
   in_parts('HDEL', hash.key, gone)
 end
 
+-- Rates ------------------------------------------------------------------------------------------------------------
+
+-- GCRA: a counter has a theoretical arrival time (tat, us), at which what was used of its burst is there again. Each
+-- ticket moves it on by its weight times the interval. One that lies back by more than a timer may be late is as good as
+-- none.
+
+-- Counters' rates as last said, {interval, burst, over, shown} or false; and {tat, weight last counted}. Each is read once,
+-- and written in the end.
+local RATES = { key = namespace .. ':rates', read = {}, changed = {} }
+local TATS = { read = {}, changed = {} }
+
+local function rate_of(counter)
+  if not rated then
+    return nil
+  end
+  local rate = RATES.read[counter]
+  if rate == nil then
+    local words = redis.call('HGET', RATES.key, counter)
+    rate = false
+    if words then
+      local interval, burst, over, is_shown = string.match(words, '^(%d+) (%d+) (%-?%d+) (%d)$')
+      rate = {
+        interval = tonumber(interval), burst = tonumber(burst), over = tonumber(over), shown = is_shown == '1', words = words,
+      }
+    end
+    RATES.read[counter] = rate
+  end
+  return rate
+end
+
+-- Take over the rate that a ticket came with; whether it is another one now.
+local function set_rate(counter, interval, burst, over, is_shown)
+  local is_plain = interval == 0 and is_shown == 0
+  if is_plain and not rated then
+    return false
+  end
+  if not rated then
+    rated = '1'
+    set(COUNTS, 'rated', 1)
+  end
+  local before = rate_of(counter)
+  if is_plain then
+    if not before then
+      return false
+    end
+    RATES.read[counter] = false
+  else
+    local words = text(interval) .. ' ' .. text(burst) .. ' ' .. text(over) .. ' ' .. text(is_shown)
+    if before and before.words == words then
+      return false
+    end
+    RATES.read[counter] = { interval = interval, burst = burst, over = over, shown = is_shown == 1, words = words }
+  end
+  RATES.changed[counter] = true
+  return true
+end
+
+local function tat_of(counter)
+  local tat = TATS.read[counter]
+  if not tat then
+    local found, weight = string.match(redis.call('GET', RATE .. counter) or '', '^(%d+) (%d+)$')
+    tat = { tonumber(found or 0), tonumber(weight or 1) }
+    TATS.read[counter] = tat
+  end
+  return tat[1], tat[2]
+end
+
+local function set_tat(counter, tat, weight)
+  TATS.read[counter] = { tat, weight }
+  TATS.changed[counter] = true
+end
+
+-- A tat is no further ahead than the whole burst, or the ticket counted last, can have put it: else an earlier rate, or a
+-- clock that was set back, has done that.
+local function bound_tat(counter, rate)
+  local tat, weight = tat_of(counter)
+  local bound = instant + math.max(rate.burst, weight) * rate.interval
+  if tat > bound then
+    set_tat(counter, bound, weight)
+  end
+end
+
+-- From when on a ticket may go by a rate (us).
+local function ready_at(counter, rate, weight)
+  return (tat_of(counter)) - (math.max(rate.burst, weight) - weight) * rate.interval
+end
+
+-- One that has waited goes when a timer says so, and what that is late by is not lost.
+local function charge(counter, rate, weight, waited)
+  local from = waited and instant - math.min(rate.interval, LATE) or instant
+  set_tat(counter, math.max((tat_of(counter)), from) + weight * rate.interval, weight)
+end
+
+local function write_rates()
+  for counter in pairs(RATES.changed) do
+    local rate = RATES.read[counter]
+    if rate then
+      redis.call('HSET', RATES.key, counter, rate.words)
+    else
+      redis.call('HDEL', RATES.key, counter)
+    end
+  end
+  for counter in pairs(TATS.changed) do
+    local tat, weight = tat_of(counter)
+    local left = math.ceil((tat + LATE - instant) / 1000)
+    if left > 0 then
+      redis.call('SET', RATE .. counter, text(tat) .. ' ' .. text(weight), 'PX', text(left))
+    else
+      redis.call('DEL', RATE .. counter)
+    end
+  end
+end
+
 -- Counters ---------------------------------------------------------------------------------------------------------
 
--- Whether a counter has room. A ticket that is heavier than the whole counter is let in alone.
-local function fits(counter, weight)
+-- Counters where another lane may be the best now, or where something else has changed for those who wait for time.
+local touched = {}
+
+-- The rate of a counter, if tickets wait for it.
+local function awaited_rate(counter)
+  local rate = rate_of(counter)
+  return rate and rate.interval > 0 and rate.over == 0 and rate
+end
+
+-- Whether a counter has as many slots. A ticket that is heavier than the whole counter is let in alone.
+local function has_room(counter, weight)
   local taken, slots = get(USED, counter), get(SLOTS, counter)
   return taken + weight <= slots or taken <= 0 and slots >= 1
+end
+
+-- Whether a ticket may go by what a counter has now: by its slots, and by its rate.
+local function fits(counter, weight)
+  if not has_room(counter, weight) then
+    return false
+  end
+  local rate = awaited_rate(counter)
+  return not rate or ready_at(counter, rate, weight) <= instant
 end
 
 -- Nothing is known of counters that nobody needs any more.
 local function forget_idle()
   local idle = {}
-  for _, hash in ipairs({ USED, SLOTS, WAITING }) do
+  for _, hash in ipairs({ USED, SLOTS, WAITING, RATES }) do
     for counter in pairs(hash.changed) do
       if get(USED, counter) <= 0 and get(WAITING, counter) <= 0 then
         idle[#idle + 1] = counter
@@ -195,6 +356,10 @@ local function forget_idle()
   for _, counter in ipairs(idle) do
     set(USED, counter, USED.nothing)
     set(SLOTS, counter, SLOTS.nothing)
+    if rate_of(counter) then
+      RATES.read[counter] = false
+      RATES.changed[counter] = true
+    end
   end
 end
 
@@ -251,12 +416,14 @@ local function first_blocking(needs, order)
 end
 
 local function park(lane, counter, order)
+  touched[counter] = true
   redis.call('HSET', LANES, lane, counter)
   redis.call('ZADD', PARKED .. counter, order, lane)
 end
 
 -- The head of a lane that is parked at a counter is another now; or there is none, and the lane ends.
 local function park_by_head(needs, at)
+  touched[at] = true
   local head = redis.call('ZRANGE', LANE .. needs.lane, 0, 0, 'WITHSCORES')
   if head[1] then
     redis.call('ZADD', PARKED .. at, head[2], needs.lane)
@@ -280,6 +447,7 @@ local function join(owner, serial, needs, blocking, order)
   elseif redis.call('ZRANGE', LANE .. lane, 0, 0)[1] == ticket then
     -- A better head may be blocked elsewhere only: it waited behind a better lane that it now goes before.
     if weighted and grace == 0 and not blocks(at, needs.weights[at], order) then
+      touched[at] = true
       redis.call('ZREM', PARKED .. at, lane)
       at = blocking
     end
@@ -303,14 +471,36 @@ local function take(owner, serial, needs)
   add(COUNTS, 'held:' .. owner, 1)
 end
 
+-- Count an admission at the rates that tickets wait for.
+local function charge_awaited(needs, waited)
+  if not rated then
+    return
+  end
+  for _, counter in ipairs(needs.counters) do
+    local rate = awaited_rate(counter)
+    if rate then
+      charge(counter, rate, needs.weights[counter], waited)
+    end
+  end
+end
+
 -- Serials are numbers in batches and texts in keys.
-local function tell(owner, serial)
+local function tell(owner, serial, needs)
   local list = admitted
   if owner ~= me then
     list = admitted_elsewhere[owner] or {}
     admitted_elsewhere[owner] = list
   end
   list[#list + 1] = tonumber(serial)
+  if rated then
+    for _, counter in ipairs(needs.counters) do
+      local rate = rate_of(counter)
+      if rate and rate.shown then
+        shown[owner] = shown[owner] or {}
+        shown[owner][counter] = true
+      end
+    end
+  end
 end
 
 -- A heap, the lowest order first: after a grace there may be thousands of counters to look at.
@@ -345,6 +535,15 @@ local function pop(heap)
   return first
 end
 
+-- Counters that have come due: they are settled with the first that are, so that nobody overtakes those who wait there.
+local function take_due()
+  if not is_due_settled and rated then
+    is_due_settled = true
+    return redis.call('ZRANGEBYSCORE', DUE, '-inf', text(instant))
+  end
+  return {}
+end
+
 -- Admit whoever the freed counters let through, best first, until nobody more fits.
 local function settle(freed)
   if grace > 0 or get(COUNTS, 'waiting') <= 0 then
@@ -352,6 +551,7 @@ local function settle(freed)
   end
   local heap, is_freed, changes = {}, {}, 0
   local function look_at(counter)
+    touched[counter] = true
     if get(WAITING, counter) <= 0 or not fits(counter, 1) then
       return
     end
@@ -360,9 +560,11 @@ local function settle(freed)
       push(heap, { order = order, counter = counter, lane = lane, seen = changes })
     end
   end
-  for _, counter in ipairs(freed) do
-    is_freed[counter] = true
-    look_at(counter)
+  for _, counters in ipairs({ freed, take_due() }) do
+    for _, counter in ipairs(counters) do
+      is_freed[counter] = true
+      look_at(counter)
+    end
   end
   while heap[1] do
     local entry = pop(heap)
@@ -383,7 +585,8 @@ local function settle(freed)
         local owner, serial = string.match(redis.call('ZPOPMIN', LANE .. needs.lane)[1], '^(.*):(.*)$')
         leave(needs, 1)
         take(owner, serial, needs)
-        tell(owner, serial)
+        charge_awaited(needs, true)
+        tell(owner, serial, needs)
         park_by_head(needs, at) -- if the counter has room still, the lane is looked at again
       end
       look_at(at)
@@ -395,12 +598,18 @@ local function settle(freed)
 end
 
 -- What a ticket needs, as it says from FIRST on; the limits that it brings are taken over, the last one given counts.
--- Returns the needs, and the counters whose limit was raised: settle these.
+-- Returns the needs, and the counters whose limit was raised, or whose rate is another: settle these.
 local function needs_in(ticket, first)
   local words, raised = {}, {}
-  for i = first + 1, #ticket, 4 do
+  for i = first + 2, #ticket, WORDS do
     local counter, slots, weight = ticket[i], ticket[i + 1], ticket[i + 2]
     local before = get(SLOTS, counter)
+    if set_rate(counter, ticket[i + 4], ticket[i + 5], ticket[i + 6], ticket[i + 7]) then
+      raised[#raised + 1] = counter
+    end
+    if ticket[i + 4] > 0 then
+      bound_tat(counter, rate_of(counter))
+    end
     if before ~= slots then
       set(SLOTS, counter, slots)
       if before ~= SLOTS.nothing and before < slots then
@@ -427,7 +636,7 @@ local function is_queue_full(ticket, first)
   if get(COUNTS, 'waiting') >= max_waiting then
     return true
   end
-  for i = first + 1, #ticket, 4 do
+  for i = first + 2, #ticket, WORDS do
     local most = ticket[i + 3]
     if most >= 0 and get(WAITING, ticket[i]) >= most then
       return true
@@ -447,24 +656,64 @@ local function next_order(priority)
   return arrival + priority * aging
 end
 
+-- What the rates that nobody waits for say of a ticket that arrives: the us until it could go, if one rejects it; else
+-- nothing, its priority, and the counters where it counts.
+local function look_at_rates(needs, priority)
+  local delay, counted = nil, {}
+  for _, counter in ipairs(needs.counters) do
+    local rate = rate_of(counter)
+    if rate and rate.interval > 0 and rate.over ~= 0 then
+      local left = ready_at(counter, rate, needs.weights[counter]) - instant
+      if left <= 0 then
+        counted[#counted + 1] = counter
+      elseif rate.over < 0 then
+        delay = math.max(delay or 0, left)
+      else
+        priority = math.max(priority, rate.over)
+      end
+    end
+  end
+  return delay, priority, counted
+end
+
+-- A ticket arrives; or, with an order that is known, comes back to a queue that has forgotten it.
 local function acquire(serial, priority, ticket, first, known_order)
   if redis.call('HEXISTS', TICKETS .. me, serial) == 1 then
     return
   end
   local needs, raised = needs_in(ticket, first)
   settle(raised)
+  local own_priority, delay, counted = priority, nil, {}
+  if rated and not known_order then
+    delay, priority, counted = look_at_rates(needs, priority)
+  end
+  if delay then
+    rejected[#rejected + 1] = serial
+    rejected[#rejected + 1] = delay
+    return
+  end
   local order = known_order or weighted and next_order(priority)
   local blocking = first_blocking(needs, order)
+  if blocking and not known_order and is_queue_full(ticket, first) then
+    full[#full + 1] = serial
+    return
+  end
+  for _, counter in ipairs(counted) do
+    charge(counter, rate_of(counter), needs.weights[counter], false)
+  end
   if not blocking then
     take(me, serial, needs)
-    tell(me, serial)
-  elseif not known_order and is_queue_full(ticket, first) then
-    full[#full + 1] = serial
+    charge_awaited(needs, known_order)
+    tell(me, serial, needs)
   else
     order = order or next_order(priority)
     join(me, serial, needs, blocking, order)
     queued[#queued + 1] = serial
     queued[#queued + 1] = order
+  end
+  if priority ~= own_priority then
+    demoted[#demoted + 1] = serial
+    demoted[#demoted + 1] = priority
   end
 end
 
@@ -568,9 +817,9 @@ local function bury(owners, deaths)
     end
   end
   if redis.call('ZCARD', OWNERS) == 0 and redis.call('ZCARD', DEAD) == 0 then
-    redis.call('DEL', GATE, RETURNED)
-    COUNTS.read, COUNTS.changed = {}, {}
-    grace, graced, weighted, is_empty = 0, 0, false, true
+    redis.call('DEL', GATE, RETURNED, RATES.key, DUE)
+    COUNTS.read, COUNTS.changed, RATES.read, RATES.changed = {}, {}, {}, {}
+    grace, graced, weighted, rated, waker, is_empty = 0, 0, false, false, false, true
   end
 end
 
@@ -645,6 +894,12 @@ local function set_back()
   if graced > now then
     graced = 0
     set(COUNTS, 'graced', graced)
+  end
+  for _, counter in ipairs(rated and redis.call('HKEYS', RATES.key) or {}) do
+    if rate_of(counter).interval > 0 then
+      bound_tat(counter, rate_of(counter))
+      touched[counter] = true
+    end
   end
 end
 
@@ -785,7 +1040,7 @@ local function announce()
     local serial = text(ticket[1])
     local place = redis.call('HGET', TICKETS .. me, serial)
     if place and string.sub(place, 1, 1) == '+' then
-      tell(me, serial)
+      tell(me, serial, needs_of(string.sub(place, 2)))
     elseif place then
       queued[#queued + 1] = ticket[1]
       queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. string.sub(place, 2), me .. ':' .. serial))
@@ -807,7 +1062,7 @@ end
 -- Forget all that can be found of the namespace: some of it has been deleted by somebody else, and what is left makes no
 -- sense. To the owners it is a Redis that has lost its memory.
 local function wipe()
-  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED }
+  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES.key, DUE }
   for _, hash in ipairs({ USED, SLOTS, WAITING }) do
     keys[#keys + 1] = hash.key
   end
@@ -847,6 +1102,9 @@ local function is_torn(is_owner)
   if epoch == '' then
     return redis.call('EXISTS', OWNERS, LANES, USED.key) > 0
   end
+  if waker and redis.call('EXISTS', DUE) == 0 then
+    return true
+  end
   if not is_owner and redis.call('EXISTS', OWNERS, DEAD) == 0 then
     return true
   end
@@ -862,6 +1120,80 @@ local function is_torn(is_owner)
     end
     return held ~= get(COUNTS, 'held:' .. me)
   end
+end
+
+-- Waiting for time -------------------------------------------------------------------------------------------------
+
+-- Note when those may go who lack only time.
+local function note_due()
+  if not rated then
+    return
+  end
+  for _, hash in ipairs({ USED, SLOTS, WAITING, TATS, RATES }) do
+    for counter in pairs(hash.changed) do
+      touched[counter] = true
+    end
+  end
+  for counter in pairs(touched) do
+    local rate, due = awaited_rate(counter), nil
+    local lane = rate and get(WAITING, counter) > 0 and best_parked(counter)
+    if lane then
+      local weight = needs_of(lane).weights[counter]
+      local ready = ready_at(counter, rate, weight)
+      due = has_room(counter, weight) and ready > instant and ready or nil
+    end
+    if due then
+      redis.call('ZADD', DUE, due, counter)
+    elseif rate or RATES.changed[counter] then
+      redis.call('ZREM', DUE, counter)
+    end
+  end
+end
+
+-- See that somebody sends a batch when the first counter is due: one owner, unless it is late. Returns in how many us this
+-- owner has to, or 0.
+local function appoint_waker()
+  local first = rated and grace == 0 and redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES') or {}
+  if not first[1] then
+    if waker then
+      redis.call('HDEL', GATE, 'waker')
+      set(COUNTS, 'wake', 0)
+    end
+    return 0
+  end
+  local due, wake = tonumber(first[2]), get(COUNTS, 'wake')
+  if waker and waker ~= me and wake <= due and instant <= wake + LATE and redis.call('ZSCORE', OWNERS, waker) then
+    return 0
+  end
+  -- One that says goodbye leaves it to who was heard of last.
+  local heir = redis.call('ZSCORE', OWNERS, me) and me or redis.call('ZRANGE', OWNERS, -1, -1)[1]
+  if not heir then
+    return 0
+  end
+  if heir ~= waker then
+    redis.call('HSET', GATE, 'waker', heir)
+  end
+  set(COUNTS, 'wake', due)
+  if heir == me then
+    return math.max(1, due - instant)
+  end
+  woken[heir] = math.max(1, due - instant)
+  return 0
+end
+
+-- What is left of the counters to be shown to an owner.
+local function quotas_for(owner)
+  local quotas = {}
+  for counter in pairs(shown[owner] or {}) do
+    local rate = rate_of(counter)
+    local tickets, full_in = -1, 0
+    if rate and rate.interval > 0 then
+      full_in = math.max(0, (tat_of(counter)) - instant)
+      tickets = math.max(0, math.floor((rate.burst * rate.interval - full_in) / rate.interval))
+    end
+    append(quotas, { counter, math.max(0, get(SLOTS, counter) - get(USED, counter)), tickets, full_in })
+  end
+  return quotas
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
@@ -909,6 +1241,8 @@ local function run()
     if grace > 0 and announced[2] and known[1] ~= '' and has_returned() then
       end_grace()
     end
+  else
+    settle({})
   end
   for _, operation in ipairs(operations) do
     local what = operation[1]
@@ -931,7 +1265,20 @@ end
 
 local function run_and_write()
   local reply = run()
+  note_due()
+  local wake = appoint_waker()
+  if reply[1] == 'ok' then
+    append(reply, { wake, rejected, demoted, quotas_for(me) })
+  end
+  for owner, serials in pairs(admitted_elsewhere) do
+    published[owner] = { serials, quotas_for(owner), 0 }
+  end
+  for owner, us in pairs(woken) do
+    published[owner] = published[owner] or { {}, {}, 0 }
+    published[owner][3] = us
+  end
   forget_idle()
+  write_rates()
   for _, hash in ipairs({ USED, SLOTS, WAITING, COUNTS }) do
     write(hash)
   end
@@ -945,9 +1292,9 @@ if not done then
     error(reply, 0)
   end
   wipe()
-  reply, admitted_elsewhere = { 'unknown' }, {}
+  reply, published = { 'unknown' }, {}
 end
-for owner, serials in pairs(admitted_elsewhere) do
-  redis.call('PUBLISH', CHANNEL .. owner, cmsgpack.pack(serials))
+for owner, message in pairs(published) do
+  redis.call('PUBLISH', CHANNEL .. owner, cmsgpack.pack(message))
 end
 return cmsgpack.pack(reply)

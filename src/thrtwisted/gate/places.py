@@ -8,7 +8,7 @@ made to agree with. A long announcement has parts, so that no batch takes Redis 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,8 @@ import attrs
 from msgspec import msgpack
 from twisted.internet.defer import Deferred
 
-from . import IAdmission, Ticket
-from .order import Order
+from . import IAdmission, Quota, Rate, Ticket
+from .order import ARRIVALS, MICROSECONDS, Order
 
 #: Operations in one batch. One takes Redis up to some 40 us, and nobody else is served meanwhile: when hundreds of
 #: requests come to all of 50 processes at once, the last of their batches waits for 0.2 s.
@@ -30,6 +30,9 @@ LONGEST_PART = 200
 #: Above every serial, and exact in a double.
 LAST_SERIAL = 2**53
 
+#: What the script is told of a counter that has no rate.
+_NO_RATE = (0, 0, 0)
+
 
 @attrs.define(eq=False)
 class Place:
@@ -39,6 +42,7 @@ class Place:
     @ivar arrived: seconds, on the gate's clock.
     @ivar told: fires at the admission; None afterwards.
     @ivar order: its rank in the queue, once it has one; 0 before.
+    @ivar priority: the ticket's own; or what it competes with, if that was found to be over a rate.
     """
 
     serial: int
@@ -46,6 +50,7 @@ class Place:
     arrived: float
     told: Deferred[IAdmission] | None
     order: int = 0
+    priority: int = attrs.field(default=attrs.Factory(lambda place: place.ticket.priority, takes_self=True))
 
     @property
     def admitted(self) -> bool:
@@ -55,11 +60,26 @@ class Place:
     @property
     def needs(self) -> list[str | int]:
         """What it needs, as the script reads it."""
-        needs: list[str | int] = [round(self.ticket.reclaim_delay * 1000)]
+        needs: list[str | int] = [round(self.ticket.reclaim_delay * 1000), self.ticket.fair or ""]
         for counter in sorted(self.ticket.counters, key=lambda counter: counter.key):
             most = -1 if counter.max_waiting is None else counter.max_waiting
             needs += (counter.key, counter.max_concurrent, counter.weight, most)
+            needs += _words_of(counter.rate) if counter.rate else _NO_RATE
+            needs.append(int(counter.shown))
         return needs
+
+    def quotas(self, left: Mapping[str, Quota]) -> dict[str, Quota]:
+        """Of what is left of all counters, what its admission tells."""
+        counters = self.ticket.counters
+        return {
+            counter.key: left[counter.key] for counter in counters if counter.shown and counter.key in left
+        }
+
+
+def _words_of(rate: Rate) -> tuple[int, int, int]:
+    """A rate, as the script reads it."""
+    over = {"wait": 0, "reject": -1, "demote": rate.demote_to}[rate.over]
+    return rate.interval, rate.burst, over
 
 
 @attrs.frozen
@@ -69,6 +89,7 @@ class Reply:
 
     @ivar now: Redis's time (ms).
     @ivar grace: ms.
+    @ivar wake: us.
     """
 
     now: int
@@ -83,6 +104,44 @@ class Reply:
     owners: int
     grace: int
     overshoot: int
+    wake: int
+    rejected: list[int]
+    demoted: list[int]
+    quotas: list[Any]
+
+
+@attrs.frozen
+class Message:
+    """
+    What is published to an owner.
+
+    @ivar admitted: serials that another owner's batch has admitted.
+    @ivar quotas: what is left of their counters.
+    @ivar wake: us after which this owner is to send a batch; 0 for nothing.
+    @raise DecodeError: somebody else has published it.
+    """
+
+    admitted: list[int]
+    quotas: list[Any]
+    wake: int
+
+    @classmethod
+    def read(cls, payload: bytes) -> Message:
+        return cls(*msgpack.decode(payload, type=tuple[list[int], list[Any], int]))
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether it is what this owner has asked for, to see that messages arrive."""
+        return not self.admitted and not self.wake
+
+
+def quotas_in(words: list[Any]) -> dict[str, Quota]:
+    """What is left of counters, as the script says it."""
+    quotas = zip(words[::4], words[1::4], words[2::4], words[3::4], strict=True)
+    return {
+        key: Quota(slots, None if tickets < 0 else tickets, full_in / MICROSECONDS)
+        for key, slots, tickets, full_in in quotas
+    }
 
 
 class Places:
@@ -105,6 +164,7 @@ class Places:
         self.longest_part = LONGEST_PART
         self._owner = owner
         self._settings = settings
+        self._aging = settings[3]
         self._order = order
         self._places: dict[int, Place] = {}
         self._serial = 0
@@ -238,8 +298,7 @@ class Places:
 
     def _wire(self, places: Iterable[Place]) -> list[list[Any]]:
         return [
-            [place.serial, int(place.admitted), place.order, place.ticket.priority, *place.needs]
-            for place in places
+            [place.serial, int(place.admitted), place.order, place.priority, *place.needs] for place in places
         ]
 
     # Replies ---------------------------------------------------------------------------------------------------
@@ -259,9 +318,14 @@ class Places:
         self._known = (reply.epoch, reply.count, self._sequence)
         # In grace not all have come back.
         self.owners = max(self.owners, reply.owners) if reply.grace else reply.owners
+        for serial, priority in zip(reply.demoted[::2], reply.demoted[1::2], strict=True):
+            if serial in self._places:
+                self._places[serial].priority = priority
         for serial, order in zip(reply.queued[::2], reply.queued[1::2], strict=True):
             place = self._places.get(serial)
             if place is not None:
                 place.order = order
-                self._order.catch_up(order, place.ticket.priority)
+                if not self._aging:  # the reply that told of its priority may have been lost
+                    place.priority = order // ARRIVALS
+                self._order.catch_up(order, place.priority)
         return reply

@@ -12,15 +12,16 @@ process that is connected again asks Redis, though that may not have answered ye
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
 import attrs
-from msgspec import DecodeError, msgpack
+from msgspec import DecodeError
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
@@ -34,11 +35,11 @@ from thrtwisted.redis.source import source_of
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import Where
 
-from . import IAdmission, IGate, Ticket
-from .admission import Admission, Throughput, limit_waiting, queue_full
+from . import IAdmission, IGate, Quota, Ticket
+from .admission import Admission, Throughput, limit_waiting, queue_full, rate_exceeded
 from .fallback import Fallback, Shares
 from .order import MICROSECONDS, Order
-from .places import Place, Places, Reply
+from .places import Message, Place, Places, Reply, quotas_in
 
 SCRIPT = files(__package__).joinpath("gate.lua").read_bytes()
 
@@ -129,7 +130,7 @@ class RedisGate:
         settings = (round(lease * 1000), round(grace * 1000), max_waiting, round(aging * MICROSECONDS))
         self._order = Order(aging)
         self._places = Places(self._owner, settings, self._order)
-        self._admitted: deque[int] = deque()
+        self._admitted: deque[tuple[int, Mapping[str, Quota]]] = deque()
         self._telling = False
         self._throughput = Throughput()
         self._waiting = 0
@@ -143,6 +144,9 @@ class RedisGate:
         self._unheard: float | None = None
         self._published = False
         self._graceful: IDelayedCall | None = None
+        # Whoever waits for time
+        self._waking: IDelayedCall | None = None
+        self._woken = False
         # What is known of Redis
         self._connected = False
         self._answering = False
@@ -260,27 +264,31 @@ class RedisGate:
             self._admit(self._fallback.release(serial))
         self._flush()
 
-    def _admit(self, serials: Iterable[int]) -> None:
+    def _admit(self, serials: Iterable[int], left: Mapping[str, Quota] | None = None) -> None:
         """
         Tell tickets that they are admitted. One that has left has its release on the way already.
 
         Who is told may release at once and so admit the next, where Redis is gone; that one is told from the same loop.
+
+        @param left: what is left of the counters to be shown.
         """
-        self._admitted.extend(serials)
+        self._admitted.extend((serial, left or {}) for serial in serials)
         if self._telling:
             return
         self._telling = True
         try:
             while self._admitted:
-                place = self._places.get(self._admitted.popleft())
+                serial, quotas = self._admitted.popleft()
+                place = self._places.get(serial)
                 if place is not None and not place.admitted:
                     told = self._places.admit(place)
-                    told.callback(self._admission(place))
+                    told.callback(self._admission(place, quotas))
         finally:
             self._telling = False
 
-    def _admission(self, place: Place) -> Admission:
-        return Admission(lambda: self._release(place.serial), self._clock.seconds() - place.arrived)
+    def _admission(self, place: Place, left: Mapping[str, Quota]) -> Admission:
+        waited = self._clock.seconds() - place.arrived
+        return Admission(lambda: self._release(place.serial), waited, place.quotas(left))
 
     def _send_away(self, place: Place | None, problem: Exception, *, known: bool = True) -> None:
         """
@@ -305,7 +313,7 @@ class RedisGate:
 
     @property
     def _has_news(self) -> bool:
-        return self._connected and not self._quit and (self._places.has_news or self._checking)
+        return self._connected and not self._quit and (self._places.has_news or self._checking or self._woken)
 
     @inlineCallbacks
     def _send(self) -> Generator[Deferred[Any], Any, None]:
@@ -314,6 +322,7 @@ class RedisGate:
         assert link is not None
         while self._has_news:
             checking, self._checking = self._checking, False
+            self._woken = False
             sent = self._clock.seconds()
             try:
                 batch = self._places.batch(*([["echo"]] if checking else []))
@@ -385,7 +394,10 @@ class RedisGate:
         self._throughput.observe(reply.now / 1000, reply.released, reply.waiting)
         if reply.overshoot:
             self._overshot(reply.overshoot)
-        self._admit(reply.admitted)
+        self._wake_in(reply.wake)
+        self._admit(reply.admitted, quotas_in(reply.quotas))
+        for serial, delay in zip(reply.rejected[::2], reply.rejected[1::2], strict=True):
+            self._send_away(self._places.get(serial), rate_exceeded(delay / MICROSECONDS), known=False)
         if reply.full:
             problem = queue_full(reply.waiting, self._max_waiting, self._estimate())
             for serial in reply.full:
@@ -403,6 +415,22 @@ class RedisGate:
             "its memory, or this process was taken for dead",
             count=count,
         )
+
+    # Waiting for time ------------------------------------------------------------------------------------------
+
+    def _wake_in(self, delay: int) -> None:
+        """
+        Redis has no timers: whoever waits for time there goes with the batch that one of the processes sends then.
+
+        @param delay: us until that is this process's turn; 0 if it is not.
+        """
+        self._waking = _cancelled(self._waking)
+        if delay:  # rounded up, for a batch that comes too early has to be sent again
+            self._waking = self._clock.callLater(math.ceil(delay / 1000) / 1000, self._wake)
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._flush()
 
     # Heartbeats ------------------------------------------------------------------------------------------------
 
@@ -473,13 +501,15 @@ class RedisGate:
         been freed since, when this process was frozen. The answer to an announcement says it again, if it still holds.
         """
         try:
-            serials = msgpack.decode(payload, type=list[int])
+            message = Message.read(payload)
         except DecodeError:  # somebody else's; what it may have replaced is lost
-            serials = None
-        if serials == []:
+            message = None
+        if message is not None and message.is_echo:
             self._heard()
-        elif serials and self._leased:
-            self._admit(serials)
+        elif message is not None and self._leased:
+            if message.wake:
+                self._wake_in(message.wake)
+            self._admit(message.admitted, quotas_in(message.quotas))
         else:
             self._places.announce()
             self._flush()
@@ -585,6 +615,7 @@ class RedisGate:
         self._doubting = _cancelled(self._doubting)
         self._changing = _cancelled(self._changing)
         self._graceful = _cancelled(self._graceful)
+        self._waking = _cancelled(self._waking)
 
 
 def _cancelled(call: IDelayedCall | None) -> IDelayedCall | None:
