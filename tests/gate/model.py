@@ -15,7 +15,7 @@ from msgspec import msgpack
 from tests.gate.simulation import given_time
 from thrtwisted.gate import Counter
 from thrtwisted.gate.lanes import Lanes
-from thrtwisted.gate.order import MICROSECONDS, Order
+from thrtwisted.gate.order import MICROSECONDS
 from thrtwisted.gate.places import Reply
 from thrtwisted.gate.redis import SCRIPT
 
@@ -302,7 +302,6 @@ class LanesEngine:
     """L{Lanes}."""
 
     def __init__(self, max_waiting: int = 1000) -> None:
-        self.order = Order()
         self.lanes: Lanes[Id] = Lanes()
         self.max_waiting = max_waiting
         self.refused: list[Id] = []
@@ -320,19 +319,23 @@ class LanesEngine:
         fair: str | None = None,
     ) -> list[Id]:
         ticket = (owner, serial)
-        admitted = self.lanes.acquire(ticket, counters, self.order.next(priority, 0.0), self.max_waiting)
-        if ticket not in self.lanes:
+        arrival = self.lanes.arrive(ticket, counters, priority, now, self.max_waiting, fair)
+        if arrival.rejected:
+            self.rejected.append((ticket, arrival.rejected))
+        elif ticket not in self.lanes:
             self.refused.append(ticket)
-        return admitted
+        elif arrival.priority > priority:
+            self.demoted.append((ticket, arrival.priority))
+        return arrival.admitted
 
     def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
-        return self.lanes.release((owner, serial))
+        return self.lanes.release((owner, serial), now)
 
     def wake(self, now: int) -> list[Id]:
-        return []
+        return self.lanes.wake(now)
 
     def next_due(self) -> int | None:
-        return None
+        return self.lanes.next_due
 
     def idle(self) -> bool:
         return self.lanes.idle

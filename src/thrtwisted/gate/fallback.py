@@ -9,6 +9,9 @@ many as the limit says, and one for each process but one. A process that was the
 An outage that lasts is another matter: a process that happened to have nothing would have one slot for hours. So after
 one lease those who have more than their share, the limit divided by the processes last seen, shrink to it as their
 requests end; and after another, when that has happened, the others grow to theirs.
+
+A rate is shared likewise, from the beginning and as if nothing of it were used up: each process has one ticket in as
+many intervals as there are processes, and its share of the burst, or one.
 """
 
 from __future__ import annotations
@@ -17,13 +20,10 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from . import Counter
+from . import UNLIMITED, Counter, Quota, Rate
 from .lanes import Lanes
-from .order import Order
+from .order import MICROSECONDS, Order
 from .places import Place
-
-#: More slots than anybody uses: where everything passes.
-EVERYTHING = 2**53
 
 
 @attrs.frozen
@@ -46,9 +46,9 @@ class Shares:
 
     def slots(self, key: str, max_concurrent: int, now: float) -> int:
         """The slots of a counter. One that has none at all is closed, here too."""
-        if self.everything or not max_concurrent:
-            return EVERYTHING if self.everything else 0
-        if self.alone:
+        if self.everything or max_concurrent == UNLIMITED:
+            return UNLIMITED
+        if self.alone or not max_concurrent:
             return max_concurrent
         share = max(1, max_concurrent // max(1, self.processes))
         entitled = max(1, min(self.entitled.get(key, 0), max_concurrent))
@@ -57,6 +57,13 @@ class Shares:
         if now < self.since + 2 * self.lease:
             return min(entitled, share)
         return share
+
+    def rate(self, rate: Rate | None) -> Rate | None:
+        """How many of a counter may go in a time."""
+        if rate is None or self.everything:
+            return None
+        processes = max(1, self.processes)
+        return attrs.evolve(rate, interval=rate.interval * processes, burst=max(1, rate.burst // processes))
 
     def next_change(self, now: float) -> float | None:
         """Seconds until the slots change; None if they do so no more."""
@@ -79,18 +86,29 @@ class Fallback:
     @param order: ranks those who come meanwhile, after all whom Redis has ranked.
     @param places: what is held and who waits at the beginning.
     @param now: seconds.
+    @param before: what decided until now, in the same outage: what it let go counts for the rates.
+    @ivar admitted: who is admitted at the beginning (serials), in order.
+    @ivar rejected: who was refused, for it was over a rate that rejects (serials), and the seconds after which it is
+        not. Whoever tells it so takes it out.
     """
 
-    def __init__(self, shares: Shares, order: Order, places: Iterable[Place], now: float) -> None:
+    def __init__(
+        self,
+        shares: Shares,
+        order: Order,
+        places: Iterable[Place],
+        now: float,
+        before: Fallback | None = None,
+    ) -> None:
         self._shares = shares
-        self._order = order
-        self._lanes: Lanes[int] = Lanes()
-        #: Who is admitted at the beginning (serials), in order.
+        self._lanes: Lanes[int] = Lanes(order, before._lanes.used_up() if before else None)
+        self._now = 0
         self.admitted: list[int] = []
+        self.rejected: dict[int, float] = {}
         waiting = []
         for place in places:
             if place.admitted:
-                self._lanes.hold(place.serial, self._counters(place, now))
+                self._lanes.hold(place.serial, self._counters(place, now), self._at(now))
             else:
                 waiting.append(place)
         waiting.sort(key=lambda place: (not place.order, place.order, place.serial))
@@ -108,22 +126,50 @@ class Fallback:
 
     def acquire(self, place: Place, now: float, max_waiting: int | None = None) -> list[int]:
         """
-        A ticket arrives.
+        A ticket arrives, or did so before. If it has no order yet it is given one, and the priority that it goes by.
 
         @param max_waiting: if so many wait, or as many as one of its counters allows, it is refused, and is not here
-            afterwards; None for no bound.
+            afterwards; None for no bound. The same becomes of one that is over a rate: see C{rejected}.
         @return: who is admitted (serials), in order.
         """
-        place.order = place.order or self._order.next(place.ticket.priority, now)
-        return self._lanes.acquire(place.serial, self._counters(place, now), place.order, max_waiting)
+        counters, fair = self._counters(place, now), place.ticket.fair
+        if place.order:
+            return self._lanes.acquire(place.serial, counters, place.order, max_waiting, self._at(now), fair)
+        arrival = self._lanes.arrive(place.serial, counters, place.priority, self._at(now), max_waiting, fair)
+        place.order, place.priority = arrival.order, arrival.priority
+        if arrival.rejected:
+            self.rejected[place.serial] = arrival.rejected / MICROSECONDS
+        return arrival.admitted
 
-    def release(self, serial: int) -> list[int]:
-        """A ticket is given up; who is admitted."""
-        return self._lanes.release(serial)
+    def release(self, serial: int, now: float | None = None) -> list[int]:
+        """A ticket is given up; who is admitted. Without a time it is the latest that was told."""
+        return self._lanes.release(serial, self._now if now is None else self._at(now))
+
+    def next_due(self, now: float) -> float | None:
+        """Seconds until somebody may be able to go; then, L{wake}. None if nobody waits for time alone."""
+        due = self._lanes.next_due
+        return None if due is None else max(0, due - self._at(now)) / MICROSECONDS
+
+    def wake(self, now: float) -> list[int]:
+        """Time has passed; who is admitted."""
+        return self._lanes.wake(self._at(now))
+
+    def quotas(self, place: Place, now: float) -> dict[str, Quota]:
+        """What is left of the counters of an admitted place that are to be shown, of this process's share."""
+        return self._lanes.quotas(self._counters(place, now), self._at(now))
+
+    def _at(self, now: float) -> int:
+        """A time as it is reckoned here: us."""
+        self._now = round(now * MICROSECONDS)
+        return self._now
 
     def _counters(self, place: Place, now: float) -> list[Counter]:
         """What a place needs, of the slots that there are here."""
         return [
-            attrs.evolve(counter, max_concurrent=self._shares.slots(counter.key, counter.max_concurrent, now))
+            attrs.evolve(
+                counter,
+                max_concurrent=self._shares.slots(counter.key, counter.max_concurrent, now),
+                rate=self._shares.rate(counter.rate),
+            )
             for counter in place.ticket.counters
         ]
