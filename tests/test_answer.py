@@ -23,6 +23,7 @@ ERROR_TYPES = {
     "destination_unavailable",
     "dns_error",
     "http_protocol_error",
+    "http_request_denied",
     "http_request_error",
     "http_response_timeout",
     "proxy_configuration_error",

@@ -6,20 +6,24 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.config import Config, Limit, Rule, Then, When
+from thrtwisted.config import Backend, Config, Limit, Rule, Then, When
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward.headers import HOP_BY_HOP
 from thrtwisted.limits import Limits
-from thrtwisted.rules import RESERVED_HEADERS, Rules, compile_header
+from thrtwisted.rules import Rules
+from thrtwisted.settable import RESERVED_HEADERS, compile_header
 
 from .test_exchange import exchange
 
+BACKENDS = {name: Backend(url="http://127.0.0.1:9999") for name in ("app", "slow")}
 FULL = {"Host": ["Example.org:80"], "X-Urgent": ["yes"], "Foo": ["bar"]}
 
 
-def applied(rules: list[Rule], found: Exchange) -> Exchange:
+def applied(rule: list[Rule], found: Exchange) -> Exchange:
     """The exchange, changed by the rules."""
-    Rules(Config(rule=rules)).apply(found)
+    rules = Rules(Config(rule=rule, backend=BACKENDS))
+    found.routes = rules.routes
+    assert rules.apply(found) is None
     return found
 
 

@@ -7,7 +7,6 @@ An answer about an error carries C{Proxy-Status} (RFC 9209), which tells the app
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from math import ceil
 
 from twisted.web.http import datetimeToString
@@ -15,6 +14,7 @@ from twisted.web.http_headers import Headers
 
 from .errors import ExchangeError
 from .exchange import ResponseHead
+from .response import BODILESS, phrase
 
 #: How the proxy names itself, in C{Proxy-Status} and C{Via}.
 NAME = b"thrtwisted"
@@ -37,8 +37,6 @@ _RANGES = {
     TEXT: ((TEXT, 2),),
 }
 
-_BODILESS = frozenset((204, 205, 304))
-
 
 def answer(
     status: int, message: str | None, accept: bytes | None, error: str | None = None
@@ -50,11 +48,11 @@ def answer(
     @param accept: the request's C{Accept}, None without one.
     @param error: the error type, for the body in JSON.
     """
-    phrase = _phrase(status)
+    words = phrase(status)
     headers = Headers({b"Date": [datetimeToString()], b"Cache-Control": [b"no-store"]})
-    if status in _BODILESS:
-        return ResponseHead(status, phrase.encode(), headers, None), b""
-    message = message or phrase
+    if status in BODILESS:
+        return ResponseHead(status, words, headers, None), b""
+    message = message or words.decode()
     if prefers_json(accept):
         content_type = JSON
         fields = {"status": status, "error": error, "message": message}
@@ -64,7 +62,7 @@ def answer(
         body = message.encode()
     headers.setRawHeaders(b"Content-Type", [content_type])
     headers.setRawHeaders(b"Content-Length", [b"%d" % (len(body) + 1)])
-    return ResponseHead(status, phrase.encode(), headers, len(body) + 1), body + b"\n"
+    return ResponseHead(status, words, headers, len(body) + 1), body + b"\n"
 
 
 def error_answer(error: ExchangeError, accept: bytes | None) -> tuple[ResponseHead, bytes]:
@@ -125,10 +123,3 @@ def _weight(parameters: list[bytes]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

@@ -26,7 +26,8 @@ from .match import compile_match, encoded
 from .networks import trusted as trusted_proxies
 from .rate import compile_rate
 from .redis.url import parse
-from .rules import compile_header, criteria
+from .rules import criteria
+from .settable import compile_header
 from .structure import Path, Problem, build, quoted, suggestion
 from .tls import own, trusted
 

@@ -1,18 +1,39 @@
 """
 The exchange: one client request and its response, on the way through the proxy.
 
-This is what rules change and what keys and criteria look at. It knows neither the reactor nor the connection.
+This is what rules change and what keys and criteria look at. It knows neither the reactor nor the connection. Inside it
+is bytes; C{request} and C{response} show it as text. The methods whose names begin with C{set_}, C{add_} and C{del_}
+are the actions of rules; each takes a value as rules have it, and raises a L{ValueError} for what no message may have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from urllib.parse import unquote_to_bytes
+from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
+from . import settable
+from .response import Response
+from .settable import Text, decoded, unquoted
+from .views import RequestView
+
+if TYPE_CHECKING:
+    from .forward.body import RequestBody
+
 DEFAULT_PRIORITY = 50
+
+#: What is said of a request's body, and not true of another one.
+_OF_BODY = (b"content-digest", b"content-encoding", b"content-md5", b"digest", b"expect", b"repr-digest")
+
+#: Reads a response's body, if it has no more than so many bytes.
+Read = Callable[[int], Deferred[bytes]]
+
+#: Header fields, as a pair or a table: a name, and one value or several.
+Fields = tuple[Text, Text | list[Text]] | Mapping[str, Text | list[Text]]
 
 
 @attrs.define(slots=False, eq=False)
@@ -27,8 +48,14 @@ class Exchange:
         known, as on a unix socket.
     @ivar backend: the name of the backend to forward to.
     @ivar priority: 1 (best) to 99 (worst).
-    @ivar status: set by a rule: answer with this status, without forwarding.
+    @ivar status: set by a rule: answer with this status, without forwarding; once the response is there, instead of
+        its own.
     @ivar version: the protocol that the request came by.
+    @ivar remote_ip: the address that the connection comes from; the empty string if it is not known.
+    @ivar routes: the backends by the names that rules may route to.
+    @ivar body: the request's; None as long as it has not come.
+    @ivar answer: what the client is answered instead of forwarding, as it stands: no rule applies any more.
+    @ivar matched: the rules that apply to the response.
     """
 
     method: bytes
@@ -39,13 +66,38 @@ class Exchange:
     priority: int = DEFAULT_PRIORITY
     status: int | None = None
     version: bytes = b"HTTP/1.1"
+    remote_ip: str = ""
+    routes: Mapping[str, str] = {}
+    answer: tuple[ResponseHead, bytes] | None = None
+    matched: tuple[Any, ...] = ()
+    body: RequestBody | None = None
+    _new_body: bytes | None = attrs.field(default=None, init=False)
+    _received: tuple[ResponseHead, Read, bool] | None = attrs.field(default=None, init=False)
 
     @cached_property
+    def request(self) -> RequestView:
+        """The request as text, for functions."""
+        return RequestView(self)
+
+    @cached_property
+    def response(self) -> Response:
+        """The response as text, for functions."""
+        response = Response(self)
+        if self._received is not None:
+            response.begin(*self._received)
+        return response
+
+    @cached_property
+    def values(self) -> dict[Any, Any]:
+        """Values that rules and functions keep with the exchange."""
+        return {}
+
+    @property
     def path(self) -> bytes:
         """The target's path, still percent-encoded."""
         return self.target.partition(b"?")[0]
 
-    @cached_property
+    @property
     def query(self) -> bytes:
         """The target's query, still percent-encoded, without its C{?}."""
         return self.target.partition(b"?")[2]
@@ -82,9 +134,204 @@ class Exchange:
         """The first query argument of this name, percent-decoded; None without one."""
         for pair in self.query.split(b"&"):
             key, _, value = pair.partition(b"=")
-            if pair and unquote_to_bytes(key.replace(b"+", b" ")) == name:
-                return unquote_to_bytes(value.replace(b"+", b" "))
+            if pair and unquoted(key) == name:
+                return unquoted(value)
         return None
+
+    # What functions ask
+
+    def get_method(self) -> str:
+        """The method."""
+        return decoded(self.method)
+
+    def get_path(self) -> str:
+        """The target's path, still percent-encoded."""
+        return decoded(self.path)
+
+    def get_remote_ip(self) -> str:
+        """The address that the connection comes from; empty if it is not known."""
+        return self.remote_ip
+
+    def get_real_ip(self) -> str:
+        """The client's address, as trusted proxies tell it; empty if it is not known."""
+        return self.client
+
+    def get_custom_value(self, key: Any, default: Any = None) -> Any:
+        """A value that was kept with the exchange."""
+        return self.values.get(key, default)
+
+    # What rules do to the request
+
+    def set_custom_value(self, key: Any, value: Any) -> None:
+        """Keep a value with the exchange."""
+        self.values[key] = value
+
+    def del_custom_value(self, key: Any) -> None:
+        """Keep a value no more, if there is one."""
+        self.values.pop(key, None)
+
+    def set_method(self, value: Text) -> None:
+        """The method that the backend sees."""
+        self.method = settable.method(value)
+
+    def set_path(self, value: Text) -> None:
+        """The path that the backend sees; the query stays."""
+        _, mark, query = self.target.partition(b"?")
+        self.target = settable.path(value) + mark + query
+
+    def set_query_string(self, value: Text) -> None:
+        """The query that the backend sees; empty for none."""
+        self._set_query(settable.query(value))
+
+    def set_query_string_arg(self, value: Fields) -> None:
+        """Query arguments in place of those of the same names. The others stay byte for byte."""
+        for name, texts in settable.pairs(value, "a query argument"):
+            added = settable.argument(name, texts)
+            self.del_query_string_arg(name)
+            self._add_query(added)
+
+    def add_query_string_arg(self, value: Fields) -> None:
+        """Query arguments beside those of the same names."""
+        for name, texts in settable.pairs(value, "a query argument"):
+            self._add_query(settable.argument(name, texts))
+
+    def del_query_string_arg(self, value: Text | list[Text]) -> None:
+        """Take away the query arguments of a name, or of several. The others stay byte for byte."""
+        names = {settable.encoded(name, "a query argument's name") for name in settable.listed(value)}
+        arguments = self.query.split(b"&")
+        left = [each for each in arguments if not each or settable.argument_name(each) not in names]
+        if len(left) < len(arguments):
+            self._set_query(b"&".join(left))
+
+    def set_host(self, value: Text) -> None:
+        """The Host header that the backend sees."""
+        self.headers.setRawHeaders(b"host", [settable.host(value)])
+
+    def set_remote_ip(self, value: Text) -> None:
+        """The client's address, for the rules that follow and the limits."""
+        self.remote_ip = self.client = settable.address(value)
+
+    def set_input_header(self, value: Fields) -> None:
+        """Header fields of the request, in place of those of the same names."""
+        for name, texts in settable.pairs(value, "a header"):
+            self.headers.setRawHeaders(settable.header_name(name), settable.header_values(texts))
+
+    def add_input_header(self, value: Fields) -> None:
+        """Header fields of the request, beside those of the same names."""
+        for name, texts in settable.pairs(value, "a header"):
+            field = settable.header_name(name)
+            for text in settable.header_values(texts):
+                self.headers.addRawHeader(field, text)
+
+    def del_input_header(self, value: Text | list[Text]) -> None:
+        """Take away the request's header fields of a name, or of several."""
+        for name in settable.listed(value):
+            self.headers.removeHeader(settable.header_name(name))
+
+    def set_input_body(self, value: Text) -> None:
+        """The request's body, in place of its own."""
+        self._new_body = settable.encoded(value, "a body")
+        if self.body is not None:
+            self.take_body(self.body)
+
+    def set_input_priority(self, value: float | Text) -> None:
+        """The priority: of 1 (best) to 99 (worst) the nearest to a number."""
+        self.priority = settable.priority(value)
+
+    def set_backend(self, value: str) -> None:
+        """The backend to forward to, by its name or one that routes to it."""
+        found = self.routes.get(value) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f"there is no backend or queue {value!r:.100}; add it, or correct the name")
+        self.backend = found
+
+    def set_redis_queue(self, value: str) -> None:
+        """The same as L{set_backend}."""
+        self.set_backend(value)
+
+    # What rules do to the response
+
+    def set_status_code(self, value: int) -> None:
+        """Answer with this status: before the exchange is forwarded, without that."""
+        self.response.status_code = value
+
+    def set_output_header(self, value: Fields) -> None:
+        """Header fields of the response, in place of those of the same names."""
+        for name, texts in settable.pairs(value, "a header"):
+            self.response.headers[name] = texts
+
+    def add_output_header(self, value: Fields) -> None:
+        """Header fields of the response, beside those of the same names."""
+        for name, texts in settable.pairs(value, "a header"):
+            for text in settable.listed(texts):
+                self.response.headers.add(name, text)
+
+    def del_output_header(self, value: Text | list[Text]) -> None:
+        """Take away the response's header fields of a name, or of several."""
+        for name in settable.listed(value):
+            self.response.delete_header(name)
+
+    def set_output_body(self, value: Text) -> None:
+        """The response's body, in place of its own."""
+        self.response.body = value
+
+    def set_output_default_body(self, value: Text) -> None:
+        """The response's body, if it is an answer of L{set_status_code}'s, or has none."""
+        self.response.default_body = value
+
+    # For the resource
+
+    def input_body(self) -> bytes:
+        """All of the request's body."""
+        if self.body is not None:
+            return self.body.read()
+        return self._new_body or b""
+
+    def take_body(self, body: RequestBody) -> None:
+        """The request's body has come; a rule may have put another one in its place already."""
+        self.body = body
+        if self._new_body is None:
+            return
+        body.replace(self._new_body)
+        for name in _OF_BODY:
+            self.headers.removeHeader(name)
+        if self._new_body or self.headers.hasHeader(b"content-length"):
+            self.headers.setRawHeaders(b"content-length", [b"%d" % len(self._new_body)])
+        self._new_body = None
+
+    def received(self, head: ResponseHead, read: Read, *, proxys: bool = False) -> None:
+        """
+        The response is there.
+
+        @param read: reads its body, if that has no more than so many bytes.
+        @param proxys: it is an answer of the proxy's own.
+        """
+        self._received = head, read, proxys
+        response: Response | None = self.__dict__.get("response")
+        if response is not None:
+            response.begin(head, read, proxys)
+
+    def finished(self, asked: bytes) -> tuple[ResponseHead, bytes | None]:
+        """
+        The head and the body to send to the client.
+
+        @param asked: the client's own method.
+        @return: the body is None where the response's own is to be sent.
+        """
+        assert self._received is not None
+        head, _, proxys = self._received
+        if "response" not in self.__dict__ and (self.method == asked or proxys):
+            return head, None
+        return self.response.finished(asked, asked if proxys else self.method)
+
+    def _add_query(self, added: bytes) -> None:
+        query = self.query
+        self._set_query(query + b"&" + added if query and added else query or added)
+
+    def _set_query(self, query: bytes) -> None:
+        path = self.path
+        if path != b"*":  # the whole server, and nothing of it
+            self.target = path + b"?" + query if query else path
 
 
 @attrs.frozen

@@ -6,8 +6,6 @@ The limits are compiled once, when the configuration is read; what is left for e
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -20,10 +18,12 @@ from .config import Config, Limit
 from .errors import RuleFailed
 from .exchange import Exchange
 from .forward.headers import is_hop_by_hop
+from .functions import imported, name_of, plain
 from .gate import UNLIMITED, Counter, Rate, printable
 from .match import CompiledMatch, compile_match, encoded
 from .rate import LONGEST, compile_rate
 from .ratelimit import Policies
+from .settable import check_distinct
 
 Key = Callable[[Exchange], bytes | None]
 Weight = Callable[[Exchange], int]
@@ -188,7 +188,7 @@ def compile_key(key: str | Callable[[Exchange], object]) -> Key:
         line, with the mend.
     """
     if not isinstance(key, str):
-        return _key_of(_plain(key), name_of(key))
+        return _key_of(plain(key), name_of(key))
     kind, separator, name = key.partition(":")
     if kind in _NAMED and name:
         return _NAMED[kind](name)
@@ -219,9 +219,9 @@ def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
             raise ValueError(
                 f"not a weight; write a whole number from 1, without quotes, or {_FORMS['python']}"
             )
-        function = _imported(name)
+        function = imported(name, plain=True)
     else:
-        function, name = _plain(weight), name_of(weight)
+        function, name = plain(weight), name_of(weight)
 
     def find(exchange: Exchange) -> int:
         found = function(exchange)
@@ -232,19 +232,6 @@ def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
         return found
 
     return find
-
-
-def check_distinct(name: str) -> None:
-    """
-    See that a header of this name reaches rules, limits and applications.
-
-    @raise ValueError: it has an underscore.
-    """
-    if "_" in name:
-        mend = name.replace("_", "-")
-        raise ValueError(
-            f'a header with an underscore is dropped, for applications cannot tell it from "{mend}"; write "{mend}"'
-        )
 
 
 def _header(name: str) -> Key:
@@ -275,7 +262,7 @@ def _token(name: str, kind: str) -> bytes:
 
 def _function(name: str) -> Key:
     """The key that a function of the user's computes."""
-    return _key_of(_imported(name), name)
+    return _key_of(imported(name, plain=True), name)
 
 
 def _key_of(function: Callable[[Exchange], object], name: str) -> Key:
@@ -290,40 +277,6 @@ def _key_of(function: Callable[[Exchange], object], name: str) -> Key:
         raise TypeError(f"{name} returned {type(value).__name__}, not str, bytes or None")
 
     return key
-
-
-def _imported(name: str) -> Callable[[Exchange], object]:
-    module_name, _, function_name = name.partition(":")
-    if not function_name:
-        raise ValueError(f'"python:{name}" lacks the function; write {_FORMS["python"]}')
-    try:
-        function: object = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
-            f'the module "{module_name}" cannot be imported ({reason}); correct it, or set PYTHONPATH'
-        ) from None
-    for part in function_name.split("."):
-        try:
-            function = getattr(function, part)
-        except AttributeError:
-            raise ValueError(
-                f'the module "{module_name}" has no "{function_name}"; correct the name'
-            ) from None
-    if not callable(function) or inspect.iscoroutinefunction(function):
-        raise ValueError(f'"{function_name}" of the module "{module_name}" is not a plain function; name one')
-    return function
-
-
-def _plain(function: Callable[[Exchange], object]) -> Callable[[Exchange], object]:
-    if inspect.iscoroutinefunction(inspect.unwrap(function)):
-        raise ValueError("the function is async, and nothing waits for it; name a plain one")
-    return function
-
-
-def name_of(function: Callable[..., object]) -> str:
-    """What a function is called, for people."""
-    return getattr(function, "__qualname__", None) or type(function).__name__
 
 
 def _client(exchange: Exchange) -> bytes | None:
@@ -343,6 +296,7 @@ _PLAIN: dict[str, Key] = {
     "method": lambda exchange: exchange.method,
     "host": lambda exchange: exchange.host,
     "client": _client,
+    "remote_ip": lambda exchange: encoded(exchange.remote_ip) or None,
 }
 
 _FORMS = {

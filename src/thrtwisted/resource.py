@@ -177,6 +177,8 @@ class ProxyResource(Resource):
             identity.client,
             self._default_backend,
             version=request.clientproto,
+            remote_ip=peer or "",
+            routes=self._rules.routes,
         )
 
     def _last_hop(self, request: Any) -> tuple[ResponseHead, bytes]:

@@ -1,70 +1,246 @@
 """
-Rules: what the configuration changes on an exchange before its limits are looked at.
+Rules: what the configuration changes on an exchange before its limits are looked at, and on its response.
 
-The rules are compiled once; each is some criteria, which must all hold, and what to do then.
+The rules are compiled once; each is some criteria, which must all hold, and what to do then. Functions of the user's
+may take part, and be waited for; without any, an exchange is done with at once.
+
+A rule's actions are done in stages: C{custom_input} before the others, and after a service was asked (C{auth}) those
+that can use what it has said. The functions of one stage are called together and waited for together; then its actions
+take effect, in their order.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from .actions import OUTPUT, Action, Asks, compile_actions, given, routes, try_action
 from .config import Config, Match, Rule, When
+from .errors import ExchangeError, RuleFailed
 from .exchange import Exchange
-from .limits import TOKEN, Key, check_distinct, compile_key
-from .match import CompiledMatch, compile_match, encoded
+from .functions import Function, function_of
+from .limits import Key, compile_key
+from .match import CompiledMatch, compile_match
+from .waiting import Abandoned, Failed, call, detached, together, waits
+
+if TYPE_CHECKING:
+    from .auth import Authenticator
 
 #: What finds a value in an exchange, and what the value must be.
 Criterion = tuple[Key, CompiledMatch]
 
-#: What the connection to the backend decides for itself (RFC 9110, sections 7.6.1 and 8.6; RFC 9112, section 6): a
-#: second one of these tells the backend another end of the request than the proxy means.
-RESERVED_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
+#: Actions whose functions are called together.
+Stage = tuple[Action, ...]
 
-#: RFC 9110, section 5.5: no control characters, and no white space at the ends.
-_VALUE = re.compile(r"(?![ \t])[^\x00-\x08\x0a-\x1f\x7f]*(?<![ \t])")
+_HEADER = "header:"
+_HEADERS = ("set_input_header", "add_input_header", "del_input_header")
 
 
 class Rules:
-    """The rules of a configuration, ready for each exchange."""
+    """
+    The rules of a configuration, ready for each exchange.
 
-    def __init__(self, config: Config) -> None:
+    @ivar headers: the names, in lower case, of the headers that are looked at or changed.
+    @ivar routes: the backends by the names that rules may route to; for each exchange.
+    @ivar have_functions: functions of the user's take part.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        config: Config,
+        authenticators: Mapping[str, Authenticator] | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
         """
+        @param authenticators: the services that say who may pass, by name.
+        @param clock: tells the time for C{rule_timeout}; None: functions may take for ever.
         @raise ValueError: a rule that cannot be read.
         """
-        self._rules = tuple(compile_rule(rule) for rule in config.rule)
-        #: The names, in lower case, of the headers that are looked at or set.
-        self.headers = frozenset(
-            name.lower().encode()
-            for rule in config.rule
-            for name in (*rule.when.header, *rule.then.set_input_header)
+        authenticators = authenticators or {}
+        asks = {name: authenticator.check for name, authenticator in authenticators.items()}
+        self.routes: Mapping[str, str] = routes(config)
+        self._clock = clock
+        self._timeout = config.rule_timeout
+        for rule in config.rule:
+            check_rule(rule, config)
+        self._rules = tuple(
+            compile_rule(rule, f"rule {number}", asks) for number, rule in enumerate(config.rule, 1)
+        )
+        self.have_functions = any(rule.has_functions for rule in self._rules)
+        self._waits = self.have_functions or any(rule.asks for rule in self._rules)
+        self.headers = frozenset(name.lower().encode() for rule in config.rule for name in named(rule)).union(
+            *(authenticator.headers for authenticator in authenticators.values())
         )
 
-    def apply(self, exchange: Exchange) -> None:
+    def apply(self, exchange: Exchange) -> Deferred[None] | None:
         """
         Let every rule that matches change the exchange, in order, until one says C{stop}. A rule sees what those
-        before it changed.
+        before it changed. Nor does any follow where a service has said what is answered.
+
+        @return: None if that is done. Else fires when it is; errbacks with an L{ExchangeError}, mostly L{RuleFailed},
+            or when it is cancelled, and then waits for nothing any more.
+        @raise ExchangeError: the same, at once.
         """
+        if self._waits:
+            return self._bounded(self._apply(exchange))
         for rule in self._rules:
             if rule.matches(exchange):
-                rule.change(exchange)
+                for stage in rule.input:
+                    for action in stage:
+                        self._write(rule, action, exchange, action.value)
+                self._matched(rule, exchange)
                 if rule.stop:
+                    break
+        return None
+
+    def apply_output(self, exchange: Exchange) -> Deferred[None] | None:
+        """
+        Let every rule that matched on the way in change the response, which is there.
+
+        @return: as L{apply}.
+        """
+        if not exchange.matched:
+            return None
+        if any(rule.has_output_functions for rule in exchange.matched):
+            return self._bounded(self._apply_output(exchange))
+        for rule in exchange.matched:
+            for stage in rule.output:
+                for action in stage:
+                    self._write(rule, action, exchange, action.value)
+        return None
+
+    @inlineCallbacks
+    def _apply(self, exchange: Exchange) -> Generator[Deferred[Any], Any, None]:
+        for rule in self._rules:
+            if not rule.matches(exchange):
+                continue
+            if rule.custom is not None:
+                (holds,) = yield from self._called(rule, "when.custom", (rule.custom,), exchange)
+                if not holds:
+                    continue
+            for stage in rule.input:
+                yield from self._do(rule, stage, exchange)
+                if exchange.answer is not None:
                     return
+            self._matched(rule, exchange)
+            if rule.stop:
+                break
+
+    @inlineCallbacks
+    def _apply_output(self, exchange: Exchange) -> Generator[Deferred[Any], Any, None]:
+        for rule in exchange.matched:
+            for stage in rule.output:
+                yield from self._do(rule, stage, exchange)
+
+    def _do(
+        self, rule: CompiledRule, stage: Stage, exchange: Exchange
+    ) -> Generator[Deferred[Any], Any, None]:
+        """Call the functions of a stage, wait for them, and let its actions take effect."""
+        functions = {action.name: action.function for action in stage if action.function is not None}
+        found: dict[str, Any] = {}
+        if functions:
+            values = yield from self._called(rule, tuple(functions), tuple(functions.values()), exchange)
+            found = dict(zip(functions, values, strict=True))
+        for action in stage:
+            value = action.value if action.function is None else found[action.name]
+            if value is None:
+                continue
+            waiting = self._write(rule, action, exchange, value)
+            if waiting is not None:
+                try:
+                    yield detached(waiting)
+                except (ExchangeError, Abandoned) as error:
+                    raise self._late(error, rule, action.name) from None
+                except Exception:
+                    raise self._failed(rule, action.name, Failure()) from None
+
+    def _called(
+        self,
+        rule: CompiledRule,
+        names: str | tuple[str, ...],
+        functions: tuple[Function, ...],
+        exchange: Exchange,
+    ) -> Generator[Deferred[Any], Any, list[Any]]:
+        """What functions make of an exchange."""
+        names = (names,) if isinstance(names, str) else names
+        try:
+            results = call(functions, exchange)
+            if waits(results):
+                results = yield together(results)
+        except Failed as failed:
+            raise self._failed(rule, names[failed.index], failed.failure) from None
+        except Abandoned as error:
+            raise self._late(error, rule, ", ".join(names)) from None
+        return results
+
+    def _write(
+        self, rule: CompiledRule, action: Action, exchange: Exchange, value: Any
+    ) -> Deferred[None] | None:
+        """Let an action take effect."""
+        try:
+            return action.write(exchange, value)
+        except ValueError as error:
+            self._log.error(
+                "{rule}, {action}: {error}",
+                rule=rule.label,
+                action=action.name,
+                error=" ".join(str(error).split()),
+            )
+            raise _rule_failed() from None
+        except Exception:
+            raise self._failed(rule, action.name, Failure()) from None
+
+    def _matched(self, rule: CompiledRule, exchange: Exchange) -> None:
+        if rule.output:
+            exchange.matched += (rule,)
+
+    def _failed(self, rule: CompiledRule, action: str, failure: Failure) -> ExchangeError:
+        """What becomes of an exchange whose function has failed: what that says, if it is something for clients."""
+        if isinstance(failure.value, ExchangeError):
+            if isinstance(failure.value, RuleFailed):
+                self._log.error(
+                    "{rule}, {action}: {error}", rule=rule.label, action=action, error=failure.value
+                )
+            return failure.value
+        self._log.failure("{rule}, {action}: the function failed", failure, rule=rule.label, action=action)
+        return _rule_failed()
+
+    def _late(self, error: Exception, rule: CompiledRule, action: str) -> Exception:
+        """Remember what was waited for, in case that it took too long."""
+        if isinstance(error, Abandoned):
+            error.args = (rule.label, action)
+        return error
+
+    def _bounded(self, way: Deferred[None]) -> Deferred[None]:
+        """Do not wait for ever."""
+        if self._clock is None or way.called:
+            return way
+
+        def late(result: Any, timeout: float) -> Any:
+            if isinstance(result, Failure) and isinstance(result.value, Abandoned):
+                rule, action = result.value.args
+                self._log.error(
+                    "{rule}, {action}: not done in {timeout:g} s; make it faster, or raise rule_timeout",
+                    rule=rule,
+                    action=action,
+                    timeout=timeout,
+                )
+                raise _rule_failed()
+            return result
+
+        return way.addTimeout(self._timeout, self._clock, onTimeoutCancel=late)
+
+
+def _rule_failed() -> RuleFailed:
+    return RuleFailed("The configuration of the proxy failed for this request.")
 
 
 @attrs.frozen
@@ -72,75 +248,115 @@ class CompiledRule:
     """
     One rule, ready for each exchange.
 
+    @ivar label: names it in messages.
     @ivar criteria: all must hold.
-    @ivar headers: the header fields that it sets.
+    @ivar custom: a function, called if they do, which must hold too.
+    @ivar input: what it does to the request, in stages.
+    @ivar output: what it does to the response, in stages.
     """
 
+    label: str
     criteria: tuple[Criterion, ...]
-    priority: int | None
-    backend: str | None
-    headers: tuple[tuple[bytes, bytes], ...]
-    status: int | None
+    custom: Function | None
+    input: tuple[Stage, ...]
+    output: tuple[Stage, ...]
     stop: bool
 
+    @property
+    def asks(self) -> bool:
+        """Whether a service is asked."""
+        return any(action.name == "auth" for stage in self.input for action in stage)
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether functions of the user's take part."""
+        return self.custom is not None or _have_functions(self.input) or self.has_output_functions
+
+    @property
+    def has_output_functions(self) -> bool:
+        """Whether they do on the response's way."""
+        return _have_functions(self.output)
+
     def matches(self, exchange: Exchange) -> bool:
-        """Whether all criteria hold for an exchange."""
+        """Whether all criteria hold for an exchange, but for the function."""
         return all(match.matches(find(exchange)) for find, match in self.criteria)
 
-    def change(self, exchange: Exchange) -> None:
-        """Do to an exchange what the rule says."""
-        if self.priority is not None:
-            exchange.priority = self.priority
-        if self.backend is not None:
-            exchange.backend = self.backend
-        if self.status is not None:
-            exchange.status = self.status
-        for name, value in self.headers:
-            exchange.headers.setRawHeaders(name, [value])
+
+def _have_functions(stages: Iterable[Stage]) -> bool:
+    return any(action.function is not None for stage in stages for action in stage)
 
 
-def compile_rule(rule: Rule) -> CompiledRule:
+def compile_rule(rule: Rule, label: str = "rule", asks: Asks | None = None) -> CompiledRule:
     """
     Compile one rule.
 
-    @raise ValueError: a match or a header that cannot be read.
+    @param label: names it in messages, if it has no name of its own.
+    @param asks: asks the services that say who may pass.
+    @raise ValueError: a match or a value that cannot be read, or a function that cannot be imported.
     """
+    actions = list(compile_actions(rule.then, asks))
     return CompiledRule(
+        label=rule.name or label,
         criteria=tuple(
             (compile_key(key), compile_match(match, ignore_case=key == "host"))
             for _, key, match in criteria(rule.when)
         ),
-        priority=rule.then.priority if isinstance(rule.then.priority, int) else None,
-        backend=rule.then.backend,
-        headers=tuple(compile_header(name, str(value)) for name, value in rule.then.set_input_header.items()),
-        status=rule.then.set_status_code,
+        custom=None if rule.when.custom is None else function_of(rule.when.custom),
+        input=tuple(_stages(action for action in actions if action.name not in OUTPUT)),
+        output=tuple(_stages(action for action in actions if action.name in OUTPUT)),
         stop=rule.stop,
     )
 
 
+def check_rule(rule: Rule, config: Config) -> None:
+    """
+    See that all that a rule does can be done.
+
+    @raise ValueError: it cannot; the message is one line, with the mend.
+    """
+    for name, value in given(rule.then):
+        try_action(name, value, config)
+
+
+def _stages(actions: Iterable[Action]) -> Iterator[Stage]:
+    """Divide actions, which are in their order: what others can use comes before these."""
+    stage: list[Action] = []
+    for action in actions:
+        stage.append(action)
+        if action.name in ("custom_input", "auth", "custom_output"):
+            yield tuple(stage)
+            stage = []
+    if stage:
+        yield tuple(stage)
+
+
 def criteria(when: When) -> Iterator[tuple[tuple[str, ...], str, Match]]:
     """What a rule looks at: the place in C{when}, the key as a limit would name it, and what its value must be."""
-    plain = {"path": when.path, "method": when.method, "host": when.host, "client": when.client}
-    for key, match in plain.items():
+    plain = {
+        "path": (when.path, "path"),
+        "method": (when.method, "method"),
+        "host": (when.host, "host"),
+        "client": (when.client, "client"),
+        "real_ip": (when.real_ip, "client"),
+        "remote_ip": (when.remote_ip, "remote_ip"),
+    }
+    for place, (match, key) in plain.items():
         if match is not None:
-            yield (key,), key, match
-    for name, match in when.header.items():
-        yield ("header", name), f"header:{name}", match
+            yield (place,), key, match
+    for kind in ("header", "cookie", "query"):
+        for name, match in getattr(when, kind).items():
+            yield (kind, name), f"{kind}:{name}", match
 
 
-def compile_header(name: str, value: str) -> tuple[bytes, bytes]:
-    """
-    Compile a header field that a rule sets.
-
-    @raise ValueError: no header has such a name or value, or the proxy sets it itself.
-    """
-    if not TOKEN.fullmatch(name):
-        raise ValueError("no header has such a name; use letters, digits and !#$%&'*+-.^_`|~ only")
-    check_distinct(name)
-    if name.lower() in RESERVED_HEADERS or name.lower().startswith("proxy-"):
-        raise ValueError("this header is the connection's own, not the application's; leave it out")
-    if not _VALUE.fullmatch(value):
-        raise ValueError(
-            "no header's value starts or ends with a blank or has control characters; remove them"
-        )
-    return name.encode("ascii"), encoded(value)
+def named(rule: Rule) -> Iterator[str]:
+    """The headers that a rule looks at or changes, as far as the configuration names them."""
+    yield from rule.when.header
+    for action in _HEADERS:
+        value: Any = getattr(rule.then, action)
+        if isinstance(value, (dict, list)):
+            yield from value
+        elif isinstance(value, str):
+            yield value
+    for priority in (rule.then.priority, rule.then.set_input_priority):
+        if isinstance(priority, str) and priority.startswith(_HEADER):
+            yield priority.removeprefix(_HEADER)

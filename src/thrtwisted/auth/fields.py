@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from twisted.web.http_headers import Headers
 
 from thrtwisted.exchange import Exchange
-from thrtwisted.forward.headers import is_hop_by_hop
-from thrtwisted.limits import TOKEN, check_distinct
+from thrtwisted.settable import header_name
 
 #: What every service is told of who is asking, as L{thrtwisted.forwarded} has found it out.
 _TOLD = (b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto")
@@ -24,7 +23,7 @@ _ALWAYS = frozenset(name.lower() for name in (*_TOLD, METHOD, URI))
 #: What says who is asking, and is written by the proxy alone.
 _IDENTITY = frozenset((b"forwarded", b"x-real-ip"))
 #: What frames a message, or says what its body is; that of the question is none, that of the answer goes nowhere.
-_BODY = (b"content-",)
+_BODY = b"content-"
 
 
 def check_sent(name: str) -> None:
@@ -33,12 +32,12 @@ def check_sent(name: str) -> None:
 
     @raise ValueError: it cannot; the message is one line with the mend.
     """
-    field = _checked(name)
+    field = header_name(name).lower()
     if field in _ALWAYS:
         raise ValueError(f'"{name}" is always sent, with what the proxy has found out; leave it out')
     if field == b"host":
         raise ValueError("Host is the service's own; the request's is in X-Forwarded-Host: leave it out")
-    if field == b"expect" or field.startswith(_BODY):
+    if field.startswith(_BODY):
         raise ValueError(f'"{name}" is about the request\'s body, which is not sent; leave it out')
 
 
@@ -48,23 +47,13 @@ def check_copied(name: str) -> None:
 
     @raise ValueError: it cannot; the message is one line with the mend.
     """
-    field = _checked(name)
+    field = header_name(name).lower()
     if field in _IDENTITY or field.startswith(b"x-forwarded"):
         raise ValueError(f'"{name}" says who the client is, and the proxy writes it; name another')
-    if field in (b"host", b"expect", b"via") or field.startswith(_BODY):
+    if field in (b"host", b"via") or field.startswith(_BODY):
         raise ValueError(
             f'"{name}" is about the request itself, which the service does not change; name another'
         )
-
-
-def _checked(name: str) -> bytes:
-    if not TOKEN.fullmatch(name):
-        raise ValueError("no header has such a name; use letters, digits and !#$%&'*+-.^_`|~ only")
-    check_distinct(name)
-    field = name.lower().encode("ascii")
-    if is_hop_by_hop(field):
-        raise ValueError(f'the header "{name}" is the connection\'s own, and goes no further; name another')
-    return field
 
 
 def question(exchange: Exchange, target: bytes, sent: Iterable[bytes]) -> Exchange:

@@ -63,6 +63,24 @@ class RequestBody:
     def sending(self) -> bool:
         return self._sent is not None
 
+    def read(self) -> bytes:
+        """
+        All of it, before it is sent.
+
+        @raise OSError: the file cannot be read.
+        @raise ValueError: it is closed, for its exchange is over.
+        """
+        self._file.seek(0)
+        body = self._file.read()
+        self._file.seek(0)
+        return body
+
+    def replace(self, body: bytes) -> None:
+        """Let another body take the place of this one, before it is sent."""
+        self._file.close()
+        self._file = BytesIO(body)
+        self.length = self._left = len(body)
+
     def close(self) -> None:
         """Give the file back; what was not sent will not be. It may be called again."""
         self._sent = self._consumer = None

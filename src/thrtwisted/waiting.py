@@ -1,0 +1,122 @@
+"""
+Functions of the user's that are called for an exchange, and waited for.
+
+What they return may be a Deferred or a coroutine, of which nothing is taken for granted: it may fire late, never, or
+after it was cancelled. Whoever waits here and is cancelled goes on at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from .functions import Function
+
+_log = Logger()
+
+
+class Abandoned(CancelledError):
+    """Nobody waits any more. It is raised where functions are waited for, and by none of them."""
+
+
+class Failed(Exception):
+    """
+    A function has failed.
+
+    @ivar index: which one.
+    @ivar failure: how.
+    """
+
+    def __init__(self, index: int, failure: Failure) -> None:
+        super().__init__(index, failure)
+        self.index = index
+        self.failure = failure
+
+
+def call(functions: Sequence[Function], exchange: object) -> list[Any]:
+    """
+    Call functions with an exchange.
+
+    @return: what each has returned; where one has to be waited for, a Deferred that L{together} waits for.
+    @raise Failed: one has raised an exception. The others are given up.
+    """
+    results: list[Any] = []
+    for index, function in enumerate(functions):
+        try:
+            result = function(exchange)
+            if isinstance(result, Coroutine):
+                result = Deferred.fromCoroutine(result)
+        except Exception:
+            failure = Failure()
+            give_up(results)
+            raise Failed(index, failure) from None
+        results.append(detached(result) if isinstance(result, Deferred) else result)
+    return results
+
+
+def waits(results: Sequence[Any]) -> bool:
+    """Whether something of what was called has to be waited for."""
+    return any(isinstance(result, Deferred) for result in results)
+
+
+def together(results: list[Any]) -> Deferred[list[Any]]:
+    """
+    Wait for all that was called.
+
+    @return: fires with the results. Errbacks with L{Failed} as soon as one fails, and the others are given up.
+        Cancelling gives up all, and errbacks with L{Abandoned}.
+    """
+    places = [place for place, result in enumerate(results) if isinstance(result, Deferred)]
+    waiting: Deferred[Any] = DeferredList(
+        [results[place] for place in places], fireOnOneErrback=True, consumeErrors=True
+    )
+
+    def fired(pairs: Any) -> list[Any]:
+        for place, (_, result) in zip(places, pairs, strict=True):
+            results[place] = result
+        return results
+
+    def failed(failure: Failure) -> Any:
+        failure.trap(FirstError)
+        first: Any = failure.value
+        give_up(results)
+        if first.subFailure.check(Abandoned):
+            raise first.subFailure.value
+        raise Failed(places[first.index], first.subFailure)
+
+    return waiting.addCallbacks(fired, failed)
+
+
+def detached(waiting: Deferred[Any]) -> Deferred[Any]:
+    """
+    What fires as another Deferred, until it is cancelled: then it errbacks with L{Abandoned} at once, the other is
+    cancelled too, and whatever becomes of that interests nobody.
+    """
+
+    def abandon(echo: Deferred[Any]) -> None:
+        echo.errback(Abandoned())
+        try:
+            waiting.cancel()
+        except Exception:
+            _log.failure("A Deferred of a function could not be cancelled")
+
+    echo: Deferred[Any] = Deferred(abandon)
+
+    def pass_on(result: Any) -> None:
+        if not echo.called:
+            echo.callback(result)
+
+    waiting.addBoth(pass_on)
+    return echo
+
+
+def give_up(results: Sequence[Any]) -> None:
+    """Wait no more for what was called."""
+    for result in results:
+        if isinstance(result, Deferred):
+            result.addErrback(lambda _: None)
+            result.cancel()
