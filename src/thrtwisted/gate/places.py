@@ -17,7 +17,7 @@ from msgspec import msgpack
 from twisted.internet.defer import Deferred
 
 from . import IAdmission, Quota, Rate, Ticket
-from .order import ARRIVALS, MICROSECONDS, Order
+from .order import ARRIVALS, MICROSECONDS, TURN, Order
 
 #: Operations in one batch. One takes Redis up to some 40 us, and nobody else is served meanwhile: when hundreds of
 #: requests come to all of 50 processes at once, the last of their batches waits for 0.2 s.
@@ -327,5 +327,8 @@ class Places:
                 place.order = order
                 if not self._aging:  # the reply that told of its priority may have been lost
                     place.priority = order // ARRIVALS
-                self._order.catch_up(order, place.priority)
+                if self._aging or place.ticket.fair is None:
+                    self._order.catch_up(order, place.priority)
+                else:  # what is left of its arrival number
+                    self._order.catch_up(order % TURN, 0)
         return reply

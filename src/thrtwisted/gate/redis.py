@@ -130,7 +130,7 @@ class RedisGate:
         settings = (round(lease * 1000), round(grace * 1000), max_waiting, round(aging * MICROSECONDS))
         self._order = Order(aging)
         self._places = Places(self._owner, settings, self._order)
-        self._admitted: deque[tuple[int, Mapping[str, Quota]]] = deque()
+        self._admitted: deque[tuple[int, Mapping[str, Quota] | None]] = deque()
         self._telling = False
         self._throughput = Throughput()
         self._waiting = 0
@@ -188,10 +188,10 @@ class RedisGate:
             self._flush()
         else:
             admitted = self._fallback.acquire(place, self._redis_time, self._max_waiting)
-            if place not in self._fallback:
+            if place.serial not in self._fallback.rejected and place not in self._fallback:
                 problem = queue_full(self._fallback.waiting, self._max_waiting, self._estimate())
                 self._send_away(place, problem, known=False)
-            self._admit(admitted)
+            self._decided_alone(self._fallback, admitted)
         return limit_waiting(told, ticket.timeout, self._clock, self._estimate)
 
     def start(self, where: ISource | Where | str) -> None:
@@ -261,7 +261,7 @@ class RedisGate:
         if self._places.remove(serial) is None:
             return
         if self._fallback is not None:
-            self._admit(self._fallback.release(serial))
+            self._decided_alone(self._fallback, self._fallback.release(serial, self._redis_time))
         self._flush()
 
     def _admit(self, serials: Iterable[int], left: Mapping[str, Quota] | None = None) -> None:
@@ -270,25 +270,29 @@ class RedisGate:
 
         Who is told may release at once and so admit the next, where Redis is gone; that one is told from the same loop.
 
-        @param left: what is left of the counters to be shown.
+        @param left: what Redis says that is left of the counters to be shown.
         """
-        self._admitted.extend((serial, left or {}) for serial in serials)
+        self._admitted.extend((serial, left) for serial in serials)
         if self._telling:
             return
         self._telling = True
         try:
             while self._admitted:
-                serial, quotas = self._admitted.popleft()
+                serial, left = self._admitted.popleft()
                 place = self._places.get(serial)
                 if place is not None and not place.admitted:
                     told = self._places.admit(place)
-                    told.callback(self._admission(place, quotas))
+                    told.callback(self._admission(place, left))
         finally:
             self._telling = False
 
-    def _admission(self, place: Place, left: Mapping[str, Quota]) -> Admission:
+    def _admission(self, place: Place, left: Mapping[str, Quota] | None) -> Admission:
         waited = self._clock.seconds() - place.arrived
-        return Admission(lambda: self._release(place.serial), waited, place.quotas(left))
+        if left is not None:
+            quotas = place.quotas(left)
+        else:
+            quotas = self._fallback.quotas(place, self._redis_time) if self._fallback else {}
+        return Admission(lambda: self._release(place.serial), waited, quotas)
 
     def _send_away(self, place: Place | None, problem: Exception, *, known: bool = True) -> None:
         """
@@ -394,7 +398,7 @@ class RedisGate:
         self._throughput.observe(reply.now / 1000, reply.released, reply.waiting)
         if reply.overshoot:
             self._overshot(reply.overshoot)
-        self._wake_in(reply.wake)
+        self._wake_in(reply.wake / MICROSECONDS if reply.wake else None)
         self._admit(reply.admitted, quotas_in(reply.quotas))
         for serial, delay in zip(reply.rejected[::2], reply.rejected[1::2], strict=True):
             self._send_away(self._places.get(serial), rate_exceeded(delay / MICROSECONDS), known=False)
@@ -418,19 +422,22 @@ class RedisGate:
 
     # Waiting for time ------------------------------------------------------------------------------------------
 
-    def _wake_in(self, delay: int) -> None:
+    def _wake_in(self, delay: float | None) -> None:
         """
         Redis has no timers: whoever waits for time there goes with the batch that one of the processes sends then.
 
-        @param delay: us until that is this process's turn; 0 if it is not.
+        @param delay: seconds until it is for this process to wake somebody, there or here; None if it is not.
         """
         self._waking = _cancelled(self._waking)
-        if delay:  # rounded up, for a batch that comes too early has to be sent again
-            self._waking = self._clock.callLater(math.ceil(delay / 1000) / 1000, self._wake)
+        if delay is not None:  # in whole ms, and rather late than early: one that is early has to come again
+            self._waking = self._clock.callLater(math.ceil(delay * 1000) / 1000, self._wake)
 
     def _wake(self) -> None:
-        self._woken = True
-        self._flush()
+        if self._fallback is not None:
+            self._decided_alone(self._fallback, self._fallback.wake(self._redis_time))
+        else:
+            self._woken = True
+            self._flush()
 
     # Heartbeats ------------------------------------------------------------------------------------------------
 
@@ -508,7 +515,7 @@ class RedisGate:
             self._heard()
         elif message is not None and self._leased:
             if message.wake:
-                self._wake_in(message.wake)
+                self._wake_in(message.wake / MICROSECONDS)
             self._admit(message.admitted, quotas_in(message.quotas))
         else:
             self._places.announce()
@@ -605,11 +612,19 @@ class RedisGate:
             return
         assert self._shares is not None
         now = self._redis_time
-        self._fallback = Fallback(self._shares, self._order, self._places, now)
+        self._fallback = Fallback(self._shares, self._order, self._places, now, self._fallback)
         change = self._shares.next_change(now)
         if change is not None:
             self._changing = self._clock.callLater(change, self._go_on_alone)
-        self._admit(self._fallback.admitted)
+        self._decided_alone(self._fallback, self._fallback.admitted)
+
+    def _decided_alone(self, fallback: Fallback, admitted: list[int]) -> None:
+        """Tell what came of something that was done here."""
+        self._wake_in(fallback.next_due(self._redis_time))
+        rejected, fallback.rejected = fallback.rejected, {}
+        for serial, delay in rejected.items():
+            self._send_away(self._places.get(serial), rate_exceeded(delay), known=False)
+        self._admit(admitted)
 
     def _cancel_timers(self) -> None:
         self._doubting = _cancelled(self._doubting)
