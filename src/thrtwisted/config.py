@@ -325,7 +325,8 @@ class Auth(_Table, frozen=True):
         list[str],
         Meta(
             description="Headers of the service's answer that are set on the request, for limits, priorities and the "
-            "application. Those that the client sent are removed, whatever the answer."
+            "application. What clients send under these names is removed from all requests, whatever the answer; "
+            "but if `send_headers` has it too, only where the service is asked."
         ),
     ] = []
     timeout: Annotated[

@@ -79,6 +79,10 @@ class Rules:
         self.headers = frozenset(name.lower().encode() for rule in config.rule for name in named(rule)).union(
             *(authenticator.headers for authenticator in authenticators.values())
         )
+        # Nobody but a service speaks in its name, also where no rule asks it.
+        self._spoken_for = frozenset[bytes]().union(
+            *(authenticator.own for authenticator in authenticators.values())
+        )
 
     def apply(self, exchange: Exchange) -> Deferred[None] | None:
         """
@@ -89,6 +93,8 @@ class Rules:
             or when it is cancelled, and then waits for nothing any more.
         @raise ExchangeError: the same, at once.
         """
+        for name in self._spoken_for:
+            exchange.headers.removeHeader(name)
         if self._waits:
             return self._bounded(self._apply(exchange))
         for rule in self._rules:

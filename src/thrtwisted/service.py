@@ -114,17 +114,16 @@ class Proxy(Service):
         for site in self._sites:
             site.stop()  # before the gate is closed: who waits there is told that nothing follows
         self._gate.close()
+        # Nor would anybody be admitted whom they let pass.
+        unasked = gatherResults([authenticator.close() for authenticator in self._authenticators.values()])
         idle = self.resource.when_idle()
         idle.addTimeout(self._config.shutdown_timeout, self._reactor)
         try:
             yield idle
         except TimeoutError:
             self._log.warn("Stopped with requests in the backend")
-        servers: list[Authenticator | Forwarder] = [
-            *self._authenticators.values(),
-            *self._forwarders.values(),
-        ]
-        yield gatherResults([server.close() for server in servers])
+        yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        yield unasked
         self.resource.cut_off()
         left = max(deadline - self._reactor.seconds(), FAREWELL)
         parted = gatherResults([site.part(left) for site in self._sites])

@@ -83,8 +83,13 @@ class QuestionTests(AuthCase):
 
     def test_names(self) -> None:
         """It tells which headers its word hangs on, and shows itself in a debugger."""
-        authenticator = self.make(send_headers=["X-Key", "x-key"], cache_by=["header:X-More", "path"])
+        authenticator = self.make(
+            send_headers=["X-Key", "x-key"],
+            copy_headers=["X-User", "X-Key"],
+            cache_by=["header:X-More", "path"],
+        )
         self.assertEqual(authenticator.headers, {b"x-key", b"x-user", b"x-more"})
+        self.assertEqual(authenticator.own, {b"x-user"})
         self.assertIn("main", repr(authenticator))
 
 
@@ -356,16 +361,16 @@ class LeavingTests(AuthCase):
         self.assertIsNone(header(asked, "X-User"))
 
     def test_stopped(self) -> None:
-        """When the proxy stops questions fail, none is allowed for that reason, and nothing is said of the service."""
+        """When the proxy stops it answers 503 itself, whatever is configured, and nothing is said of the service."""
         authenticator = self.make(on_error="allow")
         checked = authenticator.check(exchange())
         self.accept()
         closed = authenticator.close()
         self.clock.advance(0)
-        self.failureResultOf(checked, AuthFailed)
+        self.failureResultOf(checked, GateUnavailable)
         self.successResultOf(closed)
-        self.failureResultOf(authenticator.check(exchange()), AuthFailed)
-        self.assertEqual(self.said, [])
+        self.failureResultOf(authenticator.check(exchange()), GateUnavailable)
+        self.assertEqual((self.said, authenticator.counts.failed), ([], 0))
 
 
 class CacheTests(AuthCase):

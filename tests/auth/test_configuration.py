@@ -41,7 +41,7 @@ class CheckTests(SynchronousTestCase):
                 "correct its name",
             ),
             ({"send_headers": ["Cookie", "Host"]}, "auth.main.send_headers", "leave it out"),
-            ({"copy_headers": ["Content-Length"]}, "auth.main.copy_headers", "name another"),
+            ({"copy_headers": ["Content-Length"]}, "auth.main.copy_headers", "leave it out"),
             ({"copy_headers": ["X_User"]}, "auth.main.copy_headers", 'write "X-User"'),
             ({"cache": 1.0, "cache_by": ["paths"]}, "auth.main.cache_by", 'did you mean "path"?'),
             ({"cache_by": ["path"]}, "auth.main.cache_by: it says nothing without cache", "add cache"),

@@ -24,8 +24,9 @@ class NamesTests(SynchronousTestCase):
             ("X Key", "no header has such a name"),
             ("", "no header has such a name"),
             ("Host", "X-Forwarded-Host"),
-            ("Content-Length", "body"),
-            ("Expect", "body"),
+            ("Content-Length", "the connection's own"),
+            ("Content-Type", "body"),
+            ("Expect", "the connection's own"),
             ("x-forwarded-uri", "always sent"),
             ("X-Forwarded-For", "always sent"),
         ):
@@ -37,10 +38,10 @@ class NamesTests(SynchronousTestCase):
             check_copied(name)
         for name, part in (
             ("Transfer-Encoding", "the connection's own"),
-            ("Content-Length", "the request itself"),
+            ("Content-Length", "the connection's own"),
             ("Content-Type", "the request itself"),
             ("Host", "the request itself"),
-            ("Expect", "the request itself"),
+            ("Expect", "the connection's own"),
             ("X-Forwarded-For", "who the client is"),
             ("Forwarded", "who the client is"),
             ("X-Real-IP", "who the client is"),

@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.answer import NAME
 from thrtwisted.config import Auth, Backend
-from thrtwisted.errors import AuthFailed, RuleFailed
+from thrtwisted.errors import AuthFailed, GateUnavailable, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
 from thrtwisted.gate import Counter, IGate, Ticket
@@ -67,7 +67,8 @@ class Authenticator:
     One service.
 
     @ivar headers: names, in lower case, of the headers that its word hangs on: no Connection header takes them away.
-    @ivar copied: names of the headers that it sets.
+    @ivar copied: names, in lower case, of the headers that it sets.
+    @ivar own: of these, those that it is not told itself: no client has any business to send them.
     @ivar counts: what it has done so far.
     """
 
@@ -104,8 +105,10 @@ class Authenticator:
         self._target = address.target
         self._sent = _distinct(config.send_headers)
         self._keys: tuple[Key, ...] = tuple(compile_key(key) for key in config.cache_by)
-        keys = (key.removeprefix(_HEADER) for key in config.cache_by if key.startswith(_HEADER))
-        self.headers = frozenset((*self._sent, *self.copied, *_distinct(list(keys))))
+        keys = [key.removeprefix(_HEADER) for key in config.cache_by if key.startswith(_HEADER)]
+        looked_at = frozenset((*self._sent, *_distinct(keys)))
+        self.headers = looked_at.union(self.copied)
+        self.own = self.headers - looked_at
         self._gate = gate
         self._queue_timeout = queue_timeout
         self._fair = fair
@@ -158,7 +161,7 @@ class Authenticator:
 
     def close(self) -> Deferred[None]:
         """
-        Break off what is under way, and close all connections.
+        Break off what is under way, and close all connections: the proxy is stopping.
 
         @return: fires when nothing is left in the reactor. Never errbacks.
         """
@@ -277,8 +280,10 @@ class Authenticator:
         """There is no answer: deny or allow. What else fails is not the service's fault, and not allowed."""
         if failure.check(Unanswered) is None:
             return failure
+        if self._closed:
+            return Failure(GateUnavailable("The proxy is stopping.", retry_after=1.0))
         self.counts.failed += 1
-        if self._config.on_error == "allow" and not self._closed:
+        if self._config.on_error == "allow":
             return None
         return Failure(AuthFailed("The service that says who may pass gives no answer."))
 
