@@ -63,7 +63,8 @@
 -- In Redis                  type    what
 --   :owners                 zset    owner -> end of its lease (ms)
 --   :dead                   zset    owner without a lease, whose slots are not free yet -> when the next of them is (ms)
---   :tickets:OWNER          hash    serial -> "+lane" (admitted) or "-lane" (waits)
+--   :tickets:OWNER          hash    serial -> "+lane" (admitted) or "-lane" (waits), with \2 and the key that it takes
+--                                   turns with, if it does
 --   :lane:LANE              zset    ticket -> order
 --   :parked:COUNTER         zset    lane -> order of its head; a lane is parked at one counter, which blocks it
 --   :lanes                  hash    lane -> the counter where it is parked
@@ -72,19 +73,22 @@
 --   :waiting                hash    counter -> tickets that wait and need it
 --   :rates                  hash    counter -> "interval burst over shown", as the last ticket said; not without any
 --   :rate:COUNTER           string  "tat weight": its theoretical arrival time (below), and the weight last counted
+--   :turns:COUNTER          zset    "priority" -> the turn that is being served, "priority:key" -> the turn that the
+--                                   key's next ticket has; behind priority * 2 ^ 45
 --   :due                    zset    counter whose best parked lane lacks only time -> when it may go (us)
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
 --                                   taken (slots of all counters), lease and pause (the longest that owners have said),
---                                   overshoot, weighted, rated, grace (its end, ms), graced (its beginning), expected
---                                   (owners in grace), waker (the owner who is to send a batch when the first counter is
+--                                   overshoot, weighted, rated, turning, base (the highest turn served), grace (its end,
+--                                   ms), graced (its beginning), expected (owners in grace), waker (the owner who is to send a batch when the first counter is
 --                                   due), wake (when that is, us), held:OWNER, sequence:OWNER, death:OWNER (end of a dead
 --                                   owner's lease)
 -- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
 -- counter, \1 and the number follow its name; where there is a reclaim delay, \1 and the ms come last. Nothing is left
 -- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
-local PRIORITY = 2 ^ 45 -- as ARRIVALS in order.py
+local PRIORITY, TURN = 2 ^ 45, 2 ^ 16 -- as ARRIVALS and TURN in order.py
+local LAST_TURN = PRIORITY / TURN - 1
 local LATE = 100000 -- us by which a timer may be late; it costs no rate
 local WORDS = 8 -- of each counter, in NEEDS
 
@@ -95,7 +99,7 @@ local known, announced, operations = batch[7], batch[8], batch[9]
 local unfamiliar = ARGV[2] == '1'
 
 local OWNERS, DEAD, LANES = namespace .. ':owners', namespace .. ':dead', namespace .. ':lanes'
-local DUE, RATE = namespace .. ':due', namespace .. ':rate:'
+local DUE, RATE, TURNS = namespace .. ':due', namespace .. ':rate:', namespace .. ':turns:'
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
@@ -106,7 +110,7 @@ local instant = time[1] * 1000000 + time[2] -- now, in us: rates are reckoned in
 
 local gate = redis.call(
   'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
-  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker'
+  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker', 'turning'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
@@ -114,6 +118,7 @@ local weighted = gate[6] -- whether a ticket has ever asked for several slots of
 local last_sequence = tonumber(gate[7] or 0)
 local rated = gate[14] -- whether a counter has ever had a rate, or was to be shown
 local waker = gate[15]
+local turning = gate[16] -- whether a ticket has ever taken turns with others
 local admitted, full, queued, rejected, demoted = {}, {}, {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
 local shown = {} -- owner -> counters of which it is told what is left
@@ -363,9 +368,87 @@ local function forget_idle()
   end
 end
 
+-- Turns ------------------------------------------------------------------------------------------------------------
+
+-- Start-time fair queueing, see turns.py. All scores of a priority are in one range, in the order of the turns.
+
+-- What the order of a ticket that takes turns is made of: its priority, and its turn.
+local function parts_of(order)
+  local priority = math.floor(order / PRIORITY)
+  return priority, math.floor((order - priority * PRIORITY) / TURN)
+end
+
+-- The turn at a counter, of a priority or (with a key) of its next ticket; nil if there is none.
+local function turn_at(counter, priority, key)
+  local member = key and text(priority) .. ':' .. key or text(priority)
+  local score = redis.call('ZSCORE', TURNS .. counter, member)
+  return score and tonumber(score) - priority * PRIORITY
+end
+
+local function set_turn(counter, priority, key, turn)
+  local member = key and text(priority) .. ':' .. key or text(priority)
+  redis.call('ZADD', TURNS .. counter, priority * PRIORITY + turn, member)
+end
+
+-- The turn of a ticket that has to wait: the lowest that its counters offer.
+local function next_turn(counters, priority, key)
+  local lowest
+  for _, counter in ipairs(counters) do
+    local level = turn_at(counter, priority)
+    if level then
+      local turn = math.max(level, turn_at(counter, priority, key) or 0)
+      lowest = math.min(lowest or turn, turn)
+    end
+  end
+  return math.min(lowest or get(COUNTS, 'base'), LAST_TURN)
+end
+
+local function take_turn(counters, order, key)
+  local priority, turn = parts_of(order)
+  for _, counter in ipairs(counters) do
+    if not turn_at(counter, priority) then
+      set_turn(counter, priority, nil, turn)
+    end
+    if (turn_at(counter, priority, key) or 0) < turn + 1 then
+      set_turn(counter, priority, key, turn + 1)
+    end
+  end
+end
+
+-- A ticket has had its turn: what is known of keys without a later one goes.
+local function serve_turn(counters, order)
+  local priority, turn = parts_of(order)
+  set(COUNTS, 'base', math.max(get(COUNTS, 'base'), turn))
+  for _, counter in ipairs(counters) do
+    local level = turn_at(counter, priority)
+    if not level or level < turn then
+      level = turn
+      set_turn(counter, priority, nil, level)
+    end
+    local first = priority * PRIORITY
+    redis.call('ZREMRANGEBYSCORE', TURNS .. counter, text(first), '(' .. text(first + level))
+  end
+end
+
+-- A ticket leaves without having had its turn: its key has it back.
+local function return_turn(counters, order, key)
+  local priority = parts_of(order)
+  for _, counter in ipairs(counters) do
+    local turn = turn_at(counter, priority, key)
+    if turn then
+      set_turn(counter, priority, key, turn - 1)
+    end
+  end
+end
+
 -- Lanes ------------------------------------------------------------------------------------------------------------
 
 local read_lanes = {}
+
+-- The lane that stands in a place, and the key that its ticket takes turns with, if it does.
+local function lane_in(place)
+  return string.match(place, '^.([^\2]*)\2?(.*)$')
+end
 
 -- What the tickets of a lane need: {lane, counters, weights by counter, reclaim delay (ms)}.
 local function needs_of(lane)
@@ -433,10 +516,13 @@ local function park_by_head(needs, at)
   end
 end
 
-local function join(owner, serial, needs, blocking, order)
+local function join(owner, serial, needs, blocking, order, key)
   local lane, ticket = needs.lane, owner .. ':' .. serial
   redis.call('ZADD', LANE .. lane, order, ticket)
-  redis.call('HSET', TICKETS .. owner, serial, '-' .. lane)
+  redis.call('HSET', TICKETS .. owner, serial, '-' .. lane .. (key and '\2' .. key or ''))
+  if key then
+    take_turn(needs.counters, order, key)
+  end
   add(COUNTS, 'waiting', 1)
   for _, counter in ipairs(needs.counters) do
     add(WAITING, counter, 1)
@@ -455,10 +541,16 @@ local function join(owner, serial, needs, blocking, order)
   end
 end
 
+-- Tickets of a lane do not wait any more. Where nobody waits, nobody has turns.
 local function leave(needs, tickets)
-  add(COUNTS, 'waiting', -tickets)
+  local left = add(COUNTS, 'waiting', -tickets)
   for _, counter in ipairs(needs.counters) do
-    add(WAITING, counter, -tickets)
+    if add(WAITING, counter, -tickets) == 0 and turning then
+      redis.call('DEL', TURNS .. counter)
+    end
+  end
+  if left == 0 then
+    set(COUNTS, 'base', 0)
   end
 end
 
@@ -583,6 +675,12 @@ local function settle(freed)
         park(needs.lane, blocking, entry.order)
       else
         local owner, serial = string.match(redis.call('ZPOPMIN', LANE .. needs.lane)[1], '^(.*):(.*)$')
+        if turning then
+          local _, key = lane_in(redis.call('HGET', TICKETS .. owner, serial))
+          if key ~= '' then
+            serve_turn(needs.counters, entry.order)
+          end
+        end
         leave(needs, 1)
         take(owner, serial, needs)
         charge_awaited(needs, true)
@@ -646,9 +744,14 @@ end
 
 -- Tickets ----------------------------------------------------------------------------------------------------------
 
-local function next_order(priority)
+-- The order of a ticket that arrives, and takes turns with a key if there is one.
+local function next_order(priority, counters, key)
   if aging == 0 then
-    return priority * PRIORITY + add(COUNTS, 'arrival', 1)
+    local number = add(COUNTS, 'arrival', 1)
+    if key then
+      number = next_turn(counters, priority, key) * TURN + number % TURN
+    end
+    return priority * PRIORITY + number
   end
   local arrival = time[1] * 1000000 + time[2]
   arrival = math.max(arrival, get(COUNTS, 'clock') + 1)
@@ -676,6 +779,18 @@ local function look_at_rates(needs, priority)
   return delay, priority, counted
 end
 
+-- The key that a ticket takes turns with, as it says itself. With aging, nobody takes turns.
+local function turn_key(key)
+  if key == '' or aging ~= 0 then
+    return nil
+  end
+  if not turning then
+    turning = '1'
+    set(COUNTS, 'turning', 1)
+  end
+  return key
+end
+
 -- A ticket arrives; or, with an order that is known, comes back to a queue that has forgotten it.
 local function acquire(serial, priority, ticket, first, known_order)
   if redis.call('HEXISTS', TICKETS .. me, serial) == 1 then
@@ -692,7 +807,8 @@ local function acquire(serial, priority, ticket, first, known_order)
     rejected[#rejected + 1] = delay
     return
   end
-  local order = known_order or weighted and next_order(priority)
+  local key = turn_key(ticket[first + 1])
+  local order = known_order or weighted and next_order(priority, needs.counters, key)
   local blocking = first_blocking(needs, order)
   if blocking and not known_order and is_queue_full(ticket, first) then
     full[#full + 1] = serial
@@ -706,8 +822,8 @@ local function acquire(serial, priority, ticket, first, known_order)
     charge_awaited(needs, known_order)
     tell(me, serial, needs)
   else
-    order = order or next_order(priority)
-    join(me, serial, needs, blocking, order)
+    order = order or next_order(priority, needs.counters, key)
+    join(me, serial, needs, blocking, order, key)
     queued[#queued + 1] = serial
     queued[#queued + 1] = order
   end
@@ -726,6 +842,14 @@ local function withdraw(owner, serials)
     for i, serial in ipairs(in_lane) do
       tickets[i] = owner .. ':' .. serial
     end
+    if turning then
+      for i, serial in ipairs(in_lane) do
+        local _, key = lane_in(redis.call('HGET', TICKETS .. owner, serial))
+        if key ~= '' then
+          return_turn(needs.counters, tonumber(redis.call('ZSCORE', LANE .. lane, tickets[i])), key)
+        end
+      end
+    end
     in_parts('HDEL', TICKETS .. owner, in_lane)
     in_parts('ZREM', LANE .. lane, tickets)
     leave(needs, #tickets)
@@ -741,7 +865,7 @@ local function release(owner, serial)
   if not place then
     return
   end
-  local needs = needs_of(string.sub(place, 2))
+  local needs = needs_of((lane_in(place)))
   if string.sub(place, 1, 1) == '-' then
     local parked_at = withdraw(owner, { [needs.lane] = { serial } })
     if weighted then
@@ -767,7 +891,7 @@ local function places_of(owner, picks)
   for i = 1, #places, 2 do
     local serial, place = places[i], places[i + 1]
     if picks(serial) then
-      local lane = string.sub(place, 2)
+      local lane = lane_in(place)
       if string.sub(place, 1, 1) == '+' then
         holding[serial] = lane
       else
@@ -819,7 +943,7 @@ local function bury(owners, deaths)
   if redis.call('ZCARD', OWNERS) == 0 and redis.call('ZCARD', DEAD) == 0 then
     redis.call('DEL', GATE, RETURNED, RATES.key, DUE)
     COUNTS.read, COUNTS.changed, RATES.read, RATES.changed = {}, {}, {}, {}
-    grace, graced, weighted, rated, waker, is_empty = 0, 0, false, false, false, true
+    grace, graced, weighted, rated, turning, waker, is_empty = 0, 0, false, false, false, false, true
   end
 end
 
@@ -971,6 +1095,9 @@ end
 local function catch_up(waiting)
   for _, ticket in ipairs(waiting) do
     local number = ticket[3] - ticket[4] * PRIORITY
+    if ticket[6] ~= '' then
+      number = number % TURN -- what is left of it behind the turn
+    end
     if aging == 0 and number > get(COUNTS, 'arrival') and number < PRIORITY then
       set(COUNTS, 'arrival', number)
     end
@@ -1024,7 +1151,7 @@ local function announce()
     else
       local place = redis.call('HGET', TICKETS .. me, serial)
       if place and string.sub(place, 1, 1) == '-' then
-        append(freed, withdraw(me, { [string.sub(place, 2)] = { serial } }))
+        append(freed, withdraw(me, { [lane_in(place)] = { serial } }))
         place = nil
       end
       if not place then
@@ -1040,10 +1167,10 @@ local function announce()
     local serial = text(ticket[1])
     local place = redis.call('HGET', TICKETS .. me, serial)
     if place and string.sub(place, 1, 1) == '+' then
-      tell(me, serial, needs_of(string.sub(place, 2)))
+      tell(me, serial, needs_of((lane_in(place))))
     elseif place then
       queued[#queued + 1] = ticket[1]
-      queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. string.sub(place, 2), me .. ':' .. serial))
+      queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. lane_in(place), me .. ':' .. serial))
     else
       acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
     end
@@ -1083,13 +1210,14 @@ local function wipe()
   for owner in pairs(owners) do
     keys[#keys + 1] = TICKETS .. owner
     for _, place in ipairs(redis.call('HVALS', TICKETS .. owner)) do
-      lanes[string.sub(place, 2)] = true
+      lanes[lane_in(place)] = true
     end
   end
   for lane in pairs(lanes) do
     keys[#keys + 1] = LANE .. lane
     for _, counter in ipairs(needs_of(lane).counters) do
       keys[#keys + 1] = PARKED .. counter
+      keys[#keys + 1] = TURNS .. counter
     end
   end
   for i = 1, #keys, 1000 do
