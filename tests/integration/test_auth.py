@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import re
+from pathlib import Path
 from typing import Any
 
 from tests.certificates import Authority
@@ -32,6 +34,9 @@ name = "per-user"
 key = "header:X-User"
 max_concurrent = 1
 """
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 class AuthCase(IntegrationCase):
@@ -246,3 +251,35 @@ class TLSTests(AuthCase):
         self.assertEqual(service.names(), ["0", "1"])
         [line] = self.said_of_service(doubting)
         self.assertIn("(mend: name the signer's certificate in auth.main.ca)", line)
+
+
+class ExampleTests(AuthCase):
+    """Tests for examples/auth.toml and examples/auth_service.py."""
+
+    async def test_example(self) -> None:
+        """The service of the example asks for a password, keeps others out of /admin, and says who it is."""
+        path = str(EXAMPLES / "auth_service.py")
+        run = f"import os, runpy; os.environ['PORT'] = '0'; runpy.run_path({path!r}, run_name='__main__')"
+        service = Backend(*self.other("-c", run))
+        service.port = await self._listening(service.child, rb"listens on \S+:(\d+)\n")
+        app = await self.oracle()
+        config = (EXAMPLES / "auth.toml").read_text()
+        config = re.sub("^listen = .*", "", config, flags=re.MULTILINE)
+        config = config.replace("127.0.0.1:7000", f"127.0.0.1:{service.port}")
+        proxy = await self.proxy(config.replace("127.0.0.1:9999", f"127.0.0.1:{app.port}"))
+        for who, path, status in (
+            ("", "/", 401),
+            ("ann:apple", "/", 401),
+            ("bob:apple", "/", 200),
+            ("bob:apple", "/admin", 403),
+            ("ann:orange", "/admin", 200),
+            ("bob:apple", "/", 200),
+        ):
+            credentials = base64.b64encode(who.encode()).decode()
+            fields = {"Authorization": f"Basic {credentials}"} if who else {}
+            answer = await self.ask(proxy, path, {"X-User": "root", **fields}).answer
+            self.assertEqual(answer.status, status, (who, path))
+            if status == 200:
+                self.assertEqual(seen(answer, "x-user"), [who.partition(":")[0]])
+            if status == 401:
+                self.assertTrue(answer.headers["WWW-Authenticate"].startswith("Basic "))
