@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from .answer import answer, error_answer, last_hop_answer
 from .config import Config, default_backend
-from .errors import ExchangeError
+from .errors import ExchangeError, RateExceeded
 from .exchange import Exchange, ResponseHead
 from .forward import Forwarder, RequestBody
 from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
@@ -30,7 +30,12 @@ from .forwarded import identify
 from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
 from .networks import trusted
+from .ratelimit import Fields
 from .rules import Rules
+from .waiting import Abandoned
+
+if TYPE_CHECKING:
+    from .auth import Authenticator
 
 
 class ProxyResource(Resource):
@@ -40,19 +45,25 @@ class ProxyResource(Resource):
     @param clock: tells the time.
     @param gate: admits.
     @param forwarders: a way to each backend, by name.
+    @param authenticators: the services that say who may pass, by name.
     """
 
     isLeaf = True
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, config: Config, gate: IGate, forwarders: Mapping[str, Forwarder]
+        self,
+        clock: IReactorTime,
+        config: Config,
+        gate: IGate,
+        forwarders: Mapping[str, Forwarder],
+        authenticators: Mapping[str, Authenticator] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._clock = clock
         self._gate = gate
         self._forwarders = forwarders
-        self._rules = Rules(config)
+        self._rules = Rules(config, authenticators, clock)
         self._limits = Limits(config)
         self._default_backend = default_backend(config)
         self._timeout = config.queue.timeout
@@ -61,8 +72,10 @@ class ProxyResource(Resource):
         self._server_timing = config.server_timing
         #: Names, in lower case, of headers that limits and rules hang on: no Connection header takes them away.
         self.kept = self._limits.headers | self._rules.headers
+        self._stopping = False
         self._under_way = 0
         self._requests: set[Any] = set()
+        self._ruling: set[Deferred[None]] = set()  # those whom the gate has not seen yet
         self._idle: list[Deferred[None]] = []
 
     def render(self, request: Any) -> int:
@@ -73,19 +86,35 @@ class ProxyResource(Resource):
         served.addCallback(lambda _: self._requests.discard(request)).addCallback(self._ended)
         return NOT_DONE_YET
 
-    def wants_body(self, request: Any) -> bool:
+    def wants_body(self, request: Any) -> bool | Deferred[bool]:
         """
         Whether the body of a request matters, of which there is a head only: not if it is answered here.
 
+        The rules are asked now, and not again, unless they have functions of the user's: these may want the body.
+
         @param request: its client asks leave to send the body (C{Expect: 100-continue}).
+        @return: perhaps a Deferred, which errbacks only if it is cancelled.
         """
         try:
             exchange = self._exchange(request)
-            self._rules.apply(exchange)
-            ends_here = is_last_hop(exchange.method, exchange.headers)
-        except ExchangeError:
+            if self._rules.have_functions:
+                return True
+            waiting = self._rules.apply(exchange)
+        except ExchangeError as error:
+            request.ruled = error
             return False  # nor will it be forwarded
-        return exchange.status is None and not ends_here
+
+        def ruled(_: None) -> bool:
+            request.ruled = exchange
+            ends_here = exchange.answer is not None or exchange.status is not None
+            return not ends_here and not _is_last_hop(exchange)
+
+        def refused(failure: Failure) -> bool:
+            failure.trap(ExchangeError)
+            request.ruled = failure.value
+            return False
+
+        return ruled(None) if waiting is None else waiting.addCallbacks(ruled, refused)
 
     def when_idle(self) -> Deferred[None]:
         """Fires when no exchange is under way any more, neither with a client nor in a backend."""
@@ -93,6 +122,12 @@ class ProxyResource(Resource):
             return succeed(None)
         self._idle.append(Deferred())
         return self._idle[-1]
+
+    def stop(self) -> None:
+        """Wait no more for functions of rules, and services, for the sake of requests that would not be admitted."""
+        self._stopping = True
+        for waiting in list(self._ruling):
+            waiting.cancel()
 
     def cut_off(self) -> None:
         """Break off the responses that clients still read: at the end of the process they could look complete."""
@@ -109,15 +144,19 @@ class ProxyResource(Resource):
                 body = RequestBody.take(request)
                 at_end.callback(body.close)
                 self._check(request, client)
-                exchange = self._exchange(request)
-                self._rules.apply(exchange)
+                exchange = yield from self._ruled(request, body, client)
+                if exchange.answer is not None:
+                    client.answer(*exchange.answer)
+                    return
                 if exchange.status is not None:
-                    client.answer(*answer(exchange.status, None, exchange.header(b"accept")))
+                    own = answer(exchange.status, None, exchange.header(b"accept"))
+                    client.answer(*(yield from self._ruled_answer(own, exchange, request, client)))
                     return
                 if is_last_hop(exchange.method, exchange.headers):
                     client.answer(*self._last_hop(request))
                     return
                 ticket = self._ticket(exchange)
+                client.tells(self._limits.policies.of(ticket.counters))
                 forwarder = self._forwarders[exchange.backend]
                 waiting = self._gate.acquire(ticket)
                 client.when_leaving(waiting.cancel)
@@ -125,7 +164,7 @@ class ProxyResource(Resource):
                 at_end.callback(admission.release)
                 if client.has_left():
                     return
-                client.admitted()
+                client.admitted(admission)
                 forwarding = forwarder.send(exchange, body)
                 at_end.pop_all()  # the body and the slots are the forwarding's now
                 at_end.callback(forwarding.abandon)
@@ -133,17 +172,71 @@ class ProxyResource(Resource):
                 forwarding.done.addCallback(self._backend_finished, admission)
                 client.when_leaving(forwarding.abandon)
                 head = yield forwarding.head
-                if not client.left:
+                if client.left:
+                    return
+                exchange.received(head, forwarding.read)
+                yield from self._ruled_response(exchange, client)
+                head, instead = exchange.finished(request.method)
+                if instead is None:
                     client.begin(head)
                     yield forwarding.deliver(request)
+                else:
+                    client.answer(head, instead)
         except ExchangeError as error:
+            client.refused(error)
             client.answer(*error_answer(error, request.getHeader(b"accept")))
         except Exception as error:
             if client.left and isinstance(error, CancelledError):
-                return  # the ticket has left the queue with its client
+                return  # the ticket has left the queue with its client, or nothing was waited for any more
+            if self._stopping and isinstance(error, Abandoned):
+                stopping = GateUnavailable("The proxy is stopping.", retry_after=1.0)
+                client.answer(*error_answer(stopping, request.getHeader(b"accept")))
+                return
             self._log.failure("An exchange failed")
             problem = ExchangeError("The proxy failed.")
             client.answer(*error_answer(problem, request.getHeader(b"accept")))
+
+    def _ruled(
+        self, request: Any, body: RequestBody, client: _Client
+    ) -> Generator[Deferred[Any], Any, Exchange]:
+        """The exchange, after the rules, which may have been asked before its body came."""
+        exchange = getattr(request, "ruled", None)
+        if isinstance(exchange, ExchangeError):
+            raise exchange
+        if exchange is not None:
+            length = request.requestHeaders.getRawHeaders(b"content-length")
+            if length is not None:
+                exchange.headers.setRawHeaders(b"content-length", length)
+            exchange.take_body(body)
+            return exchange
+        exchange = self._exchange(request)
+        exchange.take_body(body)
+        waiting = self._rules.apply(exchange)
+        if waiting is not None:
+            client.when_leaving(waiting.cancel)
+            self._ruling.add(waiting)
+            try:
+                yield waiting
+            finally:
+                self._ruling.discard(waiting)
+        return exchange
+
+    def _ruled_response(self, exchange: Exchange, client: _Client) -> Generator[Deferred[Any], Any, None]:
+        """Let the rules change the response. A client that leaves meanwhile is waited for no more."""
+        waiting = self._rules.apply_output(exchange)
+        if waiting is not None:
+            client.when_leaving(waiting.cancel)
+            yield waiting
+
+    def _ruled_answer(
+        self, own: tuple[ResponseHead, bytes], exchange: Exchange, request: Any, client: _Client
+    ) -> Generator[Deferred[Any], Any, tuple[ResponseHead, bytes]]:
+        """An answer of the proxy's own, after the rules."""
+        head, body = own
+        exchange.received(head, lambda limit: succeed(body), proxys=True)
+        yield from self._ruled_response(exchange, client)
+        head, instead = exchange.finished(request.method)
+        return head, body if instead is None else instead
 
     def _check(self, request: Any, client: _Client) -> None:
         """See that a request is well-formed, if another site than ours has read it."""
@@ -191,6 +284,7 @@ class ProxyResource(Resource):
             exchange.priority,
             self._timeout,
             self._reclaim_delays[exchange.backend],
+            self._limits.fair(exchange),
         )
 
     def _backend_finished(self, _: None, admission: IAdmission) -> None:
@@ -225,6 +319,7 @@ class _Client:
         self._clock = clock
         self._arrived = clock.seconds() if clock else 0.0
         self._admitted: float | None = None
+        self._fields: Fields | None = None
         self._leaving: Callable[[], object] = lambda: None
         request.notifyFinish().addErrback(self._leave)
 
@@ -238,10 +333,21 @@ class _Client:
         self.left = self.left or (look is not None and look())
         return self.left
 
-    def admitted(self) -> None:
+    def tells(self, fields: Fields | None) -> None:
+        """What its response tells of the limits of the exchange, whatever comes of it."""
+        self._fields = fields
+
+    def admitted(self, admission: IAdmission) -> None:
         """The exchange was admitted now."""
         if self._clock:
             self._admitted = self._clock.seconds()
+        if self._fields:
+            self._fields.admitted(admission.quotas)
+
+    def refused(self, error: ExchangeError) -> None:
+        """The exchange has failed; perhaps for its rate."""
+        if self._fields and isinstance(error, RateExceeded) and error.retry_after is not None:
+            self._fields.rejected(error.retry_after)
 
     def distrust(self) -> None:
         """Let nothing follow this request on its connection: other servers may see other ends of it."""
@@ -263,6 +369,8 @@ class _Client:
             head.headers.setRawHeaders(b"Date", [datetimeToString()])  # RFC 9110, section 6.6.1
         if self._clock:
             head.headers.addRawHeader(b"Server-Timing", self._timing(self._clock.seconds()))
+        if self._fields:
+            self._fields.write_to(head.headers)
 
     def answer(self, head: ResponseHead, body: bytes) -> None:
         """Give the whole of an answer of the proxy's own."""
@@ -285,6 +393,14 @@ class _Client:
     def _leave(self, _: Failure) -> None:
         self.left = True
         self._leaving()
+
+
+def _is_last_hop(exchange: Exchange) -> bool:
+    """Whether an exchange goes no further than this, without counting the hop."""
+    try:
+        return is_last_hop(exchange.method, exchange.headers.copy())
+    except ExchangeError:
+        return True
 
 
 def _cut(request: Any) -> None:

@@ -1,10 +1,11 @@
 """
 Many clients at once, in a process of their own that costs next to nothing: what is measured is the proxy.
 
-    python -m tests.integration.crowd COUNT TARGET PORT...
+    python -m tests.integration.crowd COUNT TARGET PAUSE PORT...
 
-The number of a request takes the place of C{{}} in the target; the ports take turns. As browsers do, clients keep their
-connections. At last a line says how many answers there were of each status, as JSON.
+The number of a request takes the place of C{{}} in the target; the ports take turns. Between two requests is a pause
+(seconds). As browsers do, clients keep their connections. At last a line says how many answers there were of each
+status, as JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import selectors
 import socket
 import sys
+import time
 from collections import Counter
 
 _LENGTH = re.compile(rb"\ncontent-length: (\d+)", re.IGNORECASE)
@@ -27,11 +29,12 @@ def status(received: bytes) -> str | None:
     return head.split()[1].decode()
 
 
-def crowd(count: int, target: str, ports: list[int]) -> Counter[str]:
+def crowd(count: int, target: str, pause: float, ports: list[int]) -> Counter[str]:
     """Send all the requests, and wait for all the answers."""
     statuses: Counter[str] = Counter()
     with selectors.DefaultSelector() as waiting:
         for number in range(count):
+            time.sleep(pause)
             client = socket.create_connection(("127.0.0.1", ports[number % len(ports)]))
             client.sendall(f"GET {target.format(number)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             waiting.register(client, selectors.EVENT_READ, bytearray())
@@ -49,4 +52,8 @@ def crowd(count: int, target: str, ports: list[int]) -> Counter[str]:
 if __name__ == "__main__":
     from tests.integration import uncovered  # noqa: F401
 
-    print(json.dumps(crowd(int(sys.argv[1]), sys.argv[2], [int(port) for port in sys.argv[3:]])))
+    print(
+        json.dumps(
+            crowd(int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), [int(port) for port in sys.argv[4:]])
+        )
+    )

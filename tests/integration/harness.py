@@ -543,10 +543,13 @@ class IntegrationCase(TestCase):
         connecting.addErrback(lambda failure: client.answer.errback(failure))
         return client
 
-    async def crowd(self, count: int, target: str, *servers: Running) -> dict[str, int]:
+    async def crowd(
+        self, count: int, target: str, *servers: Running, per_second: float = math.inf
+    ) -> dict[str, int]:
         """Send many requests at once from a process of their own; how many answers there are of each status."""
         ports = [str(server.port) for server in servers]
-        child, _ = self.other("-m", "tests.integration.crowd", str(count), target, *ports)
+        arguments = (str(count), target, str(1 / per_second), *ports)
+        child, _ = self.other("-m", "tests.integration.crowd", *arguments)
         self.assertEqual(await child.ended, 0, child.errors)
         return json.loads(child.output)  # type: ignore[no-any-return]
 
