@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from typing import Any
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefusedError
 
 from tests.auth.support import NO, YES, AuthCase, exchange, header
 from thrtwisted.auth.authenticator import LONGEST_KEPT, QUIET
@@ -224,7 +225,7 @@ class FailureTests(AuthCase):
 
     def test_too_large(self) -> None:
         """An answer with too long a body is broken off."""
-        for size, is_denied in ((LONGEST_BODY, True), (LONGEST_BODY + 1, False)):
+        for size, is_denied in ((LONGEST_BODY, True), (LONGEST_BODY + 1, False), (LONGEST_BODY * 4, False)):
             asked = exchange()
             checked = self.make().check(asked)
             wire = self.accept()
@@ -260,6 +261,14 @@ class FailureTests(AuthCase):
                 "the service refuses connections; requests are answered 502"
             ],
         )
+
+    def test_ours(self) -> None:
+        """Where the proxy itself cannot open connections the log says so."""
+        checked = self.make().check(exchange())
+        self.refuse(ConnectError(osError=errno.EMFILE))
+        self.failed(checked)
+        self.assertIn("the proxy cannot open connections", self.said[0])
+        self.assertIn("(mend: let it have more file descriptors", self.said[0])
 
     def test_timeout(self) -> None:
         """All of an answer has to be there in time: connecting, its head and its body together."""

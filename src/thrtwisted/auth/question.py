@@ -79,13 +79,11 @@ class Question:
         self._forwarding.deliver(self)
 
     def _failed(self, failure: Failure) -> None:
-        error = failure.value
+        error: Any = failure.value
         if isinstance(error, BadRequest):
             self._end(failure)  # it is the request's fault, or a rule's
-        elif isinstance(error, ExchangeError):
-            self._end(Failure(Unanswered(_why(error, self._name))))
         else:
-            self._end(failure)
+            self._end(Failure(Unanswered(_why(error, self._name))))
 
     def _late(self, timeout: float) -> None:
         self._end(Failure(Unanswered(f"it does not answer in {timeout:g} s")))
@@ -130,8 +128,6 @@ class Question:
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
-        if self._over:
-            return
         self._length += len(data)
         self._pieces.append(data)
         if self._length > LONGEST_BODY:
