@@ -698,6 +698,10 @@ class BrokenForwarding:
         self.done: Deferred[None] = Deferred()
         self.started = started
 
+    def read(self, limit: int) -> Deferred[bytes]:
+        """There is nothing to read."""
+        return succeed(b"")
+
     def deliver(self, request: Any) -> Deferred[None]:
         if self.started:
             request.write(b"some")

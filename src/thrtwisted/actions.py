@@ -24,7 +24,7 @@ from .limits import Key, compile_key
 Write = Callable[[Exchange, Any], "Deferred[None] | None"]
 
 #: Where Redis is: said in the rules, and meant for all requests.
-_REDIS = frozenset(("set_redis_host", "set_redis_port", "set_redis_uds"))
+REDIS = ("set_redis_host", "set_redis_port", "set_redis_uds")
 #: What happens on the response's way.
 OUTPUT = frozenset(
     (
@@ -74,7 +74,7 @@ def given(then: Then) -> Iterator[tuple[str, Any]]:
     """The fields that say something, each with its value."""
     for name in then.__struct_fields__:
         value = getattr(then, name)
-        if value is not None and value != {} and value != [] and name not in _REDIS:
+        if value is not None and value != {} and value != [] and name not in REDIS:
             yield name, value
 
 

@@ -21,7 +21,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from .answer import answer, error_answer, last_hop_answer
 from .config import Config, default_backend
-from .errors import ExchangeError, RateExceeded
+from .errors import ExchangeError, GateUnavailable, RateExceeded
 from .exchange import Exchange, ResponseHead
 from .forward import Forwarder, RequestBody
 from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
@@ -188,10 +188,6 @@ class ProxyResource(Resource):
         except Exception as error:
             if client.left and isinstance(error, CancelledError):
                 return  # the ticket has left the queue with its client, or nothing was waited for any more
-            if self._stopping and isinstance(error, Abandoned):
-                stopping = GateUnavailable("The proxy is stopping.", retry_after=1.0)
-                client.answer(*error_answer(stopping, request.getHeader(b"accept")))
-                return
             self._log.failure("An exchange failed")
             problem = ExchangeError("The proxy failed.")
             client.answer(*error_answer(problem, request.getHeader(b"accept")))
@@ -200,7 +196,7 @@ class ProxyResource(Resource):
         self, request: Any, body: RequestBody, client: _Client
     ) -> Generator[Deferred[Any], Any, Exchange]:
         """The exchange, after the rules, which may have been asked before its body came."""
-        exchange = getattr(request, "ruled", None)
+        exchange: Exchange | ExchangeError | None = getattr(request, "ruled", None)
         if isinstance(exchange, ExchangeError):
             raise exchange
         if exchange is not None:
@@ -217,6 +213,10 @@ class ProxyResource(Resource):
             self._ruling.add(waiting)
             try:
                 yield waiting
+            except Abandoned:
+                if client.left:
+                    raise
+                raise GateUnavailable("The proxy is stopping.", retry_after=1.0) from None
             finally:
                 self._ruling.discard(waiting)
         return exchange

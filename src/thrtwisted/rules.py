@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .actions import OUTPUT, Action, Asks, compile_actions, given, routes, try_action
+from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, given, routes, try_action
 from .config import Config, Match, Rule, When
 from .errors import ExchangeError, RuleFailed
 from .exchange import Exchange
@@ -74,6 +74,12 @@ class Rules:
         self._rules = tuple(
             compile_rule(rule, f"rule {number}", asks) for number, rule in enumerate(config.rule, 1)
         )
+        if any(callable(getattr(rule.then, name)) for rule in config.rule for name in REDIS):
+            self._log.warn(
+                "A function says where Redis is for each request, in vain: a proxy has one Redis, which redis.url "
+                "names. Leave out {names}",
+                names=" and ".join(REDIS),
+            )
         self.have_functions = any(rule.has_functions for rule in self._rules)
         self._waits = self.have_functions or any(rule.asks for rule in self._rules)
         self.headers = frozenset(name.lower().encode() for rule in config.rule for name in named(rule)).union(
@@ -210,11 +216,10 @@ class Rules:
 
     def _failed(self, rule: CompiledRule, action: str, failure: Failure) -> ExchangeError:
         """What becomes of an exchange whose function has failed: what that says, if it is something for clients."""
+        if isinstance(failure.value, RuleFailed):
+            self._log.error("{rule}, {action}: {error}", rule=rule.label, action=action, error=failure.value)
+            return _rule_failed()
         if isinstance(failure.value, ExchangeError):
-            if isinstance(failure.value, RuleFailed):
-                self._log.error(
-                    "{rule}, {action}: {error}", rule=rule.label, action=action, error=failure.value
-                )
             return failure.value
         self._log.failure("{rule}, {action}: the function failed", failure, rule=rule.label, action=action)
         return _rule_failed()

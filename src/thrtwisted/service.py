@@ -74,7 +74,7 @@ class Proxy(Service):
             for name, auth in config.auth.items()
         }
         self._sites: list[ProxySite] = []
-        self.resource = ProxyResource(reactor, config, self._gate, self._forwarders)
+        self.resource = ProxyResource(reactor, config, self._gate, self._forwarders, self._authenticators)
 
     def site(self, root: IResource | None = None) -> ProxySite:
         """
@@ -113,6 +113,7 @@ class Proxy(Service):
         deadline = self._reactor.seconds() + self._config.shutdown_timeout
         for site in self._sites:
             site.stop()  # before the gate is closed: who waits there is told that nothing follows
+        self.resource.stop()
         self._gate.close()
         # Nor would anybody be admitted whom they let pass.
         unasked = gatherResults([authenticator.close() for authenticator in self._authenticators.values()])

@@ -21,6 +21,8 @@ from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
+from thrtwisted.errors import BackendClosed, RuleFailed
+
 from .disk import Disk
 from .spool import PIECE, Spool
 
@@ -147,8 +149,8 @@ class ResponseBody(Protocol):
     """
     The body of a response, between the backend that writes it and the client that reads it.
 
-    - Until L{deliver} it is spooled. From then on it goes to the client, through the spool where the client
-      is slower than the backend.
+    - Until L{deliver} it is spooled, and may be read as a whole. From then on it goes to the client, through the spool
+      where the client is slower than the backend.
     - The backend has ended: the spool is emptied to the client, and the request is finished.
     - The backend cut its response, or the spool's disk is full: the client's connection is aborted.
     - The client has left: the rest is read and dropped.
@@ -190,6 +192,9 @@ class ResponseBody(Protocol):
         self._registered = False
         self._sent = 0
         self._pumping = False
+        self._reader: Deferred[bytes] | None = None
+        self._read_limit = 0
+        self._collected = bytearray()
 
     def expect(self, clock: Any, seconds: float, on_silence: Callable[[], object]) -> None:
         """
@@ -207,6 +212,9 @@ class ResponseBody(Protocol):
         if self._clock is not None:
             self._heard = self._clock.seconds()
         if self._dropping:
+            return
+        if self._reader is not None:
+            self._collect(data)
             return
         try:
             if self._request is not None and not self._client_paused and not self._pumping and not self.spool:
@@ -236,6 +244,7 @@ class ResponseBody(Protocol):
             self._on_end()  # first: what the client sends next finds the slot and the connection free
         finally:
             self._settle()
+            self._read_to_its_end()
 
     @property
     def _backend(self) -> IPushProducer:
@@ -251,6 +260,7 @@ class ResponseBody(Protocol):
         """
         if self._dropping and not self._cut:
             return succeed(None)
+        self._put_back()
         delivered = self._delivered = Deferred()
         self._request = request
         request.notifyFinish().addCallbacks(lambda _: None, lambda _: self._leave())
@@ -259,10 +269,41 @@ class ResponseBody(Protocol):
         self._pump()
         return delivered
 
+    def read(self, limit: int) -> Deferred[bytes]:
+        """
+        Read all of it before L{deliver}, which sends it all the same.
+
+        Meanwhile the backend is not held back: C{limit} bytes, at least, are kept in memory.
+
+        @return: fires with all of it, once the backend has ended. Errbacks with L{BackendClosed} if that cuts it, and
+            with L{RuleFailed} as soon as it is longer than C{limit}. It does not fire any more once the body is
+            delivered or dropped.
+        @raise ValueError: it is read already.
+        """
+        if self._reader is not None:
+            raise ValueError("the body is being read already; wait for that")
+        reader = self._reader = Deferred()
+        self._read_limit = limit
+        if self._dropping:
+            self._cut = True  # nothing of it is there
+        elif len(self.spool) > limit:
+            self._read_too_much()
+            return reader
+        try:
+            while self.spool:
+                self._collected += self.spool.take()
+        except OSError as error:
+            self._break(error)
+        self._let_backend_go()
+        if self.ended or self._cut:
+            self._read_to_its_end()
+        return reader
+
     def drop(self) -> None:
         """Nobody wants the rest: read it as fast as it comes, and keep none of it. It may be called again."""
         self._dropping = True
-        self._request = None
+        self._request = self._reader = None
+        self._collected = bytearray()
         self.spool.close()
         self._let_backend_go()
         self._fire_delivered()
@@ -283,6 +324,36 @@ class ResponseBody(Protocol):
         if self._request is not None:
             self.drop()
             self._on_leave()
+
+    def _collect(self, data: bytes) -> None:
+        self._collected += data
+        if len(self._collected) > self._read_limit:
+            self._read_too_much()
+
+    def _read_too_much(self) -> None:
+        reader = self._put_back()
+        if reader is not None:
+            reader.errback(
+                RuleFailed(f"the response's body is longer than {self._read_limit} bytes; do not read it")
+            )
+
+    def _read_to_its_end(self) -> None:
+        body = bytes(self._collected)
+        reader = self._put_back()
+        if reader is not None and self._cut:
+            reader.errback(
+                BackendClosed("The backend closed the connection before its response was complete.")
+            )
+        elif reader is not None:
+            reader.callback(body)
+
+    def _put_back(self) -> Deferred[bytes] | None:
+        """Read no more: what was read waits to be delivered, before what follows."""
+        reader, self._reader = self._reader, None
+        collected, self._collected = self._collected, bytearray()
+        if collected and not self._dropping:
+            self.spool.append(bytes(collected))  # which was empty: it takes this into memory
+        return reader
 
     def _pump(self) -> None:
         """Write from the spool as long as the client takes it."""

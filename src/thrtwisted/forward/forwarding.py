@@ -76,6 +76,18 @@ class Forwarding:
             raise RuntimeError("deliver() comes after the response's head")
         return self._download.deliver(request)
 
+    def read(self, limit: int) -> Deferred[bytes]:
+        """
+        Read the response's body before it is delivered.
+
+        @param limit: bytes that it may have.
+        @return: as L{ResponseBody.read}.
+        @raise RuntimeError: the response's head is not there yet.
+        """
+        if self._download is None:
+            raise RuntimeError("read() comes after the response's head")
+        return self._download.read(limit)
+
     def abandon(self) -> None:
         """
         Nobody wants the answer any more. The request goes on being sent, the response is read and dropped;

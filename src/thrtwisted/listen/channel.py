@@ -8,6 +8,7 @@ a head is read whole and strictly (L{thrtwisted.listen.head}), and each wait for
 state       what is awaited                      until
 =========== ==================================== =======================================================
 HEAD        the (next) request                   C{head_timeout}; before a next one begins C{idle_timeout}
+ASKING      whether its body is wanted           the resource's own bounds
 BODY        the rest of its body                 it comes slower than C{body_min_rate}
 EXCHANGE    the answer                           the resource's own bounds
 CLOSING     that the last answer is taken        it is taken slower than C{body_min_rate}
@@ -28,6 +29,7 @@ from enum import Enum
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -73,6 +75,9 @@ LINGER_BYTES = 1024 * 1024
 STOP_LINGER = 0.25
 STOP_LOOK = 0.1
 
+#: What is said to those who come too late.
+STOPPING = "The proxy is stopping."
+
 #: Bytes per second at which the last answer must be taken, if there is no C{body_min_rate}.
 CLOSING_RATE = 50
 
@@ -81,6 +86,7 @@ class State(Enum):
     """What a connection waits for."""
 
     HEAD = "head"
+    ASKING = "asking"
     BODY = "body"
     EXCHANGE = "exchange"
     CLOSING = "closing"
@@ -106,6 +112,7 @@ class Channel(Protocol):
         self._watch: Watch
         self._heads = IncomingHeads(site.bounds)
         self._asked = Asked()  # of the request that is under way
+        self._asking: Deferred[bool] | None = None
         self._body: IncomingBody | None = None
         self._request: Any = None
         self._producer: Any = None
@@ -148,7 +155,7 @@ class Channel(Protocol):
             self._advance()
         elif self.state is State.BODY:
             self._read_body(data)
-        elif self.state is State.EXCHANGE:
+        elif self.state in (State.ASKING, State.EXCHANGE):
             self._heads.add(data)
             self._regulate()
 
@@ -164,6 +171,8 @@ class Channel(Protocol):
         request, self._request = self._request, None
         if request is not None:
             request.connectionLost(reason)
+        if self._asking is not None:
+            self._asking.cancel()
 
     # IPushProducer: the transport has room or not
 
@@ -259,7 +268,7 @@ class Channel(Protocol):
 
     def loseConnection(self) -> None:
         """Close the connection, once all is sent that was written."""
-        if self.state in (State.HEAD, State.BODY, State.EXCHANGE):
+        if self.state in (State.HEAD, State.ASKING, State.BODY, State.EXCHANGE):
             self._close()
 
     def has_left(self) -> bool:
@@ -281,9 +290,11 @@ class Channel(Protocol):
         """
         if self.state in (State.HEAD, State.BODY):
             if self._begun:
-                self._refuse(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+                self._refuse(GateUnavailable(STOPPING, retry_after=1.0))
             else:
                 self._close()
+        elif self._asking is not None:
+            self._asking.cancel()
         elif self.state is State.CLOSING and not self._congested:
             self._await_end()
 
@@ -373,21 +384,41 @@ class Channel(Protocol):
         if head.length == 0:
             request.content = BytesIO()
             self._begin()
-        elif head.expects and not self._wants_body(request):
-            self._last = True  # the client may send its body all the same
-            request.content = BytesIO()
-            self._begin()
+        elif head.expects:
+            self._ask(head, request)
         else:
             self._receive_body(head)
 
-    def _wants_body(self, request: Any) -> bool:
-        """Whether the resource will look at the body that the client asks leave to send."""
-        wants_body = getattr(self.site.resource, "wants_body", None)
-        if wants_body is None:
-            return True
+    def _ask(self, head: RequestHead, request: Any) -> None:
+        """Ask the resource whether it will look at the body that the client asks leave to send."""
+        wants_body = getattr(self.site.resource, "wants_body", lambda _: True)
         request.method, request.uri = self._asked.method, self._asked.target
         request.clientproto = self._asked.version
-        return bool(wants_body(request))
+        wanted: bool | Deferred[bool] = wants_body(request)
+        self.state = State.ASKING
+        if isinstance(wanted, Deferred):
+            self._asking = wanted
+            wanted.addBoth(self._told, head)
+        else:
+            self._told(wanted, head)
+
+    def _told(self, wanted: bool | Failure, head: RequestHead) -> None:
+        """The resource has said whether it wants the body."""
+        self._asking = None
+        if self.state is not State.ASKING:
+            return  # the client has left
+        if isinstance(wanted, Failure):
+            stops = self.site.stopping
+            self._refuse(
+                GateUnavailable(STOPPING, retry_after=1.0) if stops else ExchangeError("The proxy failed.")
+            )
+        elif wanted:
+            self._receive_body(head)
+        else:
+            self._last = True  # the client may send its body all the same
+            self._request.content = BytesIO()
+            self._begin()
+        self._regulate()
 
     def _receive_body(self, head: RequestHead) -> None:
         """A body follows."""
@@ -491,7 +522,7 @@ class Channel(Protocol):
 
     def _regulate(self) -> None:
         """After every change: read from the client, or not."""
-        if self.state is State.EXCHANGE:
+        if self.state in (State.ASKING, State.EXCHANGE):
             reading = len(self._heads) <= READ_AHEAD
         elif self.state in (State.HEAD, State.BODY):
             reading = not self._congested and self._turn is None

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from twisted.web.server import Request
 
+from thrtwisted.errors import ExchangeError
+from thrtwisted.exchange import Exchange
+
 
 class ProxyRequest(Request):
-    """A request that goes to the resources whatever its target is: Twisted's own answers C{OPTIONS *} by itself."""
+    """
+    A request that goes to the resources whatever its target is: Twisted's own answers C{OPTIONS *} by itself.
+
+    @ivar ruled: what rules have made of it, or why they could not, if that was asked before its body came.
+    """
+
+    ruled: Exchange | ExchangeError | None = None
 
     def process(self) -> None:
         """Find the resource, and let it answer."""

@@ -90,7 +90,8 @@ class ProxySite(Site):
         """
         @param clock: tells the time.
         @param resource: the root. It may have a method C{wants_body(request)}: whether a client that asks (C{Expect:
-            100-continue}) may send its request's body. The request has a head only.
+            100-continue}) may send its request's body. The request has a head only. It may return a Deferred, which is
+            cancelled if the client leaves, or the site stops.
         @param trusted: whose connections are not counted per client.
         @param disk: what requests and responses together may keep there; C{bounds.spool} by default.
         @param kept: names, in lower case, of headers that no Connection header takes away.
