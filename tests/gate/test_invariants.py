@@ -22,8 +22,9 @@ from msgspec import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
-from tests.gate.model import ScriptOwner, acquire_operation
-from thrtwisted.gate import Counter
+from tests.gate.model import START, ScriptOwner, acquire_operation
+from thrtwisted.gate import UNLIMITED, Counter, Rate
+from thrtwisted.gate.order import ARRIVALS
 from thrtwisted.gate.places import Reply
 
 OWNERS = 3
@@ -32,14 +33,30 @@ KEYS = ("a", "aa", "a=a", "b:a", "=", "b:a:1")
 
 owners = st.integers(0, OWNERS - 1)
 serials = st.integers(1, 12)
+rates = st.builds(
+    Rate,
+    st.sampled_from([1000, 20_000, 700_000, 3_600_000_000]),
+    st.sampled_from([1, 1, 2, 4]),
+    st.sampled_from(["wait", "wait", "reject", "demote"]),
+    st.sampled_from([40, 90]),
+)
 needs = st.lists(
-    st.builds(Counter, st.sampled_from(KEYS), st.integers(0, 4), st.sampled_from([1, 1, 2, 5])),
+    st.builds(
+        Counter,
+        st.sampled_from(KEYS),
+        st.sampled_from([0, 1, 2, 3, 4, UNLIMITED]),
+        st.sampled_from([1, 1, 2, 5]),
+        rate=st.one_of(st.none(), rates),
+        shown=st.booleans(),
+    ),
     min_size=1,
     max_size=3,
     unique_by=lambda c: c.key,
 )
 priorities = st.sampled_from([1, 50, 50, 99])
-acquires = st.builds(acquire_operation, serials, needs, priorities)
+acquires = st.builds(
+    acquire_operation, serials, needs, priorities, fair=st.sampled_from([None, None, "x", "x", "y=1:2"])
+)
 releases = st.builds(lambda serial: ["release", serial], serials)
 operations = st.lists(st.one_of(acquires, acquires, releases), max_size=6)
 
@@ -53,6 +70,8 @@ for i, key in ipairs(redis.call('KEYS', ARGV[1])) do
     what = redis.call('HGETALL', key)
   elseif type == 'zset' then
     what = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+  elseif type == 'string' then
+    what = redis.call('GET', key)
   end
   all[i] = { key, type, what }
 end
@@ -66,24 +85,48 @@ class Contents:
     def __init__(self, client: Any, prefix: str) -> None:
         self.hashes: dict[str, dict[str, str]] = {}
         self.sets: dict[str, dict[str, float]] = {}
+        self.strings: dict[str, str] = {}
         for key, kind, *what in msgpack.decode(client.eval(LOOK, 0, "[{]" + prefix[1:] + ":*")):
             name = key.removeprefix(prefix + ":")
             if kind == "hash":
                 self.hashes[name] = dict(zip(what[0][::2], what[0][1::2], strict=True))
             elif kind == "zset":
                 self.sets[name] = dict(zip(what[0][::2], map(float, what[0][1::2]), strict=True))
+            elif kind == "string":
+                self.strings[name] = what[0]
 
     def numbers(self, name: str) -> dict[str, int]:
-        return {field: int(value) for field, value in self.hashes.get(name, {}).items() if field != "epoch"}
+        texts = ("epoch", "waker")
+        return {field: int(value) for field, value in self.hashes.get(name, {}).items() if field not in texts}
 
     def places(self) -> dict[str, str]:
         """The tickets of all owners, with their lane and whether they hold its slots."""
-        return {
-            f"{name.removeprefix('tickets:')}:{serial}": place
+        return {ticket: place.partition("\2")[0] for ticket, place in self._places()}
+
+    def takes_turns(self) -> set[str]:
+        """The tickets that take turns with others."""
+        return {ticket for ticket, place in self._places() if "\2" in place}
+
+    def _places(self) -> list[tuple[str, str]]:
+        return [
+            (f"{name.removeprefix('tickets:')}:{serial}", place)
             for name, places in self.hashes.items()
             if name.startswith("tickets:")
             for serial, place in places.items()
-        }
+        ]
+
+    def rates(self) -> dict[str, tuple[int, int, int]]:
+        """The rates of counters: interval, burst, and what becomes of a ticket that is over it."""
+        words = {counter: said.split() for counter, said in self.hashes.get("rates", {}).items()}
+        return {counter: (int(said[0]), int(said[1]), int(said[2])) for counter, said in words.items()}
+
+    def ready(self, counter: str, weight: int) -> int:
+        """The time from which a ticket may go by a counter's rate, if it is one that tickets wait for (us)."""
+        interval, burst, over = self.rates().get(counter, (0, 0, 0))
+        if not interval or over:
+            return 0
+        tat = int(self.strings.get(f"rate:{counter}", "0 1").split()[0])
+        return tat - (max(burst, weight) - weight) * interval
 
     def check(self) -> None:
         """@raise AssertionError: something is not as it should be."""
@@ -119,6 +162,18 @@ class Contents:
         assert wanted == _count(c for lane in waiting.values() for c in needed(lane))
         assert slots.keys() == {c for place in places.values() for c in needed(place[1:])}
         assert used.keys() <= slots.keys()
+        assert self.hashes.get("rates", {}).keys() <= slots.keys()
+
+        # Turns: they are known where somebody waits, and there only.
+        turns = {
+            name.removeprefix("turns:"): of for name, of in self.sets.items() if name.startswith("turns:")
+        }
+        assert turns.keys() <= wanted.keys()
+        assert waiting or "base" not in gate
+        for ticket in self.takes_turns():
+            lane = waiting[ticket]
+            priority = int(self.sets[f"lane:{lane}"][ticket]) // ARRIVALS
+            assert all(str(priority) in turns[counter] for counter in needed(lane))
 
         # Lanes: each has tickets, and is parked by its head at one of its counters.
         assert lanes.keys() == set(waiting.values())
@@ -131,13 +186,23 @@ class Contents:
         assert parked == {(at, lane): min(self.sets[f"lane:{lane}"].values()) for lane, at in lanes.items()}
         assert all(at in needed(lane) for lane, at in lanes.items())
         if "grace" in gate:
+            assert "waker" not in self.hashes["gate"]
             return
-        # But for grace, the best lane parked at a counter does not fit there.
+        # But for grace, the best lane parked at a counter does not fit there. Where it lacks time alone, that is due.
+        due, now = {}, 1000 * gate.get("last", 0)
         for at in set(lanes.values()):
             _, best = min((head, lane) for (where, lane), head in parked.items() if where == at)
             weight = needed(best)[at]
-            assert used.get(at, 0) + weight > slots[at], (best, at)
-            assert used.get(at, 0) > 0 or slots[at] == 0, (best, at)
+            if used.get(at, 0) + weight <= slots[at] or used.get(at, 0) == 0 < slots[at]:
+                due[at] = self.ready(at, weight)
+                assert due[at] > now, (best, at)
+        assert self.sets.get("due", {}) == due
+        # Somebody with a lease is to send a batch by then.
+        if due and self.sets.get("owners"):
+            assert self.hashes["gate"]["waker"] in self.sets["owners"]
+            assert gate["wake"] <= min(due.values())
+        elif not due:
+            assert "waker" not in self.hashes.get("gate", {})
 
 
 def needed(lane: str) -> dict[str, int]:
@@ -164,6 +229,7 @@ class ContentsMachine(RuleBasedStateMachine):
         self.owners = [ScriptOwner(self.client, namespace, f"owner{n}") for n in range(OWNERS)]
         self.prefix = self.owners[0].key
         self.orders: list[dict[int, int]] = [{} for _ in range(OWNERS)]
+        self.pass_time(0)
 
     def batch(self, owner: int, *args: Any, **kwargs: Any) -> None:
         self.owners[owner].max_waiting = 3
@@ -171,6 +237,10 @@ class ContentsMachine(RuleBasedStateMachine):
         if isinstance(reply, Reply):
             contents = Contents(self.client, self.prefix)
             mine = contents.hashes.get(f"tickets:{self.owners[owner].name}", {})
+            # The reply says who is to wake others exactly if it is this owner.
+            waker = contents.hashes.get("gate", {}).get("waker")
+            assert (reply.wake > 0) == (waker == self.owners[owner].name)
+            assert not reply.wake or reply.wake == contents.numbers("gate")["wake"] - self.now
             # What is told is so, unless a later operation of the batch has changed it.
             released = {operation[1] for operation in args if operation[0] == "release"}
             assert all(mine[str(serial)][0] == "+" for serial in reply.admitted if serial not in released)
@@ -179,10 +249,29 @@ class ContentsMachine(RuleBasedStateMachine):
             orders = dict(zip(reply.queued[::2], reply.queued[1::2], strict=True))
             self.orders[owner].update(orders)
             for serial, order in orders.items():
-                place = mine.get(str(serial), "+")
+                place = mine.get(str(serial), "+").partition("\2")[0]
                 if place[0] == "-":
                     lane = contents.sets[f"lane:{place[1:]}"]
                     assert serial in released or lane[f"{self.owners[owner].name}:{serial}"] == order
+
+    @rule(ms=st.sampled_from([1, 19, 20, 700, 5000, 3_600_000]))
+    def pass_time(self, ms: int) -> None:
+        """The time in Redis, in whole ms."""
+        self.now = START if ms == 0 else self.now + 1000 * ms
+        for owner in self.owners:
+            owner.now = self.now
+
+    @rule(owner=owners, ms=st.sampled_from([20, 5000, 3_600_000]))
+    def set_back(self, owner: int, ms: int) -> None:
+        """The clock of Redis is set back; nobody waits for the difference."""
+        self.pass_time(-ms)
+        self.batch(owner)
+        contents = Contents(self.client, self.prefix)
+        if "grace" not in contents.hashes.get("gate", {}):
+            longest = max(
+                (max(burst, 5) * interval for interval, burst, _ in contents.rates().values()), default=0
+            )
+            assert all(due <= self.now + longest for due in contents.sets.get("due", {}).values())
 
     @rule(owner=owners, operations=operations)
     def operate(self, owner: int, operations: list[Any]) -> None:
@@ -252,6 +341,7 @@ class ContentsMachine(RuleBasedStateMachine):
                 owner.close()
             contents = Contents(self.client, self.prefix)
             assert not contents.hashes and not contents.sets, (contents.hashes, contents.sets)
+            assert all(name.startswith("rate:") for name in contents.strings)
 
 
 class InvariantTests(SynchronousTestCase):
@@ -261,7 +351,7 @@ class InvariantTests(SynchronousTestCase):
             run_state_machine_as_test(
                 ContentsMachine,
                 settings=settings(
-                    max_examples=50,
+                    max_examples=60,
                     stateful_step_count=30,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),

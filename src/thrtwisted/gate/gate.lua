@@ -324,7 +324,7 @@ end
 
 -- Counters ---------------------------------------------------------------------------------------------------------
 
--- Counters where another lane may be the best now, or where something else has changed for those who wait for time.
+-- Counters where the best lane may be another one now, though no number of theirs has changed: see note_due.
 local touched = {}
 
 -- The rate of a counter, if tickets wait for it.
@@ -506,7 +506,6 @@ end
 
 -- The head of a lane that is parked at a counter is another now; or there is none, and the lane ends.
 local function park_by_head(needs, at)
-  touched[at] = true
   local head = redis.call('ZRANGE', LANE .. needs.lane, 0, 0, 'WITHSCORES')
   if head[1] then
     redis.call('ZADD', PARKED .. at, head[2], needs.lane)
@@ -533,7 +532,6 @@ local function join(owner, serial, needs, blocking, order, key)
   elseif redis.call('ZRANGE', LANE .. lane, 0, 0)[1] == ticket then
     -- A better head may be blocked elsewhere only: it waited behind a better lane that it now goes before.
     if weighted and grace == 0 and not blocks(at, needs.weights[at], order) then
-      touched[at] = true
       redis.call('ZREM', PARKED .. at, lane)
       at = blocking
     end
