@@ -6,7 +6,9 @@ Files and programs are checked alike. What can be compiled is compiled, so that 
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,12 +16,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict, fields
 
+from .actions import REDIS, given, routes, try_action
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
 from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
+from .functions import function_of, name_of
 from .limits import compile_key, compile_limit, compile_weight
 from .listen import endpoint
 from .match import compile_match, encoded
@@ -27,8 +31,7 @@ from .networks import trusted as trusted_proxies
 from .rate import compile_rate
 from .redis.url import parse
 from .rules import criteria
-from .settable import compile_header
-from .structure import Path, Problem, build, quoted, suggestion
+from .structure import Path, Problem, build, printable, quoted, suggestion
 from .tls import own, trusted
 
 
@@ -102,7 +105,9 @@ def _senseless(config: Config) -> Iterator[Problem]:
         names.add(limit.name)
         yield from _senseless_limit(("limit", index), limit)
     for index, rule in enumerate(config.rule):
-        yield from _senseless_rule(("rule", index), rule, list(config.backend))
+        yield from _senseless_rule(("rule", index), rule, config)
+    yield from _senseless_places(config.rule)
+    yield from _senseless_queues(config.backend)
 
 
 def _senseless_redis(redis: Redis) -> Iterator[Problem]:
@@ -214,21 +219,70 @@ def _senseless_queue(queue: Queue) -> Iterator[Problem]:
             yield Problem(("queue", "fair"), text)
 
 
-def _senseless_rule(place: Path, rule: Rule, backends: list[str]) -> Iterator[Problem]:
+def _senseless_rule(place: Path, rule: Rule, config: Config) -> Iterator[Problem]:
     for where, key, match in criteria(rule.when):
         yield from _refused((*place, "when", *where), compile_key, key)
         yield from _senseless_match((*place, "when", *where), match)
-    if rule.then.backend is not None and rule.then.backend not in backends:
-        mend = suggestion(rule.then.backend, backends) if backends else "add it"
-        text = f"there is no backend {quoted(rule.then.backend)}; {mend}"
-        yield Problem((*place, "then", "backend"), text)
+    if rule.when.custom is not None:
+        yield from _refused((*place, "when", "custom"), function_of, rule.when.custom)
+    known: dict[str, tuple[str, Iterable[str]]] = {
+        "backend": ("backend", config.backend),
+        "set_redis_queue": ("backend or queue", routes(config)),
+        "auth": ("service", config.auth),
+    }
+    for name, value in given(rule.then):
+        action: Path = (*place, "then", name)
+        if name in known and isinstance(value, str):
+            yield from _unknown(action, value, *known[name])
+        elif isinstance(value, dict):
+            yield from _senseless_table(action, value, config)
+        else:
+            yield from _refused(action, try_action, name, value, config)
+
+
+def _unknown(place: Path, name: str, what: str, known: Iterable[str]) -> Iterator[Problem]:
+    """A name of something that there is not."""
+    if name not in known:
+        mend = suggestion(name, known) if list(known) else "add it"
+        yield Problem(place, f"there is no {what} {quoted(name)}; {mend}")
+
+
+def _senseless_table(place: Path, table: dict[str, object], config: Config) -> Iterator[Problem]:
+    """Names and values that an action sets: each has its own place."""
+    action = str(place[-1])
     seen: set[str] = set()
-    for name, value in rule.then.set_input_header.items():
-        header = (*place, "then", "set_input_header", name)
-        yield from _refused(header, compile_header, name, value)
-        if name.lower() in seen:
-            yield Problem(header, "the same header, in other letters, stands here already; leave one out")
+    for name, value in table.items():
+        yield from _refused((*place, name), try_action, action, (name, value), config)
+        if action.endswith("_header") and name.lower() in seen:
+            text = "the same header, in other letters, stands here already; leave one out"
+            yield Problem((*place, name), text)
         seen.add(name.lower())
+
+
+def _senseless_places(rules: list[Rule]) -> Iterator[Problem]:
+    """What rules say of where Redis is, which is one place."""
+    said: dict[str, object] = {}
+    for index, rule in enumerate(rules):
+        for name in REDIS:
+            value = getattr(rule.then, name)
+            if value is not None and not callable(value) and said.setdefault(name, value) != value:
+                text = "an earlier rule names another; a proxy has one Redis, which redis.url names: leave this out"
+                yield Problem(("rule", index, "then", name), text)
+
+
+def _senseless_queues(backends: dict[str, Backend]) -> Iterator[Problem]:
+    """Queues whose name stands for several backends."""
+    seen: dict[str, str] = {}
+    for name, backend in backends.items():
+        for index, queue in enumerate(backend.queues):
+            place = ("backend", name, "queues", index)
+            if queue in seen:
+                yield Problem(
+                    place, f"{quoted(queue)} stands for the backend {seen[queue]} already; leave it out"
+                )
+            elif queue in backends and queue != name:
+                yield Problem(place, f"there is a backend {quoted(queue)}, too; name one of them otherwise")
+            seen.setdefault(queue, name)
 
 
 def _senseless_match(place: Path, match: Match | None) -> Iterator[Problem]:
@@ -270,11 +324,41 @@ def _lines(config: Config) -> Iterator[str]:
         yield ""
         yield heading
         for name, value in asdict(table).items():
-            yield _line(name, parse(value).masked() if isinstance(table, Redis) and name == "url" else value)
+            if isinstance(value, Struct):
+                yield from _inline(name, value)
+            else:
+                yield _line(
+                    name, parse(value).masked() if isinstance(table, Redis) and name == "url" else value
+                )
 
 
 def _line(name: str, value: object) -> str:
-    return f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
+    if value is None:
+        return f"# {name} is not set"
+    return f"# {name} {_unwritten(value)}" if _unwritten(value) else f"{name} = {_toml(value)}"
+
+
+def _inline(name: str, table: Struct) -> Iterator[str]:
+    """A table on one line, and what cannot stand there as comments."""
+    parts = {part: value for part, value in asdict(table).items() if value not in (None, {}, [])}
+    yield f"{name} = {_toml({part: value for part, value in parts.items() if not _unwritten(value)})}"
+    for part, value in parts.items():
+        if _unwritten(value):
+            yield f"# {name}.{part} {_unwritten(value)}"
+
+
+def _unwritten(value: object) -> str:
+    """What a value is that no file in TOML can have; empty for others."""
+    if callable(value):
+        code = getattr(inspect.unwrap(value), "__code__", None)
+        place = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else ""
+        return printable(f"is the function {name_of(value)}{place}")
+    try:
+        if isinstance(value, str | list | dict):
+            _toml(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return "is not Unicode"
+    return ""
 
 
 def _toml(value: Any) -> str:
@@ -286,8 +370,6 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, Struct):
-        value = {name: part for name, part in asdict(value).items() if part not in (None, {}, [])}
     if isinstance(value, dict):
         entries = ", ".join(f"{_name(name)} = {_toml(part)}" for name, part in value.items())
         return f"{{ {entries} }}" if entries else "{}"

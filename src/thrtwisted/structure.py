@@ -48,10 +48,14 @@ class Problem:
         configuration are escaped, so that they neither break the line nor reach a terminal.
         """
         place = place_name(self.path[:-1] if self.at_parent else self.path, config)
-        line = f"{place}: {self.text}" if place else self.text
-        return "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line
-        )
+        return printable(f"{place}: {self.text}" if place else self.text)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped, and so on one line."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
+    )
 
 
 def place_name(path: Path, config: Config) -> str:
@@ -227,7 +231,7 @@ def found(data: object) -> str:
             return f"the text {quoted(data)}"
         case int() | float():
             return f"the number {quoted(repr(data))[1:-1]}"
-        case list():
+        case list() | tuple():
             wrong = next((item for item in data if not isinstance(item, str)), None)
             return "a list" if wrong is None else f"a list with {found(wrong)}"
         case dict():
@@ -237,7 +241,8 @@ def found(data: object) -> str:
         case _ if callable(data):
             return "a function"
         case _:
-            return f"a {type(data).__name__}"
+            name = type(data).__name__
+            return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _empty(kind: inspect.Type) -> object:

@@ -26,7 +26,7 @@ try:
 except ImportError:  # pragma: no cover - Windows has no such limits
     resource = None  # type: ignore[assignment]
 
-from . import check, toml
+from . import check, script, toml
 from .config import Backend, Config, ConfigError, Redis, default_backend
 from .listen import Listener, endpoint
 from .redis.embedded import EmbeddedServerError, installed_server
@@ -51,7 +51,6 @@ class Options(usage.Options):
         "as many at once as the limits allow, over all its processes together."
     )
     optParameters: ClassVar = [
-        ["config", "c", None, "The configuration, a TOML file. The options below override it."],
         ["redis", None, None, "Where slots and queues live: embedded:, redis://HOST or unix:///PATH."],
         ["backend", None, None, "The application to forward to: http://HOST[:PORT] or unix:///PATH."],
     ]
@@ -64,7 +63,17 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.files: list[str] = []
         self.listen: list[str] = []
+
+    def opt_config(self, path: str) -> None:
+        """
+        The configuration, a TOML file, or one in Python (.py), of which there may be several; the other options
+        override it.
+        """
+        self.files.append(path)
+
+    opt_c = opt_config
 
     def opt_listen(self, text: str) -> None:
         """Where to listen, a Twisted server endpoint string such as tcp:8888; may be given several times."""
@@ -74,9 +83,11 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Put the configuration together, or say all that is wrong with it and exit with status 2."""
-        if self["demo"] and self["config"]:
+        if self["demo"] and self.files:
             raise usage.UsageError("--demo brings its own configuration: leave out --config")
-        if not (self["demo"] or self["config"] or self["backend"]):
+        if len(self.files) > 1 and not all(map(script.is_script, self.files)):
+            raise usage.UsageError("of several files with --config each has to be in Python, and end in .py")
+        if not (self["demo"] or self.files or self["backend"]):
             raise usage.UsageError(
                 "name a file with --config or an application with --backend, or try --demo"
             )
@@ -96,10 +107,13 @@ class Options(usage.Options):
 
     def _configuration(self) -> Config:
         """What the file and the flags say together."""
-        if self["config"]:
-            # A function that a limit names may be in a module beside the file.
-            sys.path.append(os.path.dirname(os.path.abspath(self["config"])))
-            config = toml.load(self["config"], self._overridden)
+        for path in self.files:
+            # A function that a limit names, or that a file imports, may be in a module beside the file.
+            sys.path.append(os.path.dirname(os.path.abspath(path)))
+        if self.files and script.is_script(self.files[0]):
+            config = script.load(self.files, self._overridden)
+        elif self.files:
+            config = toml.load(self.files[0], self._overridden)
         else:
             config = check.validated(self._overridden(self._unwritten()))
         if config.redis is not None and config.redis.url == "embedded:":

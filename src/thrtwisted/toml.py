@@ -37,19 +37,27 @@ def load(path: str | os.PathLike[str], override: Override | None = None) -> Conf
     @param override: changes it before it is checked as a whole, as flags do.
     @raise ConfigError: the file cannot be read, or there are mistakes in it; it names them all.
     """
-    name = os.fspath(path)
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError([f"{name}: cannot be read: {reason}; name a file that can"]) from None
+    name, content = os.fspath(path), read(path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{name}:{line}: a character that is not UTF-8; save the file as UTF-8"]) from None
     return loads(text, name, override)
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """
+    What is in a file.
+
+    @raise ConfigError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError([f"{os.fspath(path)}: cannot be read: {reason}; name a file that can"]) from None
 
 
 def loads(text: str, name: str = "configuration", override: Override | None = None) -> Config:
