@@ -22,7 +22,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from tests import valkey
 from tests.forward.support import until
 from tests.process import Child, end, python
-from thrtwisted import Counter, LocalGate, Ticket
+from thrtwisted import Counter, LocalGate, Rate, Ticket
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -213,7 +213,7 @@ class PagesTests(SynchronousTestCase):
         """The other pieces of Python on the gate's page do what the page says."""
         page = (ROOT / "docs" / "gate-alone.md").read_text("utf-8")
         pieces = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1:]
-        tickets, weights, by_hand = (
+        tickets, weights, rates, by_hand = (
             compile(piece, "page", "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT) for piece in pieces
         )
         gate = LocalGate(Clock())
@@ -221,6 +221,7 @@ class PagesTests(SynchronousTestCase):
         ticket = Ticket((Counter("one", 1),))
         names = {
             "Counter": Counter,
+            "Rate": Rate,
             "Ticket": Ticket,
             "user": "ann",
             "gigabytes": 4,
@@ -232,6 +233,8 @@ class PagesTests(SynchronousTestCase):
         exec(weights, names)
         self.assertEqual(names["memory"], Counter("memory", 16, weight=4))
         self.assertEqual(names["per_user"], Counter("reports=ann", 3, max_waiting=20))
+        exec(rates, names)
+        self.assertEqual(names["mails"], Counter("mails", rate=Rate(600_000, 10)))
         done = Deferred.fromCoroutine(eval(by_hand, {**names, "function": lambda: working}))
         self.assertFalse(gate.idle)
         working.callback(None)

@@ -30,7 +30,7 @@ class PublicTests(SynchronousTestCase):
         """Every public name is there, and says what it is."""
         self.assertEqual(
             sorted(thrtwisted.__all__),
-            ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "RedisGate", "Ticket", "run"],
+            ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "Rate", "RedisGate", "Ticket", "run"],
         )
         for name in thrtwisted.__all__:
             public = getattr(thrtwisted, name)
@@ -59,7 +59,9 @@ class PublicTests(SynchronousTestCase):
 
     def test_no_reactor(self) -> None:
         """Configuration and gate leave the choice of a reactor, and the client of Redis, to the program."""
-        modules = loaded_by("from thrtwisted import Config, ConfigError, Counter, LocalGate, Ticket, run")
+        modules = loaded_by(
+            "from thrtwisted import Config, ConfigError, Counter, LocalGate, Rate, Ticket, run"
+        )
         self.assertNotIn("twisted.internet.reactor", modules)
         self.assertNotIn("txredisapi", modules)
 

@@ -2,7 +2,7 @@
 thrtwisted: a regulating reverse proxy before a slow, synchronous application.
 
 L{Config} says what to do; L{Proxy} does it. The gate is of use by itself: L{LocalGate}, L{RedisGate}, L{Ticket},
-L{Counter} and L{run}.
+L{Counter}, L{Rate} and L{run}.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import Config, ConfigError
-    from .gate import Counter, Ticket, run
+    from .gate import Counter, Rate, Ticket, run
     from .gate.local import LocalGate
     from .gate.redis import RedisGate
     from .service import Proxy
 
-__all__ = ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "RedisGate", "Ticket", "run"]
+__all__ = ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "Rate", "RedisGate", "Ticket", "run"]
 
 _HOMES = {
     "Config": "config",
@@ -25,6 +25,7 @@ _HOMES = {
     "Counter": "gate",
     "LocalGate": "gate.local",
     "Proxy": "service",
+    "Rate": "gate",
     "RedisGate": "gate.redis",
     "Ticket": "gate",
     "run": "gate",
