@@ -13,6 +13,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
 from tests.forward.support import Wire
+from thrtwisted.auth import Authenticator
 from thrtwisted.check import validated
 from thrtwisted.config import Backend, Config
 from thrtwisted.forward import Forwarder
@@ -58,7 +59,7 @@ class Rig:
     """
     A proxy in memory.
 
-    @ivar backends: the connections to the backend, in the order in which it accepted them.
+    @ivar backends: the connections to the backend, and to services, in the order in which they were accepted.
     """
 
     def __init__(
@@ -77,7 +78,13 @@ class Rig:
         self.forwarders = {
             name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
         }
-        self.resource = ProxyResource(self.clock, self.config, self.gate, self.forwarders)
+        self.authenticators = {
+            name: Authenticator(self.clock, name, auth, self.gate, queue.timeout)
+            for name, auth in self.config.auth.items()
+        }
+        self.resource = ProxyResource(
+            self.clock, self.config, self.gate, self.forwarders, self.authenticators
+        )
         self.site = self.make_site(mount(self.resource))
         self.contents: list[Any] = []
         contents = self.contents
@@ -118,6 +125,7 @@ class Rig:
     def check_nothing_left(self) -> None:
         """Everybody leaves and all is closed: no ticket, no slot, no timer, no open file, no exchange."""
         closed = [forwarder.close() for forwarder in self.forwarders.values()]
+        closed += [authenticator.close() for authenticator in self.authenticators.values()]
         for wire in self.clients + self.backends:
             wire.lose()
         self.site.doStop()
