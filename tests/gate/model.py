@@ -13,7 +13,7 @@ import attrs
 from msgspec import msgpack
 
 from tests.gate.simulation import given_time
-from thrtwisted.gate import Counter
+from thrtwisted.gate import Counter, Quota
 from thrtwisted.gate.lanes import Lanes
 from thrtwisted.gate.order import MICROSECONDS
 from thrtwisted.gate.places import Reply
@@ -264,6 +264,16 @@ class BruteForce:
             default=None,
         )
 
+    def quota(self, key: str, now: int) -> Quota:
+        """What is left of a counter in use."""
+        counter = self.counters[key]
+        slots = max(0, counter.max_concurrent - self.used(key))
+        if counter.rate is None:
+            return Quota(slots)
+        ahead = max(0, self.used_up.get(key, (0, 1))[0] - now)
+        tickets = (counter.rate.burst * counter.rate.interval - ahead) // counter.rate.interval
+        return Quota(slots, max(0, tickets), ahead / MICROSECONDS)
+
     def idle(self) -> bool:
         return not self.waiting and not self.holding
 
@@ -485,7 +495,7 @@ class ScriptEngine:
     def next_due(self) -> int | None:
         """When the owner that has the timer sends a batch: not later than anybody may go."""
         due = self.client.zrange("{" + self.namespace + "}:due", 0, 0, withscores=True)
-        assert not due or (self.timer is not None and self.timer[1] == due[0][1])
+        assert not due or (self.timer is not None and self.timer[1] <= due[0][1])
         return self.timer[1] if due and self.timer else None
 
     def _run(self, now: int, owner: int, *operations: list[Any]) -> list[Id]:

@@ -1,4 +1,7 @@
-"""Both gates admit whom the brute-force model admits, in its order, over random histories."""
+"""
+Both gates admit whom the brute-force model admits, in its order, over random histories: first those of slots alone,
+then those with time, rates and turns, too.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,9 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
-from tests.gate.model import BruteForce, Engine, Id, LanesEngine, ScriptEngine
-from thrtwisted.gate import Counter
+from tests.gate.model import START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
+from thrtwisted.gate import UNLIMITED, Counter, Rate
+from thrtwisted.gate.order import MICROSECONDS
 
 OWNERS = 3
 KEYS = ("a", "b", "c", "d=1")
@@ -109,6 +113,164 @@ class ScriptMachine(GateMachine):
             assert self.engine.keys() == set(), self.engine.keys()
 
 
+#: So many may wait.
+MAX_WAITING = 12
+rates = st.none() | st.builds(
+    Rate,
+    st.sampled_from([200_000, 50_000, 1_000, 1_000_000, 333_333, 3600 * MICROSECONDS]),
+    st.sampled_from([1, 1, 2, 5]),
+    st.sampled_from(["wait", "wait", "wait", "reject", "demote"]),
+    st.sampled_from([90, 40]),
+)
+slots = st.sampled_from([UNLIMITED, 1, 2, 3, 0])
+
+
+class RegulatedMachine(RuleBasedStateMachine):
+    """
+    Time passes between acquires and releases; limits and rates change; keys take turns.
+
+    @cvar clock_goes_back: whether the clock is set back now and then.
+    """
+
+    clock_goes_back: ClassVar[bool] = False
+
+    def make_engine(self) -> Engine:
+        raise NotImplementedError
+
+    @initialize(brought=st.fixed_dictionaries({key: st.tuples(slots, rates) for key in KEYS}))
+    def start(self, brought: dict[str, tuple[int, Rate | None]]) -> None:
+        self.engine = self.make_engine()
+        self.model = BruteForce(MAX_WAITING)
+        self.serial = 0
+        self.now = START
+        self.brought = brought
+
+    def same(self, got: list[Id], wanted: list[Id]) -> None:
+        """The same were admitted in the same order. What the script admits of several owners is seen by each alone."""
+        for owner in range(OWNERS):
+            assert [t for t in got if t[0] == owner] == [t for t in wanted if t[0] == owner], (got, wanted)
+
+    @rule(key=st.sampled_from(KEYS), brought=st.tuples(slots, rates))
+    def change(self, key: str, brought: tuple[int, Rate | None]) -> None:
+        """It takes effect with the next ticket."""
+        self.brought[key] = brought
+
+    @rule(
+        owner=st.integers(0, OWNERS - 1),
+        keys=st.lists(st.sampled_from(KEYS), max_size=3, unique=True),
+        priority=st.sampled_from([50, 50, 1, 99]),
+        fair=st.sampled_from(["x", "y", "z", None]),
+        bound=st.sampled_from([None] * 9 + [1]),
+        many=st.sampled_from([1, 1, 3]),
+    )
+    def acquire(
+        self, owner: int, keys: list[str], priority: int, fair: str | None, bound: int | None, many: int
+    ) -> None:
+        for _ in range(many):
+            self.serial += 1
+            needs = [
+                Counter(key, self.brought[key][0], 1, bound, self.brought[key][1], shown=True) for key in keys
+            ]
+            ticket = (owner, self.serial)
+            self.same(
+                self.engine.acquire(*ticket, needs, priority, now=self.now, fair=fair),
+                self.model.acquire(*ticket, needs, priority, now=self.now, fair=fair),
+            )
+
+    @precondition(lambda self: self.model.holding)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.give_up(data.draw(st.sampled_from(sorted(self.model.holding))))
+
+    @precondition(lambda self: self.model.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        self.give_up(data.draw(st.sampled_from(sorted(self.model.waiting))))
+
+    def give_up(self, ticket: Id) -> None:
+        self.same(
+            self.engine.release(*ticket, now=self.now),
+            self.model.release(*ticket, now=self.now),
+        )
+
+    @rule(later=st.sampled_from([1, 100, 1_000, 49_999, 50_000, 100_000, 150_000, 200_000, 1_000_000, 10**7]))
+    def pass_time(self, later: int) -> None:
+        """What is due by then goes late, together with what happens next."""
+        self.now += later
+
+    @rule(late=st.sampled_from([0, 0, 0, 1, 20_000, 100_000, 300_000]))
+    def wake(self, late: int) -> None:
+        """A timer goes off, in time or late."""
+        due = self.engine.next_due()
+        if due is not None:
+            self.now = max(self.now, due + late)
+            self.same(self.engine.wake(self.now), self.model.wake(self.now))
+
+    @precondition(lambda self: self.clock_goes_back)
+    @rule(earlier=st.sampled_from([10**5, 10**6, 10**9]))
+    def set_back(self, earlier: int) -> None:
+        self.now -= earlier
+        self.same(self.engine.wake(self.now), self.model.wake(self.now))
+
+    @invariant()
+    def same_refusals(self) -> None:
+        """The same were turned away, and competed by another priority."""
+        if hasattr(self, "engine"):
+            assert self.engine.refused == self.model.refused
+            assert self.engine.rejected == self.model.rejected
+            assert self.engine.demoted == self.model.demoted
+
+    @invariant()
+    def nobody_oversleeps(self) -> None:
+        """A timer is set for whoever lacks only time, and not for the past."""
+        if hasattr(self, "engine") and self.model.last == self.now:
+            due, wanted = self.engine.next_due(), self.model.next_due()
+            assert due is None or due > self.now
+            assert wanted is None or (due is not None and due <= wanted), (due, wanted)
+
+    @invariant()
+    def idle_leaves_nothing(self) -> None:
+        if hasattr(self, "engine") and self.model.idle():
+            assert self.engine.idle(), self.engine
+            assert not self.model.level
+            assert not self.model.next_turn
+
+    def teardown(self) -> None:
+        """As long as slots are released and time passes, all go, but for those who wait for a limit of 0."""
+        if not hasattr(self, "engine"):
+            return
+        while self.model.holding or self.engine.next_due() is not None:
+            for ticket in sorted(self.model.holding):
+                self.give_up(ticket)
+            due = self.engine.next_due()
+            if due is not None:
+                self.now = max(self.now, due)
+                self.same(self.engine.wake(self.now), self.model.wake(self.now))
+        for ticket, waiter in sorted(self.model.waiting.items()):
+            assert any(self.model.counters[c.key].max_concurrent == 0 for c in waiter.counters), waiter
+            self.give_up(ticket)
+        assert self.engine.idle(), self.engine
+
+
+class RegulatedLanesMachine(RegulatedMachine):
+    clock_goes_back = True
+
+    def make_engine(self) -> Engine:
+        return LanesEngine(MAX_WAITING)
+
+    def same(self, got: list[Id], wanted: list[Id]) -> None:
+        assert got == wanted, (got, wanted)
+
+    @invariant()
+    def same_quotas(self) -> None:
+        """The same is left of what is held."""
+        if hasattr(self, "engine"):
+            assert isinstance(self.engine, LanesEngine)
+            for counters in self.model.holding.values():
+                wanted = {c.key: self.model.quota(c.key, self.now) for c in counters}
+                assert self.engine.lanes.quotas(counters, self.now) == wanted
+
+
 SETTINGS = settings(
     deadline=None, stateful_step_count=60, suppress_health_check=list(HealthCheck), derandomize=False
 )
@@ -118,6 +280,10 @@ class GateModelTests(SynchronousTestCase):
     def test_lanes(self) -> None:
         """The lanes of one process."""
         run_state_machine_as_test(LanesMachine, settings=settings(SETTINGS, max_examples=200))
+
+    def test_regulated_lanes(self) -> None:
+        """The lanes of one process, with time, rates and turns."""
+        run_state_machine_as_test(RegulatedLanesMachine, settings=settings(SETTINGS, max_examples=200))
 
     def test_script(self) -> None:
         """The script in a real server, with three owners; the last to go leaves nothing in it."""

@@ -56,8 +56,8 @@ import attrs
 from sortedcontainers import SortedDict
 
 from . import Counter, Quota, Rate
-from .order import MICROSECONDS, Order, parts
 from .meter import Meter, Meters
+from .order import MICROSECONDS, Order, parts
 from .turns import Turns
 
 Id = TypeVar("Id", bound=Hashable)
