@@ -249,6 +249,11 @@ class Exchange:
         """The same as L{set_backend}."""
         self.set_backend(value)
 
+    def set_redis_host(self, value: object) -> None:
+        """Nothing: one Redis serves all exchanges, C{redis.url} says where it is."""
+
+    set_redis_port = set_redis_uds = set_redis_host
+
     # What rules do to the response
 
     def set_status_code(self, value: int) -> None:
