@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from thrtwisted import toml
 from thrtwisted.check import check, effective, validated
 from thrtwisted.config import (
+    Auth,
     Backend,
     Bounds,
     Config,
@@ -188,6 +189,73 @@ class CheckTests(SynchronousTestCase):
             (rule({"path": "regexp:("}), "rule 1, when.path: not a regular", "correct it"),
             (rule({"header": {"A b": "x"}}), 'rule 1, when.header."A b": the name', "correct it"),
             (rule(backend="ap"), 'rule 1, then.backend: there is no backend "ap"', 'did you mean "app"?'),
+            (
+                rule(set_redis_queue="ap"),
+                'rule 1, then.set_redis_queue: there is no backend or queue "ap"',
+                '"app"?',
+            ),
+            (rule(auth="who"), 'rule 1, then.auth: there is no service "who"', "add it"),
+            (rule({"custom": "f"}), "rule 1, when.custom: not a function", '"python:module:function"'),
+            (rule({"custom": "python:nosuch:f"}), "rule 1, when.custom: the module", "PYTHONPATH"),
+            (rule({"remote_ip": "re:x"}), 'rule 1, when.remote_ip: "re:"', 'write "regexp:"'),
+            (rule({"cookie": {"a b": "x"}}), 'rule 1, when.cookie."a b": the name', "correct it"),
+            (
+                rule({"query": {"q": "glob:"}, "real_ip": []}),
+                "rule 1, when.real_ip: an empty list",
+                "leave it out",
+            ),
+            (rule(custom_input="f"), "rule 1, then.custom_input: not a function", '"python:module:function"'),
+            (
+                rule(custom_output="python:os:nosuch"),
+                "rule 1, then.custom_output: the module",
+                "correct the name",
+            ),
+            (rule(set_method="A B"), "rule 1, then.set_method: no request has", "write one"),
+            (rule(set_path="x"), "rule 1, then.set_path: a path starts", "percent-encode"),
+            (rule(set_query_string="a b"), "rule 1, then.set_query_string: a query has", "percent-encode"),
+            (
+                rule(add_query_string_arg={"": "x"}),
+                'rule 1, then.add_query_string_arg."": a query',
+                "write one",
+            ),
+            (rule(set_host="a b"), "rule 1, then.set_host: this names no host", "write one"),
+            (rule(set_remote_ip="x"), "rule 1, then.set_remote_ip: this is no address", "write one"),
+            (
+                rule(del_input_header=["A", "b c"]),
+                "rule 1, then.del_input_header: no header has",
+                "use letters",
+            ),
+            (
+                rule(del_output_header="Content-Length"),
+                "rule 1, then.del_output_header: this header",
+                "leave",
+            ),
+            (
+                rule(add_output_header={"A": ["b", "\n"]}),
+                "rule 1, then.add_output_header.A: no header's",
+                "remove",
+            ),
+            (rule(priority="x"), 'rule 1, then.priority: unknown key "x"', "write one of"),
+            (
+                rule(set_input_priority="header:a b"),
+                "rule 1, then.set_input_priority: the name",
+                "correct it",
+            ),
+            (
+                replace(GOOD, rule=[Rule(then=Then(set_redis_host=host)) for host in ("a", "a", "b")]),
+                "rule 3, then.set_redis_host: an earlier rule names another",
+                "leave this out",
+            ),
+            (
+                replace(GOOD, backend={**GOOD.backend, "b": Backend(url="http://b", queues=["q", "app"])}),
+                'backend.b.queues 2: there is a backend "app", too',
+                "name one of them otherwise",
+            ),
+            (
+                backend(queues=["q", "q"]),
+                'backend.a.queues 2: "q" stands for the backend a already',
+                "leave it",
+            ),
             (rule(set_input_header={"TE": "x"}), "rule 1, then.set_input_header.TE: ", "leave it out"),
             (
                 rule(set_input_header={"A": "1", "a": "2"}),
@@ -212,6 +280,38 @@ class CheckTests(SynchronousTestCase):
             limit(headers=True),
         ]:
             self.assertEqual(check(good), [])
+
+    def test_functions(self) -> None:
+        """A function of a program may stand for each criterion and action that takes one, whatever it will return."""
+        function: Any = len
+        then = dict.fromkeys(Then.__struct_fields__, function)
+        self.assertEqual(check(rule({"custom": function}, **then)), [])
+        self.assertEqual(check(limit(key=function, weight=function)), [])
+
+    def test_actions(self) -> None:
+        """Constants that can be used are good: nothing, too, where that says something."""
+        config = replace(
+            GOOD,
+            backend={"app": Backend(url="http://a", queues=["thr:q", "app"])},
+            auth={"who": Auth(url="http://h/")},
+            rule=[
+                Rule(
+                    when=When(custom="python:os:getpid", query={"q": "x"}, remote_ip="not:10.0.0.1"),
+                    then=Then(
+                        auth="who",
+                        set_redis_queue="thr:q",
+                        set_query_string="",
+                        set_input_body="",
+                        set_output_body="",
+                        set_output_header={"Server": "x"},
+                        add_input_header={"A": ["b", "c"]},
+                        set_redis_host="h",
+                        priority="header:X-Priority",
+                    ),
+                )
+            ],
+        )
+        self.assertEqual(check(config), [])
 
     def test_bounds(self) -> None:
         """Bounds that are reached are good, and so are defaults that are not."""
@@ -313,6 +413,27 @@ class EffectiveTests(SynchronousTestCase):
         self.assertIn("connect_timeout = 5.0\n", text)
         self.assertIn("limit = []\n", text)
         self.assertIn("then = {}\n", text)
+
+    def test_functions(self) -> None:
+        """What no file can have stands as a comment, and the rest can be read."""
+        keys: Any = [len, check, CheckTests, lambda exchange: "x"]
+        config = replace(
+            GOOD,
+            limit=[Limit(name=f"l{number}", max_concurrent=1, key=key) for number, key in enumerate(keys)],
+            rule=[Rule(then=Then(set_path=keys[1], set_method="PUT", set_output_header={"A": "\udcff"}))],
+        )
+        text = effective(config)
+        for line in (
+            "# key is the function len",
+            "# key is the function check (check.py:",
+            "# key is the function CheckTests",
+            "# key is the function EffectiveTests.test_functions.<locals>.<lambda> (test_check.py:",
+            "# then.set_path is the function check (check.py:",
+            "# then.set_output_header is not Unicode",
+            'then = { set_method = "PUT" }',
+        ):
+            self.assertIn(f"\n{line}", text)
+        self.assertEqual(toml.loads(text).rule[0].then, Then(set_method="PUT"))
 
     def test_password(self) -> None:
         """The password of Redis is not shown, and what is shown can be read again."""

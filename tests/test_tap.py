@@ -100,6 +100,62 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(config.listen, "tcp:8000")
         self.assertEqual(list(config.backend), ["one", "two"])
 
+    def script(self, name: str, text: str) -> str:
+        """A configuration file in Python, with a module of keys beside it."""
+        path = os.path.join(os.path.dirname(self.file()), name)
+        with open(path, "w") as file:
+            file.write(text)
+        self.addCleanup(sys.modules.pop, f"configuration:{name.removesuffix('.py')}", None)
+        return path
+
+    def test_scripts(self) -> None:
+        """Files in Python are one configuration, which flags override, and import what is beside them."""
+        arguments = [
+            *("-c", self.script("http2redis_conf.py", "add_rule(Criteria(), Actions(set_redis_queue='q'))")),
+            *(
+                "-c",
+                self.script("redis2http_conf.py", "import keys_beside_the_file\nadd_queue('q', http_port=1)"),
+            ),
+        ]
+        config = self.config(*arguments)
+        self.assertEqual(config.rule[0].then.set_redis_queue, "q")
+        self.assertEqual(config.backend["q"].url, "http://localhost:1")
+        config = self.config(*arguments, "--backend", "http://h:2", "--redis", "redis://h", "-l", "tcp:3")
+        self.assertEqual(
+            (config.backend["q"].url, config.backend["q"].queues, config.redis.url, config.listen),
+            ("http://h:2", ["q"], "redis://h", ["tcp:3"]),
+        )
+
+    def test_script_mistakes(self) -> None:
+        """Mistakes in files in Python and in the flags are a line each, and the status is 2."""
+        path = self.script("conf.py", "add_queue('q', http_prt=1)\nadd_rule(Criteria(), Actions(set_pth=1))")
+        self.exits(2, "-c", path, "--listen", "nosuch:1")
+        self.assertEqual(
+            [line.removeprefix(path).split(": ")[0] for line in self.errors.getvalue().splitlines()],
+            [":1", ":2", ""],
+        )
+        self.assertEqual(self.output.getvalue(), "")
+
+    def test_script_check(self) -> None:
+        """What is printed of a file in Python reads as TOML; what cannot stand there is a comment."""
+        text = (
+            "import keys_beside_the_file as beside\n"
+            "add_queue('q')\nadd_max_limit('l', beside.key, beside.key, 2)\n"
+            "add_rule(Criteria(custom=beside.key), Actions(set_path=beside.key, set_output_body=b'\\xff'))\n"
+        )
+        self.exits(0, "-c", self.script("conf.py", text), "--check")
+        printed = self.output.getvalue()
+        self.assertEqual(printed.count(" is the function key (keys_beside_the_file.py:1)\n"), 3)
+        for comment in ("# key is the", "# when.custom is the", "# then.set_path is the"):
+            self.assertIn(f"\n{comment} function key", printed)
+        self.assertIn("\n# then.set_output_body is not Unicode\n", printed)
+        self.assertEqual(toml.loads(printed).rule[0].name, "add_rule 1 (conf.py:4)")
+
+    def test_several_files(self) -> None:
+        """Several files have to be in Python, all of them."""
+        error = self.assertRaises(UsageError, self.config, "-c", self.file(), "-c", "x.py")
+        self.assertIn("end in .py", str(error))
+
     def test_flags_override(self) -> None:
         """Flags override the file, and leave alone what they do not name."""
         config = self.config(

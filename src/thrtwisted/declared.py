@@ -144,7 +144,9 @@ class Declared:
     def sorted(self, mistakes: list[Mistake]) -> list[str]:
         """Mistakes as they are shown, in the order of the files and their lines."""
         order = {file: number for number, file in enumerate(self.files)}
-        mistakes = sorted(mistakes, key=lambda each: (order.get(each.file, len(order)), each.line))
+        mistakes = sorted(
+            mistakes, key=lambda each: (order.get(each.file, len(order)), each.line or sys.maxsize)
+        )
         return [str(mistake) for mistake in mistakes]
 
 
