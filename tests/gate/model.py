@@ -309,11 +309,16 @@ class BruteForce:
 
 
 class LanesEngine:
-    """L{Lanes}."""
+    """
+    L{Lanes}.
+
+    @ivar order: of who came last.
+    """
 
     def __init__(self, max_waiting: int = 1000) -> None:
         self.lanes: Lanes[Id] = Lanes()
         self.max_waiting = max_waiting
+        self.order = 0
         self.refused: list[Id] = []
         self.rejected: list[tuple[Id, int]] = []
         self.demoted: list[tuple[Id, int]] = []
@@ -330,6 +335,7 @@ class LanesEngine:
     ) -> list[Id]:
         ticket = (owner, serial)
         arrival = self.lanes.arrive(ticket, counters, priority, now, self.max_waiting, fair)
+        self.order = arrival.order
         if arrival.rejected:
             self.rejected.append((ticket, arrival.rejected))
         elif ticket not in self.lanes:

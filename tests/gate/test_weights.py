@@ -1,6 +1,6 @@
 """
-With weights no brute force says whom to admit: that is up to where lanes are parked. So what must be true of L{Lanes}
-is looked at after every step; and the script, which is the same algorithm, is held against L{Lanes}.
+With weights no brute force says whom to admit, for that is up to where lanes are parked. So what must be true of
+L{Lanes} is looked at after every step; and the script, which is the same algorithm, is held against L{Lanes}.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
-from tests.gate.model import Engine, Id, LanesEngine, ScriptEngine
+from tests.gate.model import START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
 from tests.gate.test_model import OWNERS, SETTINGS
-from thrtwisted.gate import Counter
+from thrtwisted.gate import UNLIMITED, Counter, Rate
 
 MAX_WAITING = 8
 
@@ -47,6 +47,21 @@ common: list[list[Need]] = [
     [("b", 1, None), ("c=1", 2, None)],
 ]
 priorities = st.sampled_from([1, 50, 99])
+keys = st.sampled_from([None, None, "x", "y"])
+
+#: None most of the time.
+rates = st.sampled_from(
+    [
+        None,
+        None,
+        None,
+        Rate(100_000),
+        Rate(250_000, 2),
+        Rate(1_000, 4),
+        Rate(100_000, 2, "reject"),
+        Rate(250_000, 1, "demote", 60),
+    ]
+)
 
 
 def lane(counters: Sequence[Counter]) -> tuple[tuple[str, int], ...]:
@@ -59,7 +74,9 @@ class WeightsMachine(RuleBasedStateMachine):
     Acquires and releases at random, while the limits go up and down, at L{Lanes} and, in a subclass, at another engine
     that has to do precisely the same.
 
-    @ivar limits: what newcomers say that each counter has.
+    @ivar now: the time (us).
+    @ivar limits: what newcomers say that each counter has: slots, and a rate.
+    @ivar meters: what is used up of the rates.
     @ivar slots: what the last of them said, of the counters in use.
     @ivar holding: the admitted.
     @ivar waiting: those who wait, with their rank.
@@ -76,49 +93,90 @@ class WeightsMachine(RuleBasedStateMachine):
         self.model = LanesEngine(MAX_WAITING)
         self.lanes = self.model.lanes
         self.serial = 0
-        self.limits = dict.fromkeys(KEYS, 3)
+        self.now = START
+        self.limits: dict[str, tuple[int, Rate | None]] = dict.fromkeys(KEYS, (3, None))
+        self.meters = BruteForce()
         self.slots: dict[str, int] = {}
         self.holding: dict[Id, Sequence[Counter]] = {}
         self.waiting: dict[Id, tuple[tuple[int, int], Sequence[Counter]]] = {}
 
     # Steps ---------------------------------------------------------------------------------------------------------
 
-    @rule(key=st.sampled_from(KEYS), slots=st.sampled_from([0, 1, 2, 3, 3, 4, 6]))
-    def change_limit(self, key: str, slots: int) -> None:
+    @rule(key=st.sampled_from(KEYS), slots=st.sampled_from([0, 1, 2, 3, 3, 4, 6, UNLIMITED]), rate=rates)
+    def change_limit(self, key: str, slots: int, rate: Rate | None) -> None:
         """It takes effect with the next ticket."""
-        self.limits[key] = slots
+        self.limits[key] = (slots, rate)
+
+    @rule(later=st.sampled_from([1, 1_000, 50_000, 100_000, 250_000, 2_000_000]))
+    def pass_time(self, later: int) -> None:
+        self.wake(self.now + later)
+
+    @precondition(lambda self: self.lanes.next_due is not None)
+    @rule(late=st.sampled_from([0, 0, 1, 120_000]))
+    def come_due(self, late: int) -> None:
+        assert self.lanes.next_due is not None
+        self.wake(self.lanes.next_due + late)
+
+    def wake(self, now: int) -> None:
+        self.now = now
+        heads = self.heads()
+        admitted = self.model.wake(now)
+        if self.engine:
+            self.same(self.engine.wake(now), admitted)
+        self.admit(admitted, heads)
+        self.check()
 
     @precondition(lambda self: self.waiting)
-    @rule(data=st.data(), owner=st.integers(0, OWNERS - 1), priority=priorities)
-    def acquire_alike(self, data: st.DataObject, owner: int, priority: int) -> None:
+    @rule(data=st.data(), owner=st.integers(0, OWNERS - 1), priority=priorities, fair=keys)
+    def acquire_alike(self, data: st.DataObject, owner: int, priority: int, fair: str | None) -> None:
         """One more for a lane."""
         _, counters = self.waiting[data.draw(st.sampled_from(sorted(self.waiting)))]
-        self.acquire(owner, [(c.key, c.weight, c.max_waiting) for c in counters], priority)
+        self.acquire(owner, [(c.key, c.weight, c.max_waiting) for c in counters], priority, fair)
 
-    @rule(owner=st.integers(0, OWNERS - 1), needs=st.sampled_from(common) | needs, priority=priorities)
-    def acquire(self, owner: int, needs: list[Need], priority: int) -> None:
+    @rule(
+        owner=st.integers(0, OWNERS - 1),
+        needs=st.sampled_from(common) | needs,
+        priority=priorities,
+        fair=keys,
+    )
+    def acquire(self, owner: int, needs: list[Need], priority: int, fair: str | None) -> None:
         self.serial += 1
         ticket = (owner, self.serial)
-        counters = [Counter(key, self.limits[key], weight, bound) for key, weight, bound in needs]
+        counters = [
+            Counter(key, self.limits[key][0], weight, bound, self.limits[key][1])
+            for key, weight, bound in needs
+        ]
         heads = self.heads()
-        admitted = self.model.acquire(*ticket, counters, priority)
+        admitted = self.model.acquire(*ticket, counters, priority, now=self.now, fair=fair)
         if self.engine:
-            self.same(self.engine.acquire(*ticket, counters, priority), admitted)
+            self.same(self.engine.acquire(*ticket, counters, priority, now=self.now, fair=fair), admitted)
             assert self.engine.refused == self.model.refused
-        self.slots.update((counter.key, counter.max_concurrent) for counter in counters)
+            assert self.engine.rejected == self.model.rejected
+            assert self.engine.demoted == self.model.demoted
+        for counter in counters:
+            self.slots[counter.key] = counter.max_concurrent
+            self.meters.counters[counter.key] = counter
+            self.meters.bound(counter.key, self.now)
         # Whom a raised limit lets through goes before the newcomer is looked at.
         self.admit([other for other in admitted if other != ticket], heads)
-        rank = (priority, self.serial)
+        rank = (self.model.order, self.serial)
+        late = [c for c in counters if c.rate and c.rate.over != "wait" and not self.is_ready(c)]
+        is_rejected = any(c.rate and c.rate.over == "reject" for c in late)
+        assert is_rejected == (ticket in dict(self.model.rejected))
         if ticket in admitted:
             assert admitted[-1] == ticket
             self.waiting[ticket] = (rank, counters)
-            self.admit([ticket], heads)
+            self.admit([ticket], heads, waited=False)
         elif ticket in self.model.refused:
             assert self.crowded(counters)
             assert any(self.blocks(counter, rank) for counter in counters)
-        else:
+        elif not is_rejected:
             assert not self.crowded(counters)
             self.waiting[ticket] = (rank, counters)
+        if ticket in self.waiting or ticket in self.holding:
+            for c in counters:
+                if c.rate and c.rate.over != "wait" and c not in late:
+                    self.meters.charge(c.key, c.weight, self.now, waited=False)
         self.check()
 
     @precondition(lambda self: self.holding or self.waiting)
@@ -130,9 +188,9 @@ class WeightsMachine(RuleBasedStateMachine):
         self.holding.pop(ticket, None)
         self.waiting.pop(ticket, None)
         heads = self.heads()
-        admitted = self.model.release(*ticket)
+        admitted = self.model.release(*ticket, now=self.now)
         if self.engine:
-            self.same(self.engine.release(*ticket), admitted)
+            self.same(self.engine.release(*ticket, now=self.now), admitted)
         self.admit(admitted, heads)
         self.check()
 
@@ -161,19 +219,31 @@ class WeightsMachine(RuleBasedStateMachine):
         """Who is the head of a lane, and at which counter that is parked."""
         return {lane.tickets.peekitem(0)[1]: lane.parked_at.key for lane in self.lanes._lanes.values()}
 
-    def fits(self, counter: Counter) -> bool:
+    def has_slots(self, counter: Counter) -> bool:
         used, slots = self.used(counter.key), self.slots[counter.key]
         return used + counter.weight <= slots or (used == 0 and slots > 0)
+
+    def is_ready(self, counter: Counter) -> bool:
+        return self.meters.ready(counter.key, counter.weight) <= self.now
+
+    def regulates(self, key: str) -> bool:
+        """Whether tickets wait for the rate of a counter."""
+        rate = self.meters.counters[key].rate
+        return rate is not None and rate.over == "wait"
+
+    def fits(self, counter: Counter) -> bool:
+        return self.has_slots(counter) and (not self.regulates(counter.key) or self.is_ready(counter))
 
     def blocks(self, counter: Counter, rank: tuple[int, int]) -> bool:
         parked = [self.waiting[head][0] for head, key in self.heads().items() if key == counter.key]
         return not self.fits(counter) or any(other < rank for other in parked)
 
-    def admit(self, admitted: list[Id], heads: dict[Id, str]) -> None:
+    def admit(self, admitted: list[Id], heads: dict[Id, str], waited: bool = True) -> None:
         """
         Note who was admitted in a step.
 
         @param heads: where the lanes were parked before the step.
+        @param waited: whether they have waited.
         """
         ranks = [self.waiting[ticket][0] for ticket in admitted]
         assert ranks == sorted(ranks)
@@ -181,6 +251,10 @@ class WeightsMachine(RuleBasedStateMachine):
         for ticket in admitted:
             rank, counters = self.waiting.pop(ticket)
             self.holding[ticket] = counters
+            for counter in counters:
+                if self.regulates(counter.key):
+                    assert self.is_ready(counter)
+                    self.meters.charge(counter.key, counter.weight, self.now, waited)
             # In order within the lane.
             assert all(
                 rank < other for other, needs in self.waiting.values() if lane(needs) == lane(counters)
@@ -219,12 +293,17 @@ class WeightsMachine(RuleBasedStateMachine):
             assert it.parked_at.parked[it.head] is it
             assert it.parked_at in [counter for counter, _ in it.needs]
 
-        # The best that is parked at a counter does not fit there; and nobody waits whom no counter blocks.
+        # The best that is parked at a counter does not fit there, and if it lacks only time, the counter is due then.
+        due = {}
         for counter in self.lanes._counters.values():
             if counter.parked:
                 head = counter.parked.peekitem(0)[1].tickets.peekitem(0)[1]
-                _, counters = self.waiting[head]
-                assert not any(self.fits(c) for c in counters if c.key == counter.key), head
+                here = next(c for c in self.waiting[head][1] if c.key == counter.key)
+                assert not self.fits(here), head
+                if self.has_slots(here):
+                    due[counter.key] = self.meters.ready(here.key, here.weight)
+        assert {key: time for time, key in self.lanes._due} == due
+        # Nobody waits whom no counter blocks.
         for rank, counters in self.waiting.values():
             assert any(self.blocks(counter, rank) for counter in counters)
 
@@ -233,11 +312,14 @@ class WeightsMachine(RuleBasedStateMachine):
             assert not self.engine or self.engine.idle()
 
     def teardown(self) -> None:
-        """As long as somebody holds a slot, a release helps; who waits at the end waits for a limit of 0."""
+        """As long as somebody holds a slot, a release helps, or time; who waits at the end waits for a limit of 0."""
         if not hasattr(self, "model"):
             return
-        while self.holding:
-            self.give_up(min(self.holding))
+        while self.holding or self.lanes.next_due is not None:
+            if self.holding:
+                self.give_up(min(self.holding))
+            else:
+                self.come_due(0)
         for _, counters in self.waiting.values():
             assert any(not self.slots[counter.key] for counter in counters)
         while self.waiting:
