@@ -129,6 +129,11 @@ lighter ones that come after it, or have a worse priority, do not pass it, but b
 of one user, for instance. One more is answered 503 with `Retry-After`, unless there are slots for it at once; the
 others still find room in the queue. With `max_waiting = 0` nobody waits for this limit.
 
+## Rates and fairness
+
+A limit may also say how many in a time, with `rate`, `burst` and `over`; and `queue.fair` lets users take turns.
+[Regulation](regulation.md) tells how they work together, and what `headers = true` tells clients.
+
 ## Rules
 
 Rules apply in order, before the limits are looked at. Each changes the request for all that comes after it: later

@@ -63,8 +63,9 @@ class FieldsTests(SynchronousTestCase):
         found = fields(HIDDEN, BOTH, SLOTS)
         found.admitted({"user=192.0.2.1": Quota(3, 19, 0.6), "hidden": Quota(1, 1, 1.0), "another": Quota(1)})
         self.assertEqual(written(found)[b"ratelimit"], [b'"user";r=19;t=1, "user:concurrent";r=3'])
-        found.admitted({"all": Quota(29)})
-        self.assertEqual(written(found)[b"ratelimit"], [b'"all";r=29'])
+        for free, left in ((29, 29), (0, 0), (2**53, 30)):
+            found.admitted({"all": Quota(free)})
+            self.assertEqual(written(found)[b"ratelimit"], [b'"all";r=%d' % left])
 
     def test_not_counted(self) -> None:
         """A rate of which the gate knows nothing, as while Redis is gone, has no number."""

@@ -68,7 +68,8 @@ TOLERANCE = 0.02
 def unsteady(work: list[Work]) -> Missed | None:
     """What is wrong with when the application was asked: a burst at once, and then each second the rate, evenly."""
     times = [each.begin for each in work]
-    burst, after = times[BURST - 1] - times[0], times[BURST - 1 :]
+    # Time runs from the first of the burst on, whenever the last of it may have come.
+    burst, after = times[BURST - 1] - times[0], [times[0], *times[BURST:]]
     if burst > (BURST - 1) / RATE:
         return Missed(f"the burst took {burst:.3f} s, as long as without one")
     span, ideal = after[-1] - after[0], (len(after) - 1) / RATE
