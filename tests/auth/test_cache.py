@@ -101,12 +101,8 @@ class CacheTests(SynchronousTestCase):
         self.assertEqual([cache.get(key, 1.0) for key in (b"a", b"b", b"c")], [("A", 1.0), None, ("C", 0.0)])
 
     def test_anew(self) -> None:
-        """What is remembered anew counts alone, and can be forgotten."""
+        """What is remembered anew counts alone."""
         cache: Cache[str] = Cache(2)
         cache.put(b"a", "A", 0.0, 9.0)
         cache.put(b"a", "B", 1.0, 5.0)
         self.assertEqual((len(cache), cache.get(b"a", 2.0), cache.get(b"a", 5.0)), (1, ("B", 1.0), None))
-        cache.put(b"a", "A", 0.0, 9.0)
-        cache.forget(b"a")
-        cache.forget(b"a")
-        self.assertIsNone(cache.get(b"a", 1.0))

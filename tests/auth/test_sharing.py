@@ -56,12 +56,16 @@ class SharedTests(SynchronousTestCase):
 
     def test_after_leaving(self) -> None:
         """What was cancelled is begun anew for the next one, and its late end changes nothing."""
-        late: Deferred[str] = Deferred(lambda _: None)
+        end: Deferred[str] = Deferred()
+        late: Deferred[str] = Deferred()
+        late.addErrback(lambda _: end)
         self.shared.ask(b"a", lambda: late).addErrback(lambda _: None).cancel()
-        waiting = self.ask()
-        self.assertNoResult(waiting)
+        first = self.ask()
+        end.callback("late")
+        second = self.ask()
+        self.assertEqual(len(self.begun), 1)
         self.begun[0].callback("done")
-        self.assertEqual(self.successResultOf(waiting), "done")
+        self.assertEqual([self.successResultOf(each) for each in (first, second)], ["done", "done"])
 
     def test_at_once(self) -> None:
         """What is done at once, or fails at once, is not under way."""

@@ -178,7 +178,7 @@ class Authenticator:
 
         @raise RuleFailed: a function of the configuration raised an exception, which is logged.
         """
-        sent = tuple(_values(exchange, name) for name in self._sent)
+        sent = tuple(tuple(exchange.headers.getRawHeaders(name) or ()) for name in self._sent)
         try:
             found = tuple(find(exchange) for find in self._keys)
         except Exception:
@@ -243,11 +243,8 @@ class Authenticator:
         if head.status < 300 or (head.status in _KEPT and len(answer.body) <= LONGEST_KEPT):
             holds = lifetime(head.headers, config.cache, config.cache_by)
         if holds > 0:
-            self._cache.put(
-                key, answer if head.status >= 300 else self._without_rest(answer), asked_at, asked_at + holds
-            )
-        else:
-            self._cache.forget(key)
+            kept = answer if head.status >= 300 else self._without_rest(answer)
+            self._cache.put(key, kept, asked_at, asked_at + holds)
 
     def _without_rest(self, answer: Answer) -> Answer:
         """What matters of an answer that lets pass."""
@@ -330,11 +327,6 @@ def _as_backend(config: Auth, server: str, tls: bool) -> Backend:
 def _distinct(names: list[str]) -> tuple[bytes, ...]:
     """Names of headers in lower case, each once."""
     return tuple(dict.fromkeys(name.lower().encode("ascii") for name in names))
-
-
-def _values(exchange: Exchange, name: bytes) -> tuple[bytes, ...] | None:
-    values = exchange.headers.getRawHeaders(name)
-    return None if values is None else tuple(values)
 
 
 def _passed_on(head: ResponseHead, body: bytes, age: float | None) -> ResponseHead:

@@ -132,7 +132,3 @@ class Cache(Generic[T]):
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
-
-    def forget(self, key: bytes) -> None:
-        """Remember it no more."""
-        self._entries.pop(key, None)

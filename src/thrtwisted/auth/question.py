@@ -72,9 +72,6 @@ class Question:
         self._forwarding.head.addCallbacks(self._begun, self._failed)
 
     def _begun(self, head: ResponseHead) -> None:
-        if self._over:
-            self._forwarding.abandon()
-            return
         self._head = head
         self._forwarding.deliver(self)
 
