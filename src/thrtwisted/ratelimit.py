@@ -87,6 +87,8 @@ class Policies:
 
     def of(self, counters: Sequence[Counter]) -> Fields | None:
         """What the response to an exchange tells that needs these counters; None if that is nothing."""
+        if not self._by_name:
+            return None
         policies = {
             counter.key: self._by_name[_limit(counter)]
             for counter in counters
