@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefusedError
 
 from tests.auth.support import NO, YES, AuthCase, exchange, header
+from tests.forward.support import Wire
 from thrtwisted.auth.authenticator import LONGEST_KEPT, QUIET
 from thrtwisted.auth.question import LONGEST_BODY
 from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, QueueTimeout, RuleFailed
@@ -59,6 +60,15 @@ class QuestionTests(AuthCase):
                 b"X-Key: 1",
             ],
         )
+
+    def test_unix(self) -> None:
+        """A service behind a unix socket is asked for its root."""
+        self.make(url="unix:///run/auth.sock").check(exchange()).addErrback(lambda _: None)
+        [(path, factory, *_)] = self.clock.unixClients
+        self.assertEqual(path, "/run/auth.sock")
+        self.wires.append(Wire(self.clock, factory.buildProtocol(None)))
+        self.assertTrue(self.wires[0].value().startswith(b"GET / HTTP/1.1\r\n"))
+        self.assertIn(b"Host: localhost\r\n", self.wires[0].value())
 
     def test_kept_connection(self) -> None:
         """A connection is used for one question after the other."""
