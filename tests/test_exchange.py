@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from thrtwisted.exchange import Exchange
+from thrtwisted.forward import RequestBody
 
 
 def exchange(
@@ -16,7 +19,10 @@ def exchange(
     client: str = "192.0.2.1",
 ) -> Exchange:
     """An exchange that nothing has happened to yet."""
-    return Exchange(method, target, Headers(headers or {}), client, "app")
+    fields = Headers()
+    for name, values in (headers or {}).items():
+        fields.setRawHeaders(name.encode(), [value.encode("utf-8", "surrogateescape") for value in values])
+    return Exchange(method, target, fields, client, "app")
 
 
 class ExchangeTests(SynchronousTestCase):
@@ -66,3 +72,213 @@ class ExchangeTests(SynchronousTestCase):
         one = exchange(b"/?a=1&a=2&b+c=d+e%26&f&&%67=%ff")
         for name, value in [(b"a", b"1"), (b"b c", b"d e&"), (b"f", b""), (b"g", b"\xff"), (b"", None)]:
             self.assertEqual(one.query_argument(name), value)
+
+
+class SetTests(SynchronousTestCase):
+    """What rules and functions do to the request."""
+
+    def test_targets(self) -> None:
+        """The target changes where it is said, and stays byte for byte where not (promise 8)."""
+        for target, action, value, expected in [
+            (b"/a?b", "set_path", "/c%20d", b"/c%20d?b"),
+            (b"/a?", "set_path", "/c", b"/c?"),
+            (b"/a", "set_path", b"/c", b"/c"),
+            (b"/a?b=%2f+", "set_query_string", "c", b"/a?c"),
+            (b"/a", "set_query_string", "c", b"/a?c"),
+            (b"/a?b", "set_query_string", "", b"/a"),
+            (b"*", "set_query_string", "c", b"*"),
+            (b"/a", "add_query_string_arg", ("b", "c d"), b"/a?b=c%20d"),
+            (b"/a?%7e=%2f+&&x", "add_query_string_arg", ("b", ["1", "2"]), b"/a?%7e=%2f+&&x&b=1&b=2"),
+            (b"/a?b", "add_query_string_arg", {"c": "1", "d": []}, b"/a?b&c=1"),
+            (b"*", "add_query_string_arg", ("b", "c"), b"*"),
+            (b"/a?b=1&%62=2&%7e&b", "set_query_string_arg", ("b", "3"), b"/a?%7e&b=3"),
+            (b"/a?x", "set_query_string_arg", ("b", "3"), b"/a?x&b=3"),
+            (b"/a?b=1&c&b&&+=", "del_query_string_arg", "b", b"/a?c&&+="),
+            (b"/a?b=1&c", "del_query_string_arg", ["b", "c", "d"], b"/a"),
+            (b"/a?", "del_query_string_arg", "b", b"/a?"),
+            (b"/a?%7e", "del_query_string_arg", "b", b"/a?%7e"),
+        ]:
+            one = exchange(target)
+            getattr(one, action)(value)
+            self.assertEqual(one.target, expected, (target, action, value))
+            self.assertEqual(
+                (one.path, one.query), (expected.partition(b"?")[0], expected.partition(b"?")[2])
+            )
+
+    def test_headers(self) -> None:
+        """Headers are set in place of others, added beside them, and deleted, by names without case."""
+        one = exchange(headers={"A": ["1", "2"], "B": ["1"], "C": ["1"]})
+        one.set_input_header(("a", "é"))
+        one.set_input_header({"New": ["1", b"2"]})
+        one.add_input_header(("b", "2"))
+        one.del_input_header(["c", "absent"])
+        one.del_input_header("absent")
+        self.assertEqual(
+            dict(one.headers.getAllRawHeaders()),
+            {b"A": ["é".encode()], b"B": [b"1", b"2"], b"New": [b"1", b"2"]},
+        )
+
+    def test_others(self) -> None:
+        """Method, host, address, priority, backend and values."""
+        one = exchange(headers={"Host": ["h"]})
+        one.routes = {"app": "app", "slow": "slow", "queue": "slow"}
+        one.set_method("PUT")
+        one.set_host("inner:80")
+        one.set_remote_ip("2001:db8::1")
+        one.set_input_priority("7")
+        one.set_redis_queue("queue")
+        one.set_custom_value("a", 1)
+        self.assertEqual((one.method, one.host, one.priority, one.backend), (b"PUT", b"inner", 7, "slow"))
+        self.assertEqual((one.client, one.remote_ip), ("2001:db8::1", "2001:db8::1"))
+        self.assertEqual((one.get_method(), one.get_path()), ("PUT", "/"))
+        self.assertEqual((one.get_remote_ip(), one.get_real_ip()), ("2001:db8::1", "2001:db8::1"))
+        self.assertEqual((one.get_custom_value("a"), one.get_custom_value("b", 2)), (1, 2))
+        one.del_custom_value("a")
+        one.del_custom_value("a")
+        self.assertIsNone(one.get_custom_value("a"))
+        for same in (one.set_redis_host, one.set_redis_port, one.set_redis_uds):
+            same("anywhere")
+
+    def test_wrong(self) -> None:
+        """What no message may have is refused, and nothing has changed."""
+        for action, value in [
+            ("set_path", "a"),
+            ("set_query_string", "#"),
+            ("set_query_string_arg", "a"),
+            ("add_query_string_arg", ("", "b")),
+            ("del_query_string_arg", 5),
+            ("set_method", "a b"),
+            ("set_host", ""),
+            ("set_remote_ip", "h"),
+            ("set_input_header", ("Content-Length", "1")),
+            ("set_input_header", ("A", "b\r\nC: d")),
+            ("set_input_header", ("X_A", "b")),
+            ("add_input_header", ("Connection", "close")),
+            ("del_input_header", "Transfer-Encoding"),
+            ("set_input_body", 5),
+            ("set_input_priority", "high"),
+            ("set_backend", "absent"),
+            ("set_redis_queue", []),
+            ("set_status_code", 99),
+            ("set_output_body", 5),
+            ("set_output_default_body", 5),
+        ]:
+            one = exchange(b"/a?b", {"Host": ["h"]})
+            before = (one.method, one.target, one.client, one.backend, one.priority, one.status)
+            error = self.assertRaises(ValueError, getattr(one, action), value)
+            self.assertNotIn("\n", str(error))
+            self.assertEqual(
+                (one.method, one.target, one.client, one.backend, one.priority, one.status), before
+            )
+            self.assertEqual(dict(one.headers.getAllRawHeaders()), {b"Host": [b"h"]})
+
+
+class BodyTests(SynchronousTestCase):
+    """The request's body."""
+
+    def test_read(self) -> None:
+        """It is read when it is asked for, as often as that is, and is all there to be sent."""
+        one = exchange(method=b"POST")
+        self.assertEqual(one.request.body, b"")
+        file = BytesIO(b"abc")
+        one.take_body(RequestBody(file))
+        self.assertEqual((one.request.body, one.request.body), (b"abc", b"abc"))
+        self.assertEqual(file.tell(), 0)
+
+    def test_replaced(self) -> None:
+        """Another body has its own length, and nothing is said of it that was said of the first."""
+        fields = {
+            "Content-Length": ["3"],
+            "Content-Encoding": ["gzip"],
+            "Digest": ["x"],
+            "Content-Type": ["a/b"],
+        }
+        for early in (True, False):
+            one = exchange(headers=dict(fields), method=b"POST")
+            file = BytesIO(b"abc")
+            if early:
+                one.set_input_body("long é")
+                self.assertEqual(one.request.body, "long é".encode())
+            one.take_body(RequestBody(file))
+            if not early:
+                one.request.body = "long é"
+            self.assertTrue(file.closed)
+            self.assertEqual(one.request.body, "long é".encode())
+            self.assertEqual(
+                dict(one.headers.getAllRawHeaders()), {b"Content-Length": [b"7"], b"Content-Type": [b"a/b"]}
+            )
+            assert one.body is not None
+            self.assertEqual(one.body.length, 7)
+            one.body.close()
+
+    def test_emptied(self) -> None:
+        """An empty body is announced where one was, and nowhere else."""
+        for headers, expected in [({"Content-Length": ["3"]}, [b"0"]), ({}, None)]:
+            one = exchange(headers=headers)
+            one.take_body(RequestBody(BytesIO(b"abc")))
+            one.set_input_body("")
+            self.assertEqual(one.headers.getRawHeaders(b"content-length"), expected)
+
+
+class RequestViewTests(SynchronousTestCase):
+    """The request as functions see it."""
+
+    def test_text(self) -> None:
+        """All of it is text, and what is no UTF-8 comes back as it was."""
+        headers = {"Host": ["h:80"], "A": ["\udcff", "b"]}
+        one = exchange(b"/a?b=1&b=%ff&c+d=", headers, method=b"POST")
+        one.remote_ip = "192.0.2.9"
+        request = one.request
+        self.assertEqual((request.method, request.uri, request.path), ("POST", "/a?b=1&b=%ff&c+d=", "/a"))
+        self.assertEqual(
+            (request.query, request.host, request.remote_ip), ("b=1&b=%ff&c+d=", "h:80", "192.0.2.9")
+        )
+        self.assertEqual(dict(request.query_arguments), {"b": [b"1", b"\xff"], "c d": [b""]})
+        self.assertEqual(exchange().request.host, "")
+
+    def test_assigned(self) -> None:
+        """What is assigned is on the exchange, and checked like everything that rules set."""
+        one = exchange(b"/a?b")
+        request = one.request
+        request.method, request.host, request.remote_ip = "PUT", "h", "192.0.2.7"
+        request.path = "/c"
+        self.assertEqual(one.target, b"/c?b")
+        request.query = "d"
+        self.assertEqual(one.target, b"/c?d")
+        request.query_arguments = {"a b": ["1", b"\xff"], "c": []}
+        self.assertEqual(one.target, b"/c?a%20b=1&a%20b=%FF")
+        request.uri = "/e?f?"
+        self.assertEqual(one.target, b"/e?f?")
+        self.assertEqual((one.method, one.host, one.client), (b"PUT", b"h", "192.0.2.7"))
+        for name, value in [
+            ("uri", "e"),
+            ("uri", "http://h/"),
+            ("uri", "/a#"),
+            ("method", ""),
+            ("body", None),
+        ]:
+            self.assertRaises(ValueError, setattr, request, name, value)
+        with self.assertRaises(TypeError):
+            request.query_arguments["a"] = [b"1"]  # type: ignore[index]
+
+    def test_headers(self) -> None:
+        """Headers are a mapping without case; several fields of a name are a list."""
+        one = exchange(headers={"Foo": ["a", "b"], "Bar": ["\udcff"]})
+        headers = one.request.headers
+        self.assertEqual((headers["foo"], headers["BAR"], headers.get("baz")), ("a, b", "\udcff", None))
+        self.assertEqual(headers.get_list("foo"), ["a", "b"])
+        self.assertEqual(list(headers.get_all()), [("Foo", "a"), ("Foo", "b"), ("Bar", "\udcff")])
+        self.assertEqual(
+            (len(headers), list(headers), "FOO" in headers, 5 in headers), (2, ["Foo", "Bar"], True, False)
+        )
+        headers["Foo"] = "c"
+        headers.add("foo", "d")
+        headers["New"] = ["1", "2"]
+        del headers["bar"]
+        self.assertEqual(repr(headers), "{'Foo': 'c, d', 'New': '1, 2'}")
+        self.assertEqual(one.headers.getRawHeaders("foo"), ["c", "d"])
+        self.assertRaises(KeyError, headers.__getitem__, "absent")
+        self.assertRaises(KeyError, headers.__delitem__, "absent")
+        for wrong in (("Host", "a\nb"), ("TE", "trailers"), ("a b", "c")):
+            self.assertRaises(ValueError, headers.__setitem__, *wrong)
+            self.assertRaises(ValueError, headers.add, *wrong)

@@ -60,7 +60,7 @@ class GoodTests(SynchronousTestCase):
             ("nan", None),
             ("0x10", None),
             ("1_0", None),
-            ("٥", None),
+            ("\u0665", None),
             ("5, 6", None),
         ]:
             self.assertEqual(settable.nearest_priority(text), expected, text)
