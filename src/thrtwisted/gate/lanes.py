@@ -241,12 +241,8 @@ class Lanes(Generic[Id]):
         return counter.waiting if counter else 0
 
     def quotas(self, counters: Iterable[Counter], now: int) -> dict[str, Quota]:
-        """What is left of those of an admitted ticket's counters that are to be shown, by their keys."""
-        return {
-            counter.key: self._quota(self._counters[counter.key], now)
-            for counter in counters
-            if counter.shown
-        }
+        """What is left of counters that an admitted ticket has slots of, by their keys."""
+        return {counter.key: self._quota(self._counters[counter.key], now) for counter in counters}
 
     def _quota(self, counter: _Counter, now: int) -> Quota:
         slots = max(0, counter.slots - counter.used)
@@ -379,7 +375,9 @@ class Lanes(Generic[Id]):
         """A ticket comes with its limits; what it needs, and whom time and they let through."""
         admitted = self._settle_due(now)
         wanted, needs = self._needs(counters)
-        admitted += self._settle(self._resize(needs, wanted))
+        changed = self._resize(needs, wanted)
+        if changed:
+            admitted += self._settle(changed)
         return wanted, needs, admitted
 
     def _enter(

@@ -107,7 +107,8 @@ class LocalGate:
         return round(self._clock.seconds() * MICROSECONDS)
 
     def _admission(self, serial: int, ticket: Ticket, waited: float) -> Admission:
-        quotas = self._lanes.quotas(ticket.counters, self._microseconds)
+        shown = [counter for counter in ticket.counters if counter.shown]
+        quotas = self._lanes.quotas(shown, self._microseconds) if shown else None
         return Admission(lambda: self._release(serial), waited, quotas)
 
     def _leave(self, serial: int) -> None:
