@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted import dsl, script
+from thrtwisted import dsl, script, toml
 from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then
 from thrtwisted.limits import Limits
 from thrtwisted.match import compile_match
+from thrtwisted.rules import Rules
 
 from .test_exchange import exchange
+
+ROOT = Path(__file__).resolve().parent.parent
 
 QUEUE = 'add_queue("app", http_port=9999)\n'
 
@@ -250,9 +254,10 @@ class MistakesTests(ScriptTestCase):
                 ],
             ),
             (
-                "add_rule(Criteria(path=['a', diff('b')], header='A', query={'q': 1}), Actions())",
+                "add_rule(Criteria(path=['a', diff('b')], method=len, header='A', query={'q': 1}), Actions())",
                 [
                     "1: add_rule 1, path: diff(…) cannot be one of several; write it alone, with all the texts",
+                    "1: add_rule 1, method: a function says here nothing; it is the criterion custom",
                     '1: add_rule 1, header: must be a dictionary of names and values, not the text "A"',
                     "1: add_rule 1, query.q: must be a text, a list of them, glob(…), regexp(…) or diff(…), not the "
                     "number 1",
@@ -558,3 +563,47 @@ class LimitTests(ScriptTestCase):
             QUEUE + "def f(request): pass\nfor name in ('a b', 'a:b', 'a-b'): add_max_limit(name, f, f, 1)"
         )
         self.assertEqual([limit.name for limit in config.limit], ["a-b", "a-b-2", "a-b-3"])
+
+
+class PageTests(ScriptTestCase):
+    """Tests for docs/coming-from-thr.md."""
+
+    def test_message(self) -> None:
+        """The mistake that the page shows is the one of its file."""
+        page = (ROOT / "docs" / "coming-from-thr.md").read_text("utf-8")
+        first, second, _ = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        (problem,) = self.problems(first.replace("set_input_priority", "set_input_prority"), second)
+        self.assertIn(f"\n{problem.replace('conf0', 'http2redis_conf')}\n", page)
+
+    def test_migration(self) -> None:
+        """The two files of the page are the configuration that it shows in TOML, as far as that can be."""
+        page = (ROOT / "docs" / "coming-from-thr.md").read_text("utf-8")
+        pieces = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        (written,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        config = self.load(*pieces)
+        self.assertEqual(len(pieces), 3)
+        self.assertEqual(config.queue.max_waiting, 500)
+        same = toml.loads(written)
+        self.assertEqual(config.redis, same.redis)
+        self.assertEqual(
+            [backend.url for backend in config.backend.values()],
+            [backend.url for backend in same.backend.values()],
+        )
+        self.assertEqual(
+            [(limit.name, limit.max_concurrent) for limit in config.limit],
+            [(limit.name, limit.max_concurrent) for limit in same.limit],
+        )
+        user = exchange(headers={"X-User": ["a b"]})
+        self.assertEqual(Limits(config).counters(user), Limits(same).counters(user))
+        for path in (b"/old", b"/batch/a", b"/map/v1/", b"/map/v1/x", b"/map/v", b"/"):
+            ours, theirs = exchange(path, method=b"GET"), exchange(path, method=b"GET")
+            for found, source in ((ours, config), (theirs, same)):
+                rules = Rules(source)
+                found.routes, found.backend = rules.routes, next(iter(source.backend))
+                rules.apply(found)
+            self.assertEqual((ours.status, ours.priority), (theirs.status, theirs.priority), path)
+            self.assertEqual(
+                list(config.backend).index(ours.backend), list(same.backend).index(theirs.backend), path
+            )
+            asked = ours.header(b"x-asked-by")
+            self.assertEqual(asked, None if path in (b"/old", b"/map/v1/", b"/map/v1/x") else b"192.0.2.1")

@@ -192,6 +192,10 @@ def _entries(value: object) -> list[str]:
         return [literal(value)]
     if isinstance(value, Pattern):
         return value.entries()
+    if callable(value):
+        raise ValueError(
+            "a function says here nothing; it is the criterion custom, and is given the exchange"
+        )
     raise ValueError(f"must be a text, a list of them, glob(…), regexp(…) or diff(…), not {found(value)}")
 
 
