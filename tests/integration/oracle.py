@@ -13,7 +13,8 @@ Its first line says where it listens. What is below /auth is the service, which 
     garbage              no HTTP
 
 All else is the application, which answers with the head of the request. On stdout each question has a line when it
-begins and one when it ends, as requests have in L{tests.integration.application}, by its header X-Name.
+begins and one when it ends, as requests have in L{tests.integration.application}, by its header X-Name. So has each
+connection, when it begins.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ FIELDS = {
 
 class Oracle(Handler):
     """One connection."""
+
+    def setup(self) -> None:
+        """It begins."""
+        super().setup()
+        note("connection", "begun")
 
     def fields(self) -> Iterator[tuple[str, str]]:
         """The fields of a request, whose lines are kept."""

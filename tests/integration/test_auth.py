@@ -234,7 +234,7 @@ class TLSTests(AuthCase):
     """A service with TLS."""
 
     async def test_verified(self) -> None:
-        """It is asked if its certificate is to be trusted, and else not."""
+        """It is asked, over connections that are kept, if its certificate is to be trusted; and else not."""
         authority = Authority()
         directory = self._of("others")
         certificate = authority.identify("localhost").save(directory, "server")[2]
@@ -243,12 +243,13 @@ class TLSTests(AuthCase):
         url = f"https://localhost:{service.port}"
         app = await self.oracle()
         trusting = await self.proxied(url, f'ca = "{ca}"', "", app)
-        for number in range(2):
+        for number in range(5):
             answer = await self.say(trusting, "pass ann 50", X_Name=str(number))
             self.assertEqual((answer.status, seen(answer, "x-user")), (200, ["ann"]))
+        self.assertLess(service.child.output.count(b" connection begun\n"), 5)
         doubting = await self.proxied(url, "", "", app)
         self.assertEqual((await self.say(doubting, "pass ann 50", X_Name="doubting")).status, 502)
-        self.assertEqual(service.names(), ["0", "1"])
+        self.assertEqual(service.names(), list("01234"))
         [line] = self.said_of_service(doubting)
         self.assertIn("(mend: name the signer's certificate in auth.main.ca)", line)
 
