@@ -11,6 +11,8 @@ from thrtwisted import toml
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Its configurations leave out the backend; tests.test_cookbook runs them.
+COOKBOOK = ROOT / "docs" / "rules.md"
 
 
 class PagesTests(SynchronousTestCase):
@@ -19,6 +21,8 @@ class PagesTests(SynchronousTestCase):
     def test_configurations(self) -> None:
         """A configuration that the README or the architecture shows can be used as it stands."""
         for page in PAGES:
+            if page == COOKBOOK:
+                continue
             for text in re.findall(r"^```toml\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
                 toml.loads(text, page.name)
 
@@ -28,6 +32,14 @@ class PagesTests(SynchronousTestCase):
             for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
                 self.assertTrue((page.parent / target).exists(), f"{page.name}: {target}")
 
+    def test_anchors(self) -> None:
+        """A link into a page leads to one of its headings."""
+        for page in PAGES:
+            for name, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8")):
+                text = (page.parent / name if name else page).read_text("utf-8")
+                anchors = {_anchor(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+                self.assertIn(anchor, anchors, f"{page.name}: {name}#{anchor}")
+
     def test_modules(self) -> None:
         """The architecture names every module of the package, and none that is not there."""
         package = ROOT / "src" / "thrtwisted"
@@ -35,3 +47,8 @@ class PagesTests(SynchronousTestCase):
         page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
         named = set(re.findall(r"\b[a-z]+\.(?:py|lua)\b", page))
         self.assertEqual(named, names - {"__init__.py"})
+
+
+def _anchor(heading: str) -> str:
+    """What GitHub calls the place of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
