@@ -59,6 +59,7 @@ class Rig:
     """
     A proxy in memory.
 
+    @ivar authenticators: the services that say who may pass; the test's own in place of those of the configuration.
     @ivar backends: the connections to the backend, and to services, in the order in which they were accepted.
     """
 
@@ -67,6 +68,7 @@ class Rig:
         test: SynchronousTestCase,
         gate: Callable[[Any], IGate] | None = None,
         mount: Callable[[Resource], IResource] = lambda resource: resource,
+        authenticators: dict[str, Any] | None = None,
         **config: Any,
     ) -> None:
         self.test = test
@@ -78,10 +80,10 @@ class Rig:
         self.forwarders = {
             name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
         }
-        self.authenticators = {
+        self.authenticators: dict[str, Any] = {
             name: Authenticator(self.clock, name, auth, self.gate, queue.timeout)
             for name, auth in self.config.auth.items()
-        }
+        } | (authenticators or {})
         self.resource = ProxyResource(
             self.clock, self.config, self.gate, self.forwarders, self.authenticators
         )
