@@ -108,7 +108,8 @@ class HooksTests(IntegrationCase):
 
         # Its connections to the database are opened when they are needed: that is no matter of the rule's.
         await all_of_them("")
-        await self.measured(all_of_them, ceiling=2)
+        # Questions that wait for each other, in a pool that is too small, take twice the ideal at least.
+        await self.measured(all_of_them, ceiling=1.5)
 
     async def test_callbacks(self) -> None:
         """With callbacks."""
