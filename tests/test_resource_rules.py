@@ -15,7 +15,7 @@ from tests.forward.support import OK, Wire
 from tests.kinds import KINDS
 from tests.rig import GET, Answer, PlainRig, Rig, one_slot
 from thrtwisted.config import Auth, Backend, Bounds, Rule, Then, When
-from thrtwisted.errors import AuthFailed
+from thrtwisted.errors import AuthFailed, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 
 
@@ -316,6 +316,61 @@ class ResponseTests(RuledCase):
         backend.receive(b"x" * (20_000_000 - 17 * 1024 * 1024))
         self.assertTrue(rig.gate.idle)
 
+    def test_read_too_much_and_go_on(self) -> None:
+        """A function that sees to it lets a long body pass as it comes."""
+
+        async def look(exchange: Exchange) -> None:
+            try:
+                await exchange.response.read_body()
+            except RuleFailed:
+                exchange.response.headers["X-Long"] = "1"
+
+        rig = self.rig({"custom_output": look})
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (18 * 1024 * 1024))
+        for number in range(18):
+            backend.receive(b"%c" % (65 + number) * 1024 * 1024)
+        answer = Answer(client.value())
+        self.assertEqual((answer.header("X-Long"), len(answer.body)), ("1", 18 * 1024 * 1024))
+        self.assertEqual(answer.body[:: 1024 * 1024], b"ABCDEFGHIJKLMNOPQR")
+
+    def test_read_when_it_is_too_long_already(self) -> None:
+        """So it is with one that had come before a function asked for it."""
+        asked: Deferred[None] = Deferred()
+
+        async def look(exchange: Exchange) -> None:
+            await asked
+            await exchange.response.read_body()
+
+        rig = self.rig({"custom_output": look})
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (17 * 1024 * 1024))
+        for _ in range(17):
+            backend.receive(b"x" * 1024 * 1024)
+        asked.callback(None)
+        self.failed(client)
+
+    def test_read_twice(self) -> None:
+        """A body can be read again, but not by two at a time."""
+
+        async def look(exchange: Exchange) -> tuple[str, bytes]:
+            first = exchange.response.read_body()
+            try:
+                exchange.response.read_body()
+            except ValueError as error:
+                exchange.response.headers["X-Why"] = str(error)
+            await first
+            return "X-Again", await exchange.response.read_body()
+
+        rig = self.rig({"set_output_header": look})
+        client = rig.request()
+        rig.accept().receive(OK)
+        answer = Answer(client.value())
+        self.assertEqual((answer.header("X-Again"), answer.body), ("ok", b"ok"))
+        self.assertIn("is being read already", answer.header("X-Why") or "")
+
     def test_read_and_cut(self) -> None:
         """If the backend cuts the body that is read the client is told 502, unless the function sees to it."""
 
@@ -406,15 +461,14 @@ class MistakeTests(RuledCase):
 class LeavingTests(RuledCase):
     """Clients that leave, and proxies that stop, while functions wait."""
 
-    def make_slow(self, name: str, **settings: Any) -> tuple[Rig, list[str], Deferred[None]]:
+    def make_slow(self, name: str, **settings: Any) -> tuple[Rig, list[str]]:
         """A proxy whose function waits, and what becomes of that."""
         cancelled: list[str] = []
-        slow: Deferred[None] = Deferred(lambda _: cancelled.append(name))
-        return self.rig({name: lambda _: slow}, **settings), cancelled, slow
+        return self.rig({name: lambda _: Deferred(lambda _: cancelled.append(name))}, **settings), cancelled
 
     def test_on_the_way_in(self) -> None:
         """The function is cancelled, nothing is forwarded, and nothing is logged."""
-        rig, cancelled, _ = self.make_slow("custom_input")
+        rig, cancelled = self.make_slow("custom_input")
         client = rig.request(post())
         with capturedLogs() as events:
             client.lose()
@@ -425,7 +479,7 @@ class LeavingTests(RuledCase):
 
     def test_on_the_way_out(self) -> None:
         """The function is cancelled, and the slot is taken until the backend has finished."""
-        rig, cancelled, _ = self.make_slow("custom_output")
+        rig, cancelled = self.make_slow("custom_output")
         client = rig.request()
         backend = rig.accept()
         backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
@@ -466,15 +520,16 @@ class LeavingTests(RuledCase):
 
     def test_stopped_on_the_way_in(self) -> None:
         """Who is not admitted yet is told at once that the proxy stops."""
-        rig, cancelled, _ = self.make_slow("custom_input")
+        rig, cancelled = self.make_slow("custom_input")
         client = rig.request()
         rig.resource.stop()
         self.assertEqual((cancelled, Answer(client.value()).status), (["custom_input"], 503))
         self.assertIsNotNone(Answer(client.value()).header("Retry-After"))
+        self.assertEqual(Answer(rig.request().value()).status, 503)
 
     def test_stopped_on_the_way_out(self) -> None:
         """Who has a response has the time to stop, then is cut off, and the function cancelled."""
-        rig, cancelled, _ = self.make_slow("custom_output")
+        rig, cancelled = self.make_slow("custom_output")
         client = rig.request()
         rig.accept().receive(OK)
         rig.resource.stop()

@@ -73,6 +73,26 @@ class CallTests(SynchronousTestCase):
         own.cancel()
         self.assertTrue(self.failureResultOf(waiting, Failed).value.failure.check(CancelledError))
 
+    def test_not_to_be_waited_for(self) -> None:
+        """What nobody could wait for is a mistake, not a result: a generator that nothing runs, and its like."""
+
+        def forgotten(_: object) -> Any:
+            yield succeed(None)
+
+        class Future:
+            """What something else than Twisted waits for."""
+
+            def __await__(self) -> Any:
+                yield self
+
+        for function, message in [
+            (forgotten, "inlineCallbacks"),
+            (lambda _: Future(), "a Future cannot be waited for"),
+        ]:
+            failed = self.assertRaises(Failed, call, [function], None)
+            self.assertTrue(failed.failure.check(TypeError))
+            self.assertIn(message, str(failed.failure.value))
+
 
 class AbandonedTests(SynchronousTestCase):
     """Nobody waits any more."""

@@ -212,6 +212,8 @@ class ProxyResource(Resource):
             client.when_leaving(waiting.cancel)
             self._ruling.add(waiting)
             try:
+                if self._stopping:
+                    waiting.cancel()
                 yield waiting
             except Abandoned:
                 if client.left:

@@ -7,7 +7,7 @@ after it was cancelled. Whoever waits here and is cancelled goes on at once.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
@@ -47,15 +47,25 @@ def call(functions: Sequence[Function], exchange: object) -> list[Any]:
     results: list[Any] = []
     for index, function in enumerate(functions):
         try:
-            result = function(exchange)
-            if isinstance(result, Coroutine):
-                result = Deferred.fromCoroutine(result)
+            result = _result(function(exchange))
         except Exception:
             failure = Failure()
             give_up(results)
             raise Failed(index, failure) from None
         results.append(detached(result) if isinstance(result, Deferred) else result)
     return results
+
+
+def _result(result: Any) -> Any:
+    if isinstance(result, Deferred):
+        return result
+    if isinstance(result, Coroutine):
+        return Deferred.fromCoroutine(result)
+    if isinstance(result, Generator):
+        raise TypeError("the function is a generator, and nothing runs it; decorate it with inlineCallbacks")
+    if isinstance(result, Awaitable):
+        raise TypeError(f"a {type(result).__name__} cannot be waited for; return a Deferred or a coroutine")
+    return result
 
 
 def waits(results: Sequence[Any]) -> bool:
