@@ -42,8 +42,8 @@ INTRODUCTION = """\
 
 The proxy reads one file, `twistd -n thrproxy --config FILE`. The flags `--listen`, `--redis` and `--backend`
 override what it says. It is TOML, or Python where its name ends in `.py`: there functions may stand for values, and
-several files may be one configuration. [Coming from THR](coming-from-thr.md) shows such files; `configure` in them takes
-all that stands here, as plain data. In TOML:
+several files may be one configuration. [Coming from THR](coming-from-thr.md) shows such files; `configure` in them
+takes all that stands here, as plain data. In TOML:
 
 ```toml
 {example}```

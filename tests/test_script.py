@@ -7,15 +7,18 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted import dsl, script, toml
-from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then
+from thrtwisted.check import effective
+from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When
 from thrtwisted.limits import Limits
 from thrtwisted.match import compile_match
 from thrtwisted.rules import Rules
@@ -358,6 +361,92 @@ class MistakesTests(ScriptTestCase):
         self.assertEqual(problem, 'conf0.py: backend: there is none; call add_queue("app", http_port=9999)')
 
 
+def names(*kinds: Any) -> st.SearchStrategy[str]:
+    """Names of the configuration, and some others."""
+    return st.sampled_from([*(name for kind in kinds for name in kind.__struct_fields__), "", "a b", "Foo"])
+
+
+leaves: st.SearchStrategy[Any] = (
+    st.sampled_from(
+        [None, True, 0, 1, 2, 10**30, -1, 1.5, float("nan"), b"\xff", object(), ..., len, Redis(), Queue()]
+    )
+    | st.sampled_from(
+        ["", "a", "/a", "re:x", "Foo", "\n", "\ud800", "http://a", "x" * 99, "python:os:nosuch"]
+    )
+    | st.sampled_from(
+        [dsl.glob("a*"), dsl.glob(), dsl.regexp("("), dsl.regexp("a"), dsl.diff("b"), dsl.Criteria()]
+    )
+)
+values: st.SearchStrategy[Any] = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(leaves.filter(lambda leaf: leaf.__hash__ is not None), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+calls = st.one_of(
+    st.tuples(
+        st.just(dsl.add_rule),
+        st.tuples(
+            st.dictionaries(names(When), values, max_size=3).map(lambda criteria: dsl.Criteria(**criteria))
+            | values,
+            st.dictionaries(names(Then), values, max_size=4).map(lambda actions: dsl.Actions(**actions))
+            | values,
+        ),
+        st.dictionaries(st.sampled_from(["stop", "x"]), values, max_size=1),
+    ),
+    st.tuples(
+        st.sampled_from([dsl.add_queue, dsl.add_max_limit]),
+        st.lists(values, max_size=6).map(tuple),
+        st.dictionaries(
+            st.sampled_from(["host", "port", "http_port", "http_host", "hash_func", "max_limit"]),
+            values,
+            max_size=2,
+        ),
+    ),
+    st.tuples(
+        st.just(dsl.configure),
+        st.just(()),
+        st.dictionaries(
+            names(Config),
+            values
+            | st.dictionaries(names(Backend, Limit), values, max_size=3)
+            | st.lists(values, max_size=2),
+            max_size=3,
+        ),
+    ),
+)
+
+
+class AnyCallsTests(ScriptTestCase):
+    """Whatever is given to the functions."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.lists(calls, max_size=5))
+    def test_any_calls(self, some: list[Any]) -> None:
+        """It is a configuration, or every mistake is one line; nothing is raised."""
+        raised = []
+
+        def run() -> None:
+            try:
+                for function, arguments, options in some:
+                    function(*arguments, **options)
+            except Exception as error:
+                raised.append(error)
+
+        module: Any = ModuleType("beside_calls")
+        module.run = run
+        sys.modules["beside_calls"] = module
+        try:
+            effective(self.load("import beside_calls\nbeside_calls.run()\n"))
+        except ConfigError as error:
+            for problem in error.problems:
+                self.assertEqual(len(problem.splitlines()), 1, problem)
+        self.assertEqual(raised, [])
+
+
 class CriteriaTests(ScriptTestCase):
     """What criteria accept."""
 
@@ -521,6 +610,19 @@ add_queue("é" * 70)
             redis = self.load(text).redis
             self.assertEqual(redis and redis.url, url, text)
         self.assertEqual(redis and redis.namespace, "n")
+
+    def test_redis_of_each_request(self) -> None:
+        """A function cannot say where Redis is for each request: it is not called, and the log warns, once."""
+        config = self.load(
+            f"{QUEUE}def f(exchange): return 'h'\n"
+            "for name in ('set_redis_host', 'set_redis_uds'): add_rule(Criteria(), Actions(**{name: f}))"
+        )
+        with capturedLogs() as events:
+            rules = Rules(config)
+        (event,) = events
+        self.assertEqual((event["log_level"], config.redis), (LogLevel.warn, None))
+        self.assertIn("in vain: a proxy has one Redis", formatEvent(event))
+        self.assertFalse(rules.have_functions)
 
 
 class LimitTests(ScriptTestCase):

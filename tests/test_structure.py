@@ -171,6 +171,13 @@ class BuildTests(SynchronousTestCase):
             (line,) = lines({f"a{letter}b": 1})
             self.assertTrue(line.startswith(f'unknown name "a{escape}b"'), line)
 
+    def test_nothing(self) -> None:
+        """Nothing is a mistake where a table has to be, in a table or in a list of tables."""
+        self.assertEqual(
+            lines({"backend": {"a": None}, "limit": [None], "redis": None}),
+            ["backend.a: must be a table, not nothing", "limit 1: must be a table, not nothing"],
+        )
+
     def test_not_a_table(self) -> None:
         """Not even a table is one line."""
         self.assertEqual(lines([]), ["must be a table, not a list"])

@@ -102,19 +102,21 @@ class Declared:
         self._counts[function] += 1
         return self._counts[function]
 
-    def add(self, path: Path, value: object, origin: Origin) -> None:
-        """Add a value: a table, or an entry of one, or of a list of tables."""
-        if len(path) == 1:
-            self.tables[str(path[0])] = value
-        elif isinstance(path[1], int):
-            self.tables.setdefault(str(path[0]), []).append(value)
-        else:
-            self.tables.setdefault(str(path[0]), {})[path[1]] = value
-        self._origins[path] = origin
+    def set(self, name: str, value: object, origin: Origin) -> None:
+        """Set a value at the top."""
+        self.tables[name] = value
+        self._origins[name,] = origin
 
-    def next(self, table: str) -> Path:
-        """Where the next entry of a list of tables will be."""
-        return (table, len(self.tables.get(table, [])))
+    def put(self, table: str, name: str, value: object, origin: Origin) -> None:
+        """Add an entry to a table of tables."""
+        self.tables.setdefault(table, {})[name] = value
+        self._origins[table, str(name)] = origin
+
+    def append(self, table: str, value: object, origin: Origin) -> None:
+        """Add an entry to a list of tables."""
+        entries = self.tables.setdefault(table, [])
+        self._origins[table, len(entries)] = origin
+        entries.append(value)
 
     def place_redis(self) -> None:
         """Let queues and rules say where Redis is, unless the configuration says it itself."""

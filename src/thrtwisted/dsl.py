@@ -147,7 +147,7 @@ def add_rule(call: Call, /, criteria: Criteria, actions: Actions, stop: object =
         "then": _then(call, actions),
         "stop": bool(stop),
     }
-    call.declared.add(call.declared.next("rule"), rule, call.origin(hidden=frozenset(("when", "then"))))
+    call.declared.append("rule", rule, call.origin(hidden=frozenset(("when", "then"))))
 
 
 def _when(call: Call, /, criteria: object) -> dict[str, object]:
@@ -307,7 +307,7 @@ def add_queue(
             backend["url"] = list(dict.fromkeys([*_list(backend["url"]), url]))
             return
     entry = {"url": url, "queues": list(names)}
-    call.declared.add(("backend", _name(names[0], backends)), entry, call.origin(names={"url": "http_host"}))
+    call.declared.put("backend", _name(names[0], backends), entry, call.origin(names={"url": "http_host"}))
 
 
 def _application(call: Call, http_host: object, http_port: object) -> str | None:
@@ -388,7 +388,7 @@ def add_max_limit(
         call.refuse("hash_func", f"must be a function of the request, not {found(hash_func)}", label)
         entry["match"] = None  # of nothing
     names = {"max_concurrent": "max_limit", "key": "hash_func", "match": "hash_value"}
-    call.declared.add(call.declared.next("limit"), entry, call.origin(label, names=names))
+    call.declared.append("limit", entry, call.origin(label, names=names))
 
 
 def _of_request(hash_func: Key) -> Key:
@@ -426,7 +426,7 @@ def configure(call: Call, /, **tables: object) -> None:
         elif name in call.declared.tables:
             call.refuse(name, "it is set already; leave one out")
         else:
-            call.declared.add((name,), value, call.origin(name, separator="."))
+            call.declared.set(name, value, call.origin(name, separator="."))
 
 
 def _configure_list(call: Call, name: str, value: object) -> None:
@@ -438,7 +438,7 @@ def _configure_list(call: Call, name: str, value: object) -> None:
         label = f"{name} {number}" + (
             f" ({quoted(said)})" if isinstance(said, str) and name == "limit" else ""
         )
-        call.declared.add(call.declared.next(name), entry, call.origin(label))
+        call.declared.append(name, entry, call.origin(label))
 
 
 def _configure_table(call: Call, table: str, value: object) -> None:
@@ -449,4 +449,4 @@ def _configure_table(call: Call, table: str, value: object) -> None:
         if name in call.declared.tables.get(table, {}):
             call.refuse(f"{table}.{name}", "there is one of this name; give each its own")
         else:
-            call.declared.add((table, name), entry, call.origin(f"{table}.{name}", separator="."))
+            call.declared.put(table, name, entry, call.origin(f"{table}.{name}", separator="."))

@@ -105,7 +105,7 @@ def _value(
     if callable(data) and takes_function(kind):
         return data
     table = _optional_structure(kind)
-    if table is not None and data is not None:
+    if table is not None and (data is not None or kind is table):
         return _structure(data, table, path, problems)
     container = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     arguments = get_args(container)
