@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
-import attrs
 from msgspec import Struct
 from msgspec.structs import fields
 
 from .config import Then, When
 from .declared import Call, bracketed, declaration
-from .match import compile_match, encoded, literal
+from .pattern import diff, glob, match_of, regexp
 from .structure import found, quoted, suggestion
 
 __all__ = [
@@ -41,76 +40,10 @@ HTTP_PORT = 8082
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9_.-]")
 _LONGEST_NAME = 64
 
-#: Flags of a regular expression, which may stand nowhere but at its start.
-_FLAGS = re.compile(r"(?:\(\?[aiLmsux]+\))*")
-
 #: Where Redis is, in the words of rules and of queues.
 _REDIS = {"set_redis_host": "host", "set_redis_port": "port", "set_redis_uds": "unix_domain_socket"}
 
 Key = Callable[[Any], object]
-
-
-@attrs.frozen
-class Pattern:
-    """
-    What a value may be, other than a text.
-
-    @ivar kind: what it was made by: C{glob}, C{regexp} or C{diff}.
-    """
-
-    kind: str
-    arguments: tuple[object, ...]
-
-    def entries(self) -> list[str]:
-        """
-        In the words of TOML.
-
-        @raise ValueError: it can match nothing, or cannot be read; the message is one line, with the mend.
-        """
-        if not self.arguments:
-            raise ValueError(f"{self.kind}() is empty; name what it stands for")
-        for argument in self.arguments:
-            if not isinstance(argument, str):
-                raise ValueError(f"{self.kind}(…) takes texts, not {found(argument)}")
-        texts = [argument for argument in self.arguments if isinstance(argument, str)]
-        if self.kind == "glob":
-            return [f"glob:{text}" for text in texts]
-        if self.kind == "diff":
-            return [f"not:{literal(text)}" for text in texts]
-        return [f"regexp:{_to_the_end(text)}" for text in texts]
-
-    def match(self, text: str) -> bool:
-        """
-        Whether a text is accepted.
-
-        @raise ValueError: as L{entries}.
-        """
-        return compile_match(self.entries()).matches(encoded(text))
-
-
-def glob(*patterns: str) -> Pattern:
-    """Any text that one of the patterns describes: C{*} is any text, C{?} any character, C{[abc]} one of these."""
-    return Pattern("glob", patterns)
-
-
-def regexp(*patterns: str) -> Pattern:
-    """Any text at whose start one of the regular expressions matches; C{$} at the end, for the whole text."""
-    return Pattern("regexp", patterns)
-
-
-def diff(*texts: str) -> Pattern:
-    """Any value but these texts."""
-    return Pattern("diff", texts)
-
-
-def _to_the_end(expression: str) -> str:
-    """The regular expression that matches whole texts at whose start another one matches."""
-    compile_match(f"regexp:{expression}")  # as it stands: brackets around it could make sense of nonsense
-    flags = _FLAGS.match(expression)
-    assert flags is not None
-    rest = expression[flags.end() :]
-    end = "\n" if "x" in flags[0] else ""  # of a comment
-    return f"{flags[0]}(?:{rest}{end})(?s:.*)"
 
 
 class Criteria:
@@ -173,30 +106,10 @@ def _when(call: Call, /, criteria: object) -> dict[str, object]:
 def _match(call: Call, argument: str, value: object, label: str = "") -> list[str] | None:
     """A criterion in the words of TOML; None if it cannot be read, which is remembered."""
     try:
-        if isinstance(value, list | tuple) and value:
-            return [entry for each in value for entry in _alternative(each)]
-        return _entries(value)
+        return match_of(value)
     except ValueError as error:
         call.refuse(argument, str(error), label)
         return None
-
-
-def _alternative(value: object) -> list[str]:
-    if isinstance(value, Pattern) and value.kind == "diff":
-        raise ValueError("diff(…) cannot be one of several; write it alone, with all the texts")
-    return _entries(value)
-
-
-def _entries(value: object) -> list[str]:
-    if isinstance(value, str):
-        return [literal(value)]
-    if isinstance(value, Pattern):
-        return value.entries()
-    if callable(value):
-        raise ValueError(
-            "a function says here nothing; it is the criterion custom, and is given the exchange"
-        )
-    raise ValueError(f"must be a text, a list of them, glob(…), regexp(…) or diff(…), not {found(value)}")
 
 
 def _then(call: Call, actions: object) -> dict[str, object]:

@@ -1,0 +1,108 @@
+"""
+Patterns of configurations in Python: what a value may be, other than one text.
+"""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from .match import compile_match, encoded, literal
+from .structure import found
+
+#: Flags of a regular expression, which may stand nowhere but at its start.
+_FLAGS = re.compile(r"(?:\(\?[aiLmsux]+\))*")
+
+
+@attrs.frozen
+class Pattern:
+    """
+    What a value may be, other than a text.
+
+    @ivar kind: what it was made by: C{glob}, C{regexp} or C{diff}.
+    """
+
+    kind: str
+    arguments: tuple[object, ...]
+
+    def entries(self) -> list[str]:
+        """
+        In the words of TOML.
+
+        @raise ValueError: it can match nothing, or cannot be read; the message is one line, with the mend.
+        """
+        if not self.arguments:
+            raise ValueError(f"{self.kind}() is empty; name what it stands for")
+        for argument in self.arguments:
+            if not isinstance(argument, str):
+                raise ValueError(f"{self.kind}(…) takes texts, not {found(argument)}")
+        texts = [argument for argument in self.arguments if isinstance(argument, str)]
+        if self.kind == "glob":
+            return [f"glob:{text}" for text in texts]
+        if self.kind == "diff":
+            return [f"not:{literal(text)}" for text in texts]
+        return [f"regexp:{_to_the_end(text)}" for text in texts]
+
+    def match(self, text: str) -> bool:
+        """
+        Whether a text is accepted.
+
+        @raise ValueError: as L{entries}.
+        """
+        return compile_match(self.entries()).matches(encoded(text))
+
+
+def glob(*patterns: str) -> Pattern:
+    """Any text that one of the patterns describes: C{*} is any text, C{?} any character, C{[abc]} one of these."""
+    return Pattern("glob", patterns)
+
+
+def regexp(*patterns: str) -> Pattern:
+    """Any text at whose start one of the regular expressions matches; C{$} at the end, for the whole text."""
+    return Pattern("regexp", patterns)
+
+
+def diff(*texts: str) -> Pattern:
+    """Any value but these texts."""
+    return Pattern("diff", texts)
+
+
+def _to_the_end(expression: str) -> str:
+    """The regular expression that matches whole texts at whose start another one matches."""
+    compile_match(f"regexp:{expression}")  # as it stands: brackets around it could make sense of nonsense
+    flags = _FLAGS.match(expression)
+    assert flags is not None
+    rest = expression[flags.end() :]
+    end = "\n" if "x" in flags[0] else ""  # of a comment
+    return f"{flags[0]}(?:{rest}{end})(?s:.*)"
+
+
+def match_of(value: object) -> list[str]:
+    """
+    What a value of a request may be, in the words of TOML.
+
+    @param value: a text, taken as it stands; a pattern; or a list of these, of which it may be any.
+    @raise ValueError: it is none of them, or cannot be read; the message is one line, with the mend.
+    """
+    if isinstance(value, list | tuple) and value:
+        return [entry for each in value for entry in _alternative(each)]
+    return _entries(value)
+
+
+def _alternative(value: object) -> list[str]:
+    if isinstance(value, Pattern) and value.kind == "diff":
+        raise ValueError("diff(…) cannot be one of several; write it alone, with all the texts")
+    return _entries(value)
+
+
+def _entries(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [literal(value)]
+    if isinstance(value, Pattern):
+        return value.entries()
+    if callable(value):
+        raise ValueError(
+            "a function says here nothing; it is the criterion custom, and is given the exchange"
+        )
+    raise ValueError(f"must be a text, a list of them, glob(…), regexp(…) or diff(…), not {found(value)}")
