@@ -68,14 +68,15 @@ A limit's `match` and each criterion of a rule's `when` is a text or a list of t
 | `"bar"` | just this, letter by letter |
 | `"glob:a*"` | `*` is any text (also with slashes), `?` any character, `[abc]` one of these |
 | `"regexp:[a-z]+"` | the regular expression (Python's) must match the whole value |
-| `"not:bar"` | all but this; after `not:` may also stand `glob:`, `regexp:` or `text:` |
+| `"net:10.0.0.0/8"` | an address in this network, or of an address just this, however it is written |
+| `"not:bar"` | all but this; after `not:` may also stand `glob:`, `regexp:`, `net:` or `text:` |
 | `"text:glob:a*"` | just `glob:a*`: what follows, letter by letter, even if it looks like one of these |
 
 Of a list, one entry must accept the value and no `not:` entry may stand against it: `["GET", "HEAD"]` is either;
 `["glob:/batch/*", "not:/batch/status"]` is all below `/batch/` but one; `["not:a", "not:b"]` is all but two. What the
 request does not have, such as a header, is accepted only where all entries are `not:`. Hosts are compared without
 regard to case, all else letter by letter; bytes are read as UTF-8. Another word before a colon, as in `"foo:bar"`, is
-plain text; but `re:`, `regex:` and other slips of the words above are refused.
+plain text; but `re:`, `regex:` and other slips of the words above are refused, as is a network without `net:`.
 
 Matches say what is counted, and which way a request goes; they are no access control. Paths are compared as the client
 has written them, and an application may take `/%61dmin`, `//admin` or `/x/../admin` for `/admin`.

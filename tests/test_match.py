@@ -31,6 +31,12 @@ CASES: list[tuple[str | list[str], list[bytes | None], list[bytes | None]]] = [
     ("not:text:not:a", [b"a", None], [b"not:a"]),
     ("not:glob:/static/*", [b"/app", None], [b"/static/x"]),
     ("not:regexp:[0-9]+", [b"a1"], [b"11"]),
+    ("net:10.0.0.0/8", [b"10.1.2.3", b"::ffff:10.1.2.3"], [b"11.0.0.0", b"10", b"net:10.0.0.0/8", b"", None]),
+    ("net:2001:db8::/32", [b"2001:DB8::1", b"2001:db8::1%eth0"], [b"2001:db9::1", b"10.1.2.3"]),
+    ("net:192.0.2.1", [b"192.0.2.1"], [b"192.0.2.10"]),
+    ("not:net:10.0.0.0/8", [b"11.0.0.0", b"x", None], [b"10.1.2.3"]),
+    (["net:10.0.0.0/8", "not:10.0.0.5", "::1"], [b"10.0.0.4", b"::1"], [b"10.0.0.5", b"0::1", None]),
+    ("text:10.0.0.0/8", [b"10.0.0.0/8"], [b"10.1.2.3"]),
     (["GET", "HEAD"], [b"GET", b"HEAD"], [b"POST", None]),
     (["x", "glob:a*"], [b"x", b"ab"], [b"b"]),
     (["not:a", "not:b"], [b"c", None], [b"a", b"b"]),
@@ -49,6 +55,15 @@ MISTAKES: list[tuple[str | list[str], str]] = [
     ("not:Regexp:a", 'write "regexp:"'),
     ("Text:a", 'write "text:"'),
     ("not:not:a", "undoes itself"),
+    ("net:", "is no address"),
+    ("net:10.0.0.1/8", 'write "10.0.0.0/8" for the network'),
+    ("net:10.0.0.0/33", "no valid prefix length"),
+    ("net:example.org", "names are not looked up"),
+    ("network:10.0.0.0/8", 'write "net:"'),
+    ("Net:10.0.0.0/8", 'write "net:"'),
+    ("10.0.0.0/8", 'is a network; write "net:10.0.0.0/8"'),
+    ("10.0.0.1/8", 'is a network; write "net:10.0.0.1/8"'),
+    ("not:2001:db8::/32", 'is a network; write "net:2001:db8::/32"'),
     ("\ud800", "no Unicode"),
 ]
 
@@ -90,7 +105,10 @@ class MatchTests(SynchronousTestCase):
         self.assertFalse(compile_match(["not:regexp:" + re.escape(text)]).matches(value))
 
     @settings(deadline=None)
-    @given(st.sampled_from(["", "glob:", "regexp:", "not:", "text:", "re:", "NOT:", "x:"]), st.text())
+    @given(
+        st.sampled_from(["", "glob:", "regexp:", "not:", "text:", "net:", "re:", "NOT:", "x:", "10.0.0.0/8"]),
+        st.text(),
+    )
     def test_literal(self, start: str, rest: str) -> None:
         """The literal of a text accepts just this text, and so does its opposite refuse it."""
         text = start + rest.encode("utf-8", "replace").decode()

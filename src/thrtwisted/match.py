@@ -5,6 +5,7 @@ A match is a text, which the value must equal, or one of
 
 - C{glob:a*}: C{*} is any text (slashes too), C{?} any character, C{[abc]} one of these;
 - C{regexp:[a-z]+}: the regular expression must match the whole value;
+- C{net:10.0.0.0/8}: the value must be an address in this network;
 - C{text:glob:a*}: what follows, letter by letter, even if it looks like one of these;
 - C{not:} before any of these: everything else, an absent value too.
 
@@ -21,30 +22,46 @@ from collections.abc import Sequence
 import attrs
 
 from . import config
+from .networks import Network, network, parse_address
 
 _NOT = "not:"
 _TEXT = "text:"
+_NET = "net:"
 
 #: What people write for a prefix, remembered from other programs. A header or path that starts so is rare; and it can
 #: still be written, as C{regexp:re:.*}.
-_MISTAKEN = {"re": "regexp", "reg": "regexp", "regex": "regexp", "wildcard": "glob", "fnmatch": "glob"}
+_MISTAKEN = {
+    "re": "regexp",
+    "reg": "regexp",
+    "regex": "regexp",
+    "wildcard": "glob",
+    "fnmatch": "glob",
+    "network": "net",
+    "cidr": "net",
+}
+_KINDS = ("glob", "regexp", "net", "not", "text")
 
 
 @attrs.frozen
 class _Alternatives:
-    """Some texts and patterns, of which a value may be any."""
+    """Some texts, patterns and networks, of which a value may be any, or in any."""
 
     texts: frozenset[bytes]
     patterns: tuple[re.Pattern[str], ...]
+    networks: tuple[Network, ...]
 
     def include(self, value: bytes) -> bool:
-        """Whether the value is one of the texts or fits one of the patterns."""
+        """Whether the value is one of the texts, fits one of the patterns, or is in one of the networks."""
         if value in self.texts:
             return True
-        if not self.patterns:
+        if not self.patterns and not self.networks:
             return False
         text = value.decode("utf-8", "surrogateescape")
-        return any(pattern.fullmatch(text) for pattern in self.patterns)
+        return any(pattern.fullmatch(text) for pattern in self.patterns) or self._have(text)
+
+    def _have(self, text: str) -> bool:
+        address = parse_address(text) if self.networks else None
+        return address is not None and any(address in each for each in self.networks)
 
 
 @attrs.frozen
@@ -90,7 +107,7 @@ def compile_match(match: config.Match, *, ignore_case: bool = False) -> Compiled
 def literal(text: str) -> str:
     """The match that accepts a text and nothing else, whatever the text looks like."""
     try:
-        plain = _expression(text) is None and not text.startswith((_NOT, _TEXT))
+        plain = _expression(text) is None and not text.startswith((_NOT, _TEXT, _NET))
     except ValueError:
         plain = False
     return text if plain else _TEXT + text
@@ -99,19 +116,28 @@ def literal(text: str) -> str:
 def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
     texts: set[bytes] = set()
     patterns: list[re.Pattern[str]] = []
+    networks: list[Network] = []
     for entry in entries:
+        if entry.startswith(_NET):
+            networks.append(network(entry.removeprefix(_NET)))
+            continue
         expression = _expression(entry)
         text = entry.removeprefix(_TEXT)
         if expression is None and not ignore_case:
             texts.add(encoded(text))
         else:
             patterns.append(_pattern(re.escape(text) if expression is None else expression, ignore_case))
-    return _Alternatives(frozenset(texts), tuple(patterns))
+    return _Alternatives(frozenset(texts), tuple(patterns), tuple(networks))
 
 
 def _expression(entry: str) -> str | None:
     """The regular expression that an entry stands for; None if it is a plain text."""
     prefix, separator, rest = entry.partition(":")
+    address, slash, _ = entry.partition("/")
+    if slash and parse_address(address) is not None:
+        raise ValueError(
+            f'"{entry}" is a network; write "{_NET}{entry}", or "{_TEXT}{entry}" for just this text'
+        )
     if not separator:
         return None
     if prefix == "glob":
@@ -119,7 +145,7 @@ def _expression(entry: str) -> str | None:
     if prefix == "regexp":
         return rest
     lower = prefix.lower()
-    meant = _MISTAKEN.get(lower) or (lower if lower in ("glob", "regexp", "not", "text") else None)
+    meant = _MISTAKEN.get(lower) or (lower if lower in _KINDS else None)
     if meant is not None and prefix != "text":
         raise ValueError(f'"{prefix}:" is not a kind of match; write "{meant}:"')
     return None

@@ -1,5 +1,5 @@
 """
-Addresses, and the networks of those who are trusted. Pure.
+Addresses and networks, and who is trusted. Pure.
 
 Addresses are compared as addresses: an IPv4 address that IPv6 carries is that IPv4 address; zones and the case of
 letters do not count.
@@ -18,7 +18,10 @@ Address = IPv4Address | IPv6Address
 #: Characters of an address: those of IPv6 with an IPv4 part, and of a zone (if_nameindex(3)). No more is remembered.
 ADDRESS_LENGTH = 45 + 1 + 16
 
-_MEND = 'write an address, a network such as "10.0.0.0/8", or "unix:"'
+Network = IPv4Network | IPv6Network
+
+_MEND = 'write an address or a network such as "10.0.0.0/8"'
+_MEND_TRUSTED = 'write an address, a network such as "10.0.0.0/8", or "unix:"'
 
 
 @attrs.frozen
@@ -30,7 +33,7 @@ class Trusted:
     @ivar unix: whoever comes over a unix socket is one of them.
     """
 
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    networks: tuple[Network, ...] = ()
     unix: bool = False
 
     def covers(self, address: str | None) -> bool:
@@ -56,8 +59,14 @@ def trusted(entries: Iterable[str]) -> Trusted:
     @raise ValueError: an entry is neither an address nor a network nor C{unix:}; the message is one line with the mend.
     """
     entries = list(entries)
-    networks = tuple(_network(entry) for entry in entries if entry != "unix:")
+    networks = tuple(_trusted_network(entry) for entry in entries if entry != "unix:")
     return Trusted(networks, "unix:" in entries)
+
+
+def _trusted_network(entry: str) -> Network:
+    if entry.startswith("unix:"):
+        raise ValueError('whoever comes over a unix socket is meant by "unix:"; leave out the path')
+    return network(entry, _MEND_TRUSTED)
 
 
 def parse_address(text: str) -> Address | None:
@@ -76,39 +85,38 @@ def _parsed(text: str) -> Address | None:
     return address.ipv4_mapped or IPv6Address(int(address))
 
 
-def _network(entry: str) -> IPv4Network | IPv6Network:
+def network(entry: str, mend: str = _MEND) -> Network:
     """
-    One entry of C{trusted_proxies} as a network.
+    An address or a network, as people write it, as a network.
 
-    @raise ValueError: it is none.
+    @param mend: what may be written.
+    @raise ValueError: it is none; the message is one line with the mend.
     """
-    if entry.startswith("unix:"):
-        raise ValueError('whoever comes over a unix socket is meant by "unix:"; leave out the path')
     if "%" in entry:
         raise ValueError(f'"{entry}" has a zone, which does not count; leave out the % and what follows')
     try:
-        network = ip_network(entry, strict=False)
+        found = ip_network(entry, strict=False)
     except ValueError:
-        raise ValueError(_mistake(entry)) from None
+        raise ValueError(_mistake(entry, mend)) from None
     address = ip_address(entry.partition("/")[0])
-    if network.network_address != address:
+    if found.network_address != address:
         raise ValueError(
-            f'"{entry}" has bits set past its prefix; write "{network}" for the network, '
+            f'"{entry}" has bits set past its prefix; write "{found}" for the network, '
             f'or "{address}" for the one address'
         )
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
+    if isinstance(found, IPv6Network) and found.prefixlen >= 96:
+        mapped = found.network_address.ipv4_mapped
         if mapped is not None:
-            return IPv4Network((mapped, network.prefixlen - 96))
-    return network
+            return IPv4Network((mapped, found.prefixlen - 96))
+    return found
 
 
-def _mistake(entry: str) -> str:
+def _mistake(entry: str, mend: str) -> str:
     """What is wrong with an entry that is no network."""
     host = entry.partition("]")[0].removeprefix("[") if entry.startswith("[") else entry.partition(":")[0]
     if parse_address(host) is not None:
         return f'"{entry}" has brackets or a port; write "{host}"'
     address, slash, _ = entry.partition("/")
     if slash and parse_address(address) is not None:
-        return f'"{entry}" has no valid prefix length; {_MEND}'
-    return f'"{entry}" is no address, and names are not looked up; {_MEND}'
+        return f'"{entry}" has no valid prefix length; {mend}'
+    return f'"{entry}" is no address, and names are not looked up; {mend}'
