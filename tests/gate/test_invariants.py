@@ -128,8 +128,11 @@ class Contents:
         tat = int(self.strings.get(f"rate:{counter}", "0 1").split()[0])
         return tat - (max(burst, weight) - weight) * interval
 
-    def check(self) -> None:
-        """@raise AssertionError: something is not as it should be."""
+    def check(self, now: int | None = None) -> None:
+        """
+        @param now: the time of the last batch (us), if that may have been refused in a time earlier than before.
+        @raise AssertionError: something is not as it should be.
+        """
         places, gate = self.places(), self.numbers("gate")
         held = {ticket: place[1:] for ticket, place in places.items() if place[0] == "+"}
         waiting = {ticket: place[1:] for ticket, place in places.items() if place[0] == "-"}
@@ -189,7 +192,8 @@ class Contents:
             assert "waker" not in self.hashes["gate"]
             return
         # But for grace, the best lane parked at a counter does not fit there. Where it lacks time alone, that is due.
-        due, now = {}, 1000 * gate.get("last", 0)
+        due, last = {}, 1000 * gate.get("last", 0)
+        now = last if now is None else min(now, last)
         for at in set(lanes.values()):
             _, best = min((head, lane) for (where, lane), head in parked.items() if where == at)
             weight = needed(best)[at]
@@ -229,11 +233,13 @@ class ContentsMachine(RuleBasedStateMachine):
         self.owners = [ScriptOwner(self.client, namespace, f"owner{n}") for n in range(OWNERS)]
         self.prefix = self.owners[0].key
         self.orders: list[dict[int, int]] = [{} for _ in range(OWNERS)]
+        self.now = self.asked = START
         self.pass_time(0)
 
-    def batch(self, owner: int, *args: Any, **kwargs: Any) -> None:
+    def batch(self, owner: int, *args: Any, announced: list[Any] | None = None, **kwargs: Any) -> None:
+        self.asked = self.now
         self.owners[owner].max_waiting = 3
-        reply = self.owners[owner].batch(*args, **kwargs)
+        reply = self.owners[owner].batch(*args, announced=announced, **kwargs)
         if isinstance(reply, Reply):
             contents = Contents(self.client, self.prefix)
             mine = contents.hashes.get(f"tickets:{self.owners[owner].name}", {})
@@ -241,8 +247,11 @@ class ContentsMachine(RuleBasedStateMachine):
             waker = contents.hashes.get("gate", {}).get("waker")
             assert (reply.wake > 0) == (waker == self.owners[owner].name)
             assert not reply.wake or reply.wake == contents.numbers("gate")["wake"] - self.now
-            # What is told is so, unless a later operation of the batch has changed it.
+            # What is told is so, unless a later operation of the batch has changed it; or an announcement, before which
+            # the dead are buried and with their slots goes who is due.
             released = {operation[1] for operation in args if operation[0] == "release"}
+            if announced is not None:
+                released |= set(reply.admitted) - {ticket[0] for ticket in announced}
             assert all(mine[str(serial)][0] == "+" for serial in reply.admitted if serial not in released)
             assert reply.held == sum(place[0] == "+" for place in mine.values())
             assert reply.waiting == contents.numbers("gate").get("waiting", 0)
@@ -257,7 +266,7 @@ class ContentsMachine(RuleBasedStateMachine):
     @rule(ms=st.sampled_from([1, 19, 20, 700, 5000, 3_600_000]))
     def pass_time(self, ms: int) -> None:
         """The time in Redis, in whole ms."""
-        self.now = START if ms == 0 else self.now + 1000 * ms
+        self.now += 1000 * ms
         for owner in self.owners:
             owner.now = self.now
 
@@ -332,7 +341,7 @@ class ContentsMachine(RuleBasedStateMachine):
     @invariant()
     def true(self) -> None:
         if hasattr(self, "owners"):
-            Contents(self.client, self.prefix).check()
+            Contents(self.client, self.prefix).check(self.asked)
 
     def teardown(self) -> None:
         if hasattr(self, "owners"):

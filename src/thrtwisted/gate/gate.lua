@@ -57,8 +57,8 @@
 --      demoted    serial, priority, …: those that came over a rate that demotes, and what they compete with
 --      quotas     counter, free slots, tickets that may go at once (-1: no rate), us until the burst may, …: what is left
 --                 of the counters to be shown of those that were admitted
--- What this batch admits of other owners is published to {namespace}:owner:OWNER, as MessagePack: {serials, quotas, wake}.
--- Nothing of it, and no wake, is the echo that an owner has asked for.
+-- What this batch admits of other owners is published to {namespace}:owner:OWNER, as MessagePack: {serials, quotas, wake}
+-- as above. No serials and no wake is the echo that an owner has asked for.
 --
 -- In Redis                  type    what
 --   :owners                 zset    owner -> end of its lease (ms)
@@ -79,17 +79,15 @@
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
 --                                   taken (slots of all counters), lease and pause (the longest that owners have said),
---                                   overshoot, weighted, rated, turning, base (the highest turn served), grace (its end,
---                                   ms), graced (its beginning), expected (owners in grace), waker (the owner who is to send a batch when the first counter is
---                                   due), wake (when that is, us), held:OWNER, sequence:OWNER, death:OWNER (end of a dead
---                                   owner's lease)
+--                                   overshoot, weighted, rated, turning, base (the highest turn served), grace (its
+--                                   end, ms), graced (its beginning), expected (owners in grace), waker (the owner that
+--                                   is to send a batch when the first counter is due), wake (when that is, us),
+--                                   held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
 -- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
 -- counter, \1 and the number follow its name; where there is a reclaim delay, \1 and the ms come last. Nothing is left
 -- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
 local PRIORITY, TURN = 2 ^ 45, 2 ^ 16 -- as ARRIVALS and TURN in order.py
-local LAST_TURN = PRIORITY / TURN - 1
-local LATE = 100000 -- us by which a timer may be late; it costs no rate
 local WORDS = 8 -- of each counter, in NEEDS
 
 local namespace = KEYS[1]
@@ -99,7 +97,7 @@ local known, announced, operations = batch[7], batch[8], batch[9]
 local unfamiliar = ARGV[2] == '1'
 
 local OWNERS, DEAD, LANES = namespace .. ':owners', namespace .. ':dead', namespace .. ':lanes'
-local DUE, RATE, TURNS = namespace .. ':due', namespace .. ':rate:', namespace .. ':turns:'
+local RATES, DUE, TURNS = namespace .. ':rates', namespace .. ':due', namespace .. ':turns:'
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
@@ -116,13 +114,13 @@ local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
 local weighted = gate[6] -- whether a ticket has ever asked for several slots of a counter
 local last_sequence = tonumber(gate[7] or 0)
-local rated = gate[14] -- whether a counter has ever had a rate, or was to be shown
+-- What is done for rates and for turns, once a ticket has had any. Most have none, and each function that is made costs
+-- each batch.
+local rates, turns
 local waker = gate[15]
-local turning = gate[16] -- whether a ticket has ever taken turns with others
 local admitted, full, queued, rejected, demoted = {}, {}, {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
-local shown = {} -- owner -> counters of which it is told what is left
-local woken = {} -- owner -> us after which it is to send a batch
+local touched = {} -- counters where the best lane may be another one, though no number of theirs has changed
 local published = {} -- owner -> message
 local is_due_settled = false
 local overshoot = 0
@@ -209,129 +207,7 @@ local function write(hash)
   in_parts('HDEL', hash.key, gone)
 end
 
--- Rates ------------------------------------------------------------------------------------------------------------
-
--- GCRA: a counter has a theoretical arrival time (tat, us), at which what was used of its burst is there again. Each
--- ticket moves it on by its weight times the interval. One that lies back by more than a timer may be late is as good as
--- none.
-
--- Counters' rates as last said, {interval, burst, over, shown} or false; and {tat, weight last counted}. Each is read once,
--- and written in the end.
-local RATES = { key = namespace .. ':rates', read = {}, changed = {} }
-local TATS = { read = {}, changed = {} }
-
-local function rate_of(counter)
-  if not rated then
-    return nil
-  end
-  local rate = RATES.read[counter]
-  if rate == nil then
-    local words = redis.call('HGET', RATES.key, counter)
-    rate = false
-    if words then
-      local interval, burst, over, is_shown = string.match(words, '^(%d+) (%d+) (%-?%d+) (%d)$')
-      rate = {
-        interval = tonumber(interval), burst = tonumber(burst), over = tonumber(over), shown = is_shown == '1', words = words,
-      }
-    end
-    RATES.read[counter] = rate
-  end
-  return rate
-end
-
--- Take over the rate that a ticket came with; whether it is another one now.
-local function set_rate(counter, interval, burst, over, is_shown)
-  local is_plain = interval == 0 and is_shown == 0
-  if is_plain and not rated then
-    return false
-  end
-  if not rated then
-    rated = '1'
-    set(COUNTS, 'rated', 1)
-  end
-  local before = rate_of(counter)
-  if is_plain then
-    if not before then
-      return false
-    end
-    RATES.read[counter] = false
-  else
-    local words = text(interval) .. ' ' .. text(burst) .. ' ' .. text(over) .. ' ' .. text(is_shown)
-    if before and before.words == words then
-      return false
-    end
-    RATES.read[counter] = { interval = interval, burst = burst, over = over, shown = is_shown == 1, words = words }
-  end
-  RATES.changed[counter] = true
-  return true
-end
-
-local function tat_of(counter)
-  local tat = TATS.read[counter]
-  if not tat then
-    local found, weight = string.match(redis.call('GET', RATE .. counter) or '', '^(%d+) (%d+)$')
-    tat = { tonumber(found or 0), tonumber(weight or 1) }
-    TATS.read[counter] = tat
-  end
-  return tat[1], tat[2]
-end
-
-local function set_tat(counter, tat, weight)
-  TATS.read[counter] = { tat, weight }
-  TATS.changed[counter] = true
-end
-
--- A tat is no further ahead than the whole burst, or the ticket counted last, can have put it: else an earlier rate, or a
--- clock that was set back, has done that.
-local function bound_tat(counter, rate)
-  local tat, weight = tat_of(counter)
-  local bound = instant + math.max(rate.burst, weight) * rate.interval
-  if tat > bound then
-    set_tat(counter, bound, weight)
-  end
-end
-
--- From when on a ticket may go by a rate (us).
-local function ready_at(counter, rate, weight)
-  return (tat_of(counter)) - (math.max(rate.burst, weight) - weight) * rate.interval
-end
-
--- One that has waited goes when a timer says so, and what that is late by is not lost.
-local function charge(counter, rate, weight, waited)
-  local from = waited and instant - math.min(rate.interval, LATE) or instant
-  set_tat(counter, math.max((tat_of(counter)), from) + weight * rate.interval, weight)
-end
-
-local function write_rates()
-  for counter in pairs(RATES.changed) do
-    local rate = RATES.read[counter]
-    if rate then
-      redis.call('HSET', RATES.key, counter, rate.words)
-    else
-      redis.call('HDEL', RATES.key, counter)
-    end
-  end
-  for counter in pairs(TATS.changed) do
-    local tat, weight = tat_of(counter)
-    local left = math.ceil((tat + LATE - instant) / 1000)
-    if left > 0 then
-      redis.call('SET', RATE .. counter, text(tat) .. ' ' .. text(weight), 'PX', text(left))
-    else
-      redis.call('DEL', RATE .. counter)
-    end
-  end
-end
-
 -- Counters ---------------------------------------------------------------------------------------------------------
-
--- Counters where the best lane may be another one now, though no number of theirs has changed: see note_due.
-local touched = {}
-
--- The rate of a counter, if tickets wait for it.
-local function awaited_rate(counter)
-  local rate = rate_of(counter)
-  return rate and rate.interval > 0 and rate.over == 0 and rate
-end
 
 -- Whether a counter has as many slots. A ticket that is heavier than the whole counter is let in alone.
 local function has_room(counter, weight)
@@ -344,14 +220,13 @@ local function fits(counter, weight)
   if not has_room(counter, weight) then
     return false
   end
-  local rate = awaited_rate(counter)
-  return not rate or ready_at(counter, rate, weight) <= instant
+  return not rates or rates.is_ready(counter, weight)
 end
 
 -- Nothing is known of counters that nobody needs any more.
 local function forget_idle()
   local idle = {}
-  for _, hash in ipairs({ USED, SLOTS, WAITING, RATES }) do
+  for _, hash in ipairs({ USED, SLOTS, WAITING, rates and rates.said }) do
     for counter in pairs(hash.changed) do
       if get(USED, counter) <= 0 and get(WAITING, counter) <= 0 then
         idle[#idle + 1] = counter
@@ -361,9 +236,8 @@ local function forget_idle()
   for _, counter in ipairs(idle) do
     set(USED, counter, USED.nothing)
     set(SLOTS, counter, SLOTS.nothing)
-    if rate_of(counter) then
-      RATES.read[counter] = false
-      RATES.changed[counter] = true
+    if rates then
+      rates.forget(counter)
     end
   end
 end
@@ -371,74 +245,84 @@ end
 -- Turns ------------------------------------------------------------------------------------------------------------
 
 -- Start-time fair queueing, see turns.py. All scores of a priority are in one range, in the order of the turns.
+local function rules_for_turns()
+  local rules = {}
+  local LAST = PRIORITY / TURN - 1
 
--- What the order of a ticket that takes turns is made of: its priority, and its turn.
-local function parts_of(order)
-  local priority = math.floor(order / PRIORITY)
-  return priority, math.floor((order - priority * PRIORITY) / TURN)
-end
+  -- What the order of a ticket that takes turns is made of: its priority, and its turn.
+  local function parts_of(order)
+    local priority = math.floor(order / PRIORITY)
+    return priority, math.floor((order - priority * PRIORITY) / TURN)
+  end
 
--- The turn at a counter, of a priority or (with a key) of its next ticket; nil if there is none.
-local function turn_at(counter, priority, key)
-  local member = key and text(priority) .. ':' .. key or text(priority)
-  local score = redis.call('ZSCORE', TURNS .. counter, member)
-  return score and tonumber(score) - priority * PRIORITY
-end
+  -- The turn at a counter, of a priority or (with a key) of its next ticket; nil if there is none.
+  local function turn_at(counter, priority, key)
+    local member = key and text(priority) .. ':' .. key or text(priority)
+    local score = redis.call('ZSCORE', TURNS .. counter, member)
+    return score and tonumber(score) - priority * PRIORITY
+  end
 
-local function set_turn(counter, priority, key, turn)
-  local member = key and text(priority) .. ':' .. key or text(priority)
-  redis.call('ZADD', TURNS .. counter, priority * PRIORITY + turn, member)
-end
+  local function set_turn(counter, priority, key, turn)
+    local member = key and text(priority) .. ':' .. key or text(priority)
+    redis.call('ZADD', TURNS .. counter, priority * PRIORITY + turn, member)
+  end
 
--- The turn of a ticket that has to wait: the lowest that its counters offer.
-local function next_turn(counters, priority, key)
-  local lowest
-  for _, counter in ipairs(counters) do
-    local level = turn_at(counter, priority)
-    if level then
-      local turn = math.max(level, turn_at(counter, priority, key) or 0)
-      lowest = math.min(lowest or turn, turn)
+  -- The turn of a ticket that has to wait: the lowest that its counters offer.
+  function rules.next(counters, priority, key)
+    local lowest
+    for _, counter in ipairs(counters) do
+      local level = turn_at(counter, priority)
+      if level then
+        local turn = math.max(level, turn_at(counter, priority, key) or 0)
+        lowest = math.min(lowest or turn, turn)
+      end
+    end
+    return math.min(lowest or get(COUNTS, 'base'), LAST)
+  end
+
+  function rules.take(counters, order, key)
+    local priority, turn = parts_of(order)
+    for _, counter in ipairs(counters) do
+      if not turn_at(counter, priority) then
+        set_turn(counter, priority, nil, turn)
+      end
+      if (turn_at(counter, priority, key) or 0) < turn + 1 then
+        set_turn(counter, priority, key, turn + 1)
+      end
     end
   end
-  return math.min(lowest or get(COUNTS, 'base'), LAST_TURN)
-end
 
-local function take_turn(counters, order, key)
-  local priority, turn = parts_of(order)
-  for _, counter in ipairs(counters) do
-    if not turn_at(counter, priority) then
-      set_turn(counter, priority, nil, turn)
-    end
-    if (turn_at(counter, priority, key) or 0) < turn + 1 then
-      set_turn(counter, priority, key, turn + 1)
+  -- A ticket has had its turn: what is known of keys without a later one goes.
+  function rules.serve(counters, order)
+    local priority, turn = parts_of(order)
+    set(COUNTS, 'base', math.max(get(COUNTS, 'base'), turn))
+    for _, counter in ipairs(counters) do
+      local level = turn_at(counter, priority)
+      if not level or level < turn then
+        level = turn
+        set_turn(counter, priority, nil, level)
+      end
+      local first = priority * PRIORITY
+      redis.call('ZREMRANGEBYSCORE', TURNS .. counter, text(first), '(' .. text(first + level))
     end
   end
-end
 
--- A ticket has had its turn: what is known of keys without a later one goes.
-local function serve_turn(counters, order)
-  local priority, turn = parts_of(order)
-  set(COUNTS, 'base', math.max(get(COUNTS, 'base'), turn))
-  for _, counter in ipairs(counters) do
-    local level = turn_at(counter, priority)
-    if not level or level < turn then
-      level = turn
-      set_turn(counter, priority, nil, level)
-    end
-    local first = priority * PRIORITY
-    redis.call('ZREMRANGEBYSCORE', TURNS .. counter, text(first), '(' .. text(first + level))
-  end
-end
-
--- A ticket leaves without having had its turn: its key has it back.
-local function return_turn(counters, order, key)
-  local priority = parts_of(order)
-  for _, counter in ipairs(counters) do
-    local turn = turn_at(counter, priority, key)
-    if turn then
-      set_turn(counter, priority, key, turn - 1)
+  -- A ticket leaves without having had its turn: its key has it back.
+  function rules.give_back(counters, order, key)
+    local priority = parts_of(order)
+    for _, counter in ipairs(counters) do
+      local turn = turn_at(counter, priority, key)
+      if turn then
+        set_turn(counter, priority, key, turn - 1)
+      end
     end
   end
+
+  return rules
+end
+
+if gate[16] then
+  turns = rules_for_turns()
 end
 
 -- Lanes ------------------------------------------------------------------------------------------------------------
@@ -447,6 +331,9 @@ local read_lanes = {}
 
 -- The lane that stands in a place, and the key that its ticket takes turns with, if it does.
 local function lane_in(place)
+  if not turns then
+    return string.sub(place, 2), ''
+  end
   return string.match(place, '^.([^\2]*)\2?(.*)$')
 end
 
@@ -520,7 +407,7 @@ local function join(owner, serial, needs, blocking, order, key)
   redis.call('ZADD', LANE .. lane, order, ticket)
   redis.call('HSET', TICKETS .. owner, serial, '-' .. lane .. (key and '\2' .. key or ''))
   if key then
-    take_turn(needs.counters, order, key)
+    turns.take(needs.counters, order, key)
   end
   add(COUNTS, 'waiting', 1)
   for _, counter in ipairs(needs.counters) do
@@ -543,7 +430,7 @@ end
 local function leave(needs, tickets)
   local left = add(COUNTS, 'waiting', -tickets)
   for _, counter in ipairs(needs.counters) do
-    if add(WAITING, counter, -tickets) == 0 and turning then
+    if add(WAITING, counter, -tickets) == 0 and turns then
       redis.call('DEL', TURNS .. counter)
     end
   end
@@ -561,17 +448,272 @@ local function take(owner, serial, needs)
   add(COUNTS, 'held:' .. owner, 1)
 end
 
--- Count an admission at the rates that tickets wait for.
-local function charge_awaited(needs, waited)
-  if not rated then
-    return
+-- Rates ------------------------------------------------------------------------------------------------------------
+
+-- GCRA, see meter.py: a counter has a theoretical arrival time (tat, us), at which what was used of its burst is there
+-- again. Each ticket moves it on by its weight times the interval. One that lies back by more than a timer may be late
+-- is as good as none.
+local function rules_for_rates()
+  local rules = {}
+  local RATE = namespace .. ':rate:'
+  local LATE = 100000 -- us by which a timer may be late
+  local shown = {} -- owner -> counters of which it is told what is left
+
+  -- Counters' rates as last said, {interval, burst, over, shown} or false; and {tat, weight last counted}. Each is read
+  -- once, and written in the end.
+  local SAID = { read = {}, changed = {} }
+  local TATS = { read = {}, changed = {} }
+
+  local function rate_of(counter)
+    local rate = SAID.read[counter]
+    if rate == nil then
+      local words = redis.call('HGET', RATES, counter)
+      rate = false
+      if words then
+        local interval, burst, over, is_shown = string.match(words, '^(%d+) (%d+) (%-?%d+) (%d)$')
+        rate = { interval = tonumber(interval), burst = tonumber(burst), over = tonumber(over), words = words }
+        rate.shown = is_shown == '1'
+      end
+      SAID.read[counter] = rate
+    end
+    return rate
   end
-  for _, counter in ipairs(needs.counters) do
-    local rate = awaited_rate(counter)
-    if rate then
-      charge(counter, rate, needs.weights[counter], waited)
+
+  -- Whether the rate that a ticket came with is another one.
+  local function replace(counter, interval, burst, over, is_shown)
+    local before = rate_of(counter)
+    if interval == 0 and is_shown == 0 then
+      if not before then
+        return false
+      end
+      SAID.read[counter] = false
+    else
+      local words = text(interval) .. ' ' .. text(burst) .. ' ' .. text(over) .. ' ' .. text(is_shown)
+      if before and before.words == words then
+        return false
+      end
+      SAID.read[counter] = { interval = interval, burst = burst, over = over, shown = is_shown == 1, words = words }
+    end
+    SAID.changed[counter] = true
+    return true
+  end
+
+  local function tat_of(counter)
+    local tat = TATS.read[counter]
+    if not tat then
+      local found, weight = string.match(redis.call('GET', RATE .. counter) or '', '^(%d+) (%d+)$')
+      tat = { tonumber(found or 0), tonumber(weight or 1) }
+      TATS.read[counter] = tat
+    end
+    return tat[1], tat[2]
+  end
+
+  local function set_tat(counter, tat, weight)
+    TATS.read[counter] = { tat, weight }
+    TATS.changed[counter] = true
+  end
+
+  -- A tat is no further ahead than the whole burst, or the ticket counted last, can have put it: else an earlier rate, or
+  -- a clock that was set back, has done that.
+  local function bound_tat(counter, rate)
+    local tat, weight = tat_of(counter)
+    local bound = instant + math.max(rate.burst, weight) * rate.interval
+    if tat > bound then
+      set_tat(counter, bound, weight)
     end
   end
+
+  -- From when on a ticket may go by a rate (us).
+  local function ready_at(counter, rate, weight)
+    return (tat_of(counter)) - (math.max(rate.burst, weight) - weight) * rate.interval
+  end
+
+  -- One that has waited goes when a timer says so, and what that is late by is not lost.
+  local function charge(counter, rate, weight, waited)
+    local from = waited and instant - math.min(rate.interval, LATE) or instant
+    set_tat(counter, math.max((tat_of(counter)), from) + weight * rate.interval, weight)
+  end
+
+  -- The rate of a counter, if tickets wait for it.
+  local function awaited_rate(counter)
+    local rate = rate_of(counter)
+    return rate and rate.interval > 0 and rate.over == 0 and rate
+  end
+
+  -- Take over the rate that a ticket came with; whether somebody may go by it who could not before.
+  function rules.set(counter, interval, burst, over, is_shown)
+    local is_other = replace(counter, interval, burst, over, is_shown)
+    if interval > 0 then
+      bound_tat(counter, rate_of(counter))
+    end
+    return is_other
+  end
+
+  -- The clock was set back.
+  function rules.set_back()
+    for _, counter in ipairs(redis.call('HKEYS', RATES)) do
+      if rate_of(counter).interval > 0 then
+        bound_tat(counter, rate_of(counter))
+        touched[counter] = true
+      end
+    end
+  end
+
+  function rules.forget(counter)
+    if rate_of(counter) then
+      SAID.read[counter] = false
+      SAID.changed[counter] = true
+    end
+  end
+
+  -- Whether a ticket may go by a counter's rate.
+  function rules.is_ready(counter, weight)
+    local rate = awaited_rate(counter)
+    return not rate or ready_at(counter, rate, weight) <= instant
+  end
+
+  -- Count an admission at the rates that tickets wait for.
+  function rules.charge_admitted(needs, waited)
+    for _, counter in ipairs(needs.counters) do
+      local rate = awaited_rate(counter)
+      if rate then
+        charge(counter, rate, needs.weights[counter], waited)
+      end
+    end
+  end
+
+  -- What the rates that nobody waits for say of a ticket that arrives: the us until it could go, if one rejects it; else
+  -- nothing, its priority, and the counters where it counts.
+  function rules.look_at(needs, priority)
+    local delay, counted = nil, {}
+    for _, counter in ipairs(needs.counters) do
+      local rate = rate_of(counter)
+      if rate and rate.interval > 0 and rate.over ~= 0 then
+        local left = ready_at(counter, rate, needs.weights[counter]) - instant
+        if left <= 0 then
+          counted[#counted + 1] = counter
+        elseif rate.over < 0 then
+          delay = math.max(delay or 0, left)
+        else
+          priority = math.max(priority, rate.over)
+        end
+      end
+    end
+    return delay, priority, counted
+  end
+
+  -- Count a ticket that arrives, where nobody waits.
+  function rules.charge_arrived(needs, counters)
+    for _, counter in ipairs(counters) do
+      charge(counter, rate_of(counter), needs.weights[counter], false)
+    end
+  end
+
+  -- The owner of a ticket is to be told what is left of its counters.
+  function rules.show(owner, needs)
+    for _, counter in ipairs(needs.counters) do
+      local rate = rate_of(counter)
+      if rate and rate.shown then
+        shown[owner] = shown[owner] or {}
+        shown[owner][counter] = true
+      end
+    end
+  end
+
+  -- Note when those may go who lack only time.
+  function rules.note_due()
+    for _, hash in ipairs({ USED, SLOTS, WAITING, TATS, SAID }) do
+      for counter in pairs(hash.changed) do
+        touched[counter] = true
+      end
+    end
+    for counter in pairs(touched) do
+      local rate, due = awaited_rate(counter), nil
+      local lane = rate and get(WAITING, counter) > 0 and best_parked(counter)
+      if lane then
+        local weight = needs_of(lane).weights[counter]
+        local ready = ready_at(counter, rate, weight)
+        due = has_room(counter, weight) and ready > instant and ready or nil
+      end
+      if due then
+        redis.call('ZADD', DUE, due, counter)
+      elseif rate or SAID.changed[counter] then
+        redis.call('ZREM', DUE, counter)
+      end
+    end
+  end
+
+  -- See that somebody sends a batch when the first counter is due: one owner, unless it is late. Returns in how many us
+  -- this owner has to, or 0; and another that has to now, and in how many us.
+  function rules.appoint_waker()
+    local first = grace == 0 and redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES') or {}
+    if not first[1] then
+      if waker then
+        redis.call('HDEL', GATE, 'waker')
+        set(COUNTS, 'wake', 0)
+      end
+      return 0
+    end
+    local due, wake = tonumber(first[2]), get(COUNTS, 'wake')
+    if waker and waker ~= me and wake <= due and instant <= wake + LATE and redis.call('ZSCORE', OWNERS, waker) then
+      return 0
+    end
+    -- One that says goodbye leaves it to who was heard of last.
+    local heir = redis.call('ZSCORE', OWNERS, me) and me or redis.call('ZRANGE', OWNERS, -1, -1)[1]
+    if not heir then
+      return 0
+    end
+    if heir ~= waker then
+      redis.call('HSET', GATE, 'waker', heir)
+    end
+    set(COUNTS, 'wake', due)
+    if heir == me then
+      return math.max(1, due - instant)
+    end
+    return 0, heir, math.max(1, due - instant)
+  end
+
+  -- What is left of the counters to be shown to an owner.
+  function rules.quotas_for(owner)
+    local quotas = {}
+    for counter in pairs(shown[owner] or {}) do
+      local rate = rate_of(counter)
+      local tickets, full_in = -1, 0
+      if rate and rate.interval > 0 then
+        full_in = math.max(0, (tat_of(counter)) - instant)
+        tickets = math.max(0, math.floor((rate.burst * rate.interval - full_in) / rate.interval))
+      end
+      append(quotas, { counter, math.max(0, get(SLOTS, counter) - get(USED, counter)), tickets, full_in })
+    end
+    return quotas
+  end
+
+  function rules.write()
+    for counter in pairs(SAID.changed) do
+      local rate = SAID.read[counter]
+      if rate then
+        redis.call('HSET', RATES, counter, rate.words)
+      else
+        redis.call('HDEL', RATES, counter)
+      end
+    end
+    for counter in pairs(TATS.changed) do
+      local tat, weight = tat_of(counter)
+      local left = math.ceil((tat + LATE - instant) / 1000)
+      if left > 0 then
+        redis.call('SET', RATE .. counter, text(tat) .. ' ' .. text(weight), 'PX', text(left))
+      else
+        redis.call('DEL', RATE .. counter)
+      end
+    end
+  end
+
+  rules.said = SAID
+  return rules
+end
+
+if gate[14] then
+  rates = rules_for_rates()
 end
 
 -- Serials are numbers in batches and texts in keys.
@@ -582,14 +724,8 @@ local function tell(owner, serial, needs)
     admitted_elsewhere[owner] = list
   end
   list[#list + 1] = tonumber(serial)
-  if rated then
-    for _, counter in ipairs(needs.counters) do
-      local rate = rate_of(counter)
-      if rate and rate.shown then
-        shown[owner] = shown[owner] or {}
-        shown[owner][counter] = true
-      end
-    end
+  if rates then
+    rates.show(owner, needs)
   end
 end
 
@@ -625,15 +761,6 @@ local function pop(heap)
   return first
 end
 
--- Counters that have come due: they are settled with the first that are, so that nobody overtakes those who wait there.
-local function take_due()
-  if not is_due_settled and rated then
-    is_due_settled = true
-    return redis.call('ZRANGEBYSCORE', DUE, '-inf', text(instant))
-  end
-  return {}
-end
-
 -- Admit whoever the freed counters let through, best first, until nobody more fits.
 local function settle(freed)
   if grace > 0 or get(COUNTS, 'waiting') <= 0 then
@@ -650,8 +777,14 @@ local function settle(freed)
       push(heap, { order = order, counter = counter, lane = lane, seen = changes })
     end
   end
-  for _, counters in ipairs({ freed, take_due() }) do
-    for _, counter in ipairs(counters) do
+  for _, counter in ipairs(freed) do
+    is_freed[counter] = true
+    look_at(counter)
+  end
+  if rates and not is_due_settled then
+    -- With the first that are settled go those that have come due, so that nobody overtakes who waits there.
+    is_due_settled = true
+    for _, counter in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', text(instant))) do
       is_freed[counter] = true
       look_at(counter)
     end
@@ -673,15 +806,17 @@ local function settle(freed)
         park(needs.lane, blocking, entry.order)
       else
         local owner, serial = string.match(redis.call('ZPOPMIN', LANE .. needs.lane)[1], '^(.*):(.*)$')
-        if turning then
+        if turns then
           local _, key = lane_in(redis.call('HGET', TICKETS .. owner, serial))
           if key ~= '' then
-            serve_turn(needs.counters, entry.order)
+            turns.serve(needs.counters, entry.order)
           end
         end
         leave(needs, 1)
         take(owner, serial, needs)
-        charge_awaited(needs, true)
+        if rates then
+          rates.charge_admitted(needs, true)
+        end
         tell(owner, serial, needs)
         park_by_head(needs, at) -- if the counter has room still, the lane is looked at again
       end
@@ -700,11 +835,13 @@ local function needs_in(ticket, first)
   for i = first + 2, #ticket, WORDS do
     local counter, slots, weight = ticket[i], ticket[i + 1], ticket[i + 2]
     local before = get(SLOTS, counter)
-    if set_rate(counter, ticket[i + 4], ticket[i + 5], ticket[i + 6], ticket[i + 7]) then
-      raised[#raised + 1] = counter
+    local interval, is_shown = ticket[i + 4], ticket[i + 7]
+    if not rates and (interval > 0 or is_shown > 0) then
+      rates = rules_for_rates()
+      set(COUNTS, 'rated', 1)
     end
-    if ticket[i + 4] > 0 then
-      bound_tat(counter, rate_of(counter))
+    if rates and rates.set(counter, interval, ticket[i + 5], ticket[i + 6], is_shown) then
+      raised[#raised + 1] = counter
     end
     if before ~= slots then
       set(SLOTS, counter, slots)
@@ -747,7 +884,7 @@ local function next_order(priority, counters, key)
   if aging == 0 then
     local number = add(COUNTS, 'arrival', 1)
     if key then
-      number = next_turn(counters, priority, key) * TURN + number % TURN
+      number = turns.next(counters, priority, key) * TURN + number % TURN
     end
     return priority * PRIORITY + number
   end
@@ -757,33 +894,13 @@ local function next_order(priority, counters, key)
   return arrival + priority * aging
 end
 
--- What the rates that nobody waits for say of a ticket that arrives: the us until it could go, if one rejects it; else
--- nothing, its priority, and the counters where it counts.
-local function look_at_rates(needs, priority)
-  local delay, counted = nil, {}
-  for _, counter in ipairs(needs.counters) do
-    local rate = rate_of(counter)
-    if rate and rate.interval > 0 and rate.over ~= 0 then
-      local left = ready_at(counter, rate, needs.weights[counter]) - instant
-      if left <= 0 then
-        counted[#counted + 1] = counter
-      elseif rate.over < 0 then
-        delay = math.max(delay or 0, left)
-      else
-        priority = math.max(priority, rate.over)
-      end
-    end
-  end
-  return delay, priority, counted
-end
-
 -- The key that a ticket takes turns with, as it says itself. With aging, nobody takes turns.
 local function turn_key(key)
   if key == '' or aging ~= 0 then
     return nil
   end
-  if not turning then
-    turning = '1'
+  if not turns then
+    turns = rules_for_turns()
     set(COUNTS, 'turning', 1)
   end
   return key
@@ -796,9 +913,9 @@ local function acquire(serial, priority, ticket, first, known_order)
   end
   local needs, raised = needs_in(ticket, first)
   settle(raised)
-  local own_priority, delay, counted = priority, nil, {}
-  if rated and not known_order then
-    delay, priority, counted = look_at_rates(needs, priority)
+  local own_priority, delay, counted = priority, nil, nil
+  if rates and not known_order then
+    delay, priority, counted = rates.look_at(needs, priority)
   end
   if delay then
     rejected[#rejected + 1] = serial
@@ -812,12 +929,14 @@ local function acquire(serial, priority, ticket, first, known_order)
     full[#full + 1] = serial
     return
   end
-  for _, counter in ipairs(counted) do
-    charge(counter, rate_of(counter), needs.weights[counter], false)
+  if counted then
+    rates.charge_arrived(needs, counted)
   end
   if not blocking then
     take(me, serial, needs)
-    charge_awaited(needs, known_order)
+    if rates then
+      rates.charge_admitted(needs, known_order)
+    end
     tell(me, serial, needs)
   else
     order = order or next_order(priority, needs.counters, key)
@@ -840,11 +959,11 @@ local function withdraw(owner, serials)
     for i, serial in ipairs(in_lane) do
       tickets[i] = owner .. ':' .. serial
     end
-    if turning then
+    if turns then
       for i, serial in ipairs(in_lane) do
         local _, key = lane_in(redis.call('HGET', TICKETS .. owner, serial))
         if key ~= '' then
-          return_turn(needs.counters, tonumber(redis.call('ZSCORE', LANE .. lane, tickets[i])), key)
+          turns.give_back(needs.counters, tonumber(redis.call('ZSCORE', LANE .. lane, tickets[i])), key)
         end
       end
     end
@@ -939,9 +1058,12 @@ local function bury(owners, deaths)
     end
   end
   if redis.call('ZCARD', OWNERS) == 0 and redis.call('ZCARD', DEAD) == 0 then
-    redis.call('DEL', GATE, RETURNED, RATES.key, DUE)
-    COUNTS.read, COUNTS.changed, RATES.read, RATES.changed = {}, {}, {}, {}
-    grace, graced, weighted, rated, turning, waker, is_empty = 0, 0, false, false, false, false, true
+    if rates then
+      rates.write()
+    end
+    redis.call('DEL', GATE, RETURNED, RATES, DUE)
+    COUNTS.read, COUNTS.changed = {}, {}
+    grace, graced, weighted, rates, turns, waker, is_empty = 0, 0, false, nil, nil, false, true
   end
 end
 
@@ -1017,11 +1139,8 @@ local function set_back()
     graced = 0
     set(COUNTS, 'graced', graced)
   end
-  for _, counter in ipairs(rated and redis.call('HKEYS', RATES.key) or {}) do
-    if rate_of(counter).interval > 0 then
-      bound_tat(counter, rate_of(counter))
-      touched[counter] = true
-    end
+  if rates then
+    rates.set_back()
   end
 end
 
@@ -1187,7 +1306,7 @@ end
 -- Forget all that can be found of the namespace: some of it has been deleted by somebody else, and what is left makes no
 -- sense. To the owners it is a Redis that has lost its memory.
 local function wipe()
-  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES.key, DUE }
+  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES, DUE }
   for _, hash in ipairs({ USED, SLOTS, WAITING }) do
     keys[#keys + 1] = hash.key
   end
@@ -1246,80 +1365,6 @@ local function is_torn(is_owner)
     end
     return held ~= get(COUNTS, 'held:' .. me)
   end
-end
-
--- Waiting for time -------------------------------------------------------------------------------------------------
-
--- Note when those may go who lack only time.
-local function note_due()
-  if not rated then
-    return
-  end
-  for _, hash in ipairs({ USED, SLOTS, WAITING, TATS, RATES }) do
-    for counter in pairs(hash.changed) do
-      touched[counter] = true
-    end
-  end
-  for counter in pairs(touched) do
-    local rate, due = awaited_rate(counter), nil
-    local lane = rate and get(WAITING, counter) > 0 and best_parked(counter)
-    if lane then
-      local weight = needs_of(lane).weights[counter]
-      local ready = ready_at(counter, rate, weight)
-      due = has_room(counter, weight) and ready > instant and ready or nil
-    end
-    if due then
-      redis.call('ZADD', DUE, due, counter)
-    elseif rate or RATES.changed[counter] then
-      redis.call('ZREM', DUE, counter)
-    end
-  end
-end
-
--- See that somebody sends a batch when the first counter is due: one owner, unless it is late. Returns in how many us this
--- owner has to, or 0.
-local function appoint_waker()
-  local first = rated and grace == 0 and redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES') or {}
-  if not first[1] then
-    if waker then
-      redis.call('HDEL', GATE, 'waker')
-      set(COUNTS, 'wake', 0)
-    end
-    return 0
-  end
-  local due, wake = tonumber(first[2]), get(COUNTS, 'wake')
-  if waker and waker ~= me and wake <= due and instant <= wake + LATE and redis.call('ZSCORE', OWNERS, waker) then
-    return 0
-  end
-  -- One that says goodbye leaves it to who was heard of last.
-  local heir = redis.call('ZSCORE', OWNERS, me) and me or redis.call('ZRANGE', OWNERS, -1, -1)[1]
-  if not heir then
-    return 0
-  end
-  if heir ~= waker then
-    redis.call('HSET', GATE, 'waker', heir)
-  end
-  set(COUNTS, 'wake', due)
-  if heir == me then
-    return math.max(1, due - instant)
-  end
-  woken[heir] = math.max(1, due - instant)
-  return 0
-end
-
--- What is left of the counters to be shown to an owner.
-local function quotas_for(owner)
-  local quotas = {}
-  for counter in pairs(shown[owner] or {}) do
-    local rate = rate_of(counter)
-    local tickets, full_in = -1, 0
-    if rate and rate.interval > 0 then
-      full_in = math.max(0, (tat_of(counter)) - instant)
-      tickets = math.max(0, math.floor((rate.burst * rate.interval - full_in) / rate.interval))
-    end
-    append(quotas, { counter, math.max(0, get(SLOTS, counter) - get(USED, counter)), tickets, full_in })
-  end
-  return quotas
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
@@ -1391,20 +1436,25 @@ end
 
 local function run_and_write()
   local reply = run()
-  note_due()
-  local wake = appoint_waker()
+  local wake, heir, heirs_wake = 0, nil, nil
+  if rates then
+    rates.note_due()
+    wake, heir, heirs_wake = rates.appoint_waker()
+  end
   if reply[1] == 'ok' then
-    append(reply, { wake, rejected, demoted, quotas_for(me) })
+    append(reply, { wake, rejected, demoted, rates and rates.quotas_for(me) or {} })
   end
   for owner, serials in pairs(admitted_elsewhere) do
-    published[owner] = { serials, quotas_for(owner), 0 }
+    published[owner] = { serials, rates and rates.quotas_for(owner) or {}, 0 }
   end
-  for owner, us in pairs(woken) do
-    published[owner] = published[owner] or { {}, {}, 0 }
-    published[owner][3] = us
+  if heir then
+    published[heir] = published[heir] or { {}, {}, 0 }
+    published[heir][3] = heirs_wake
   end
   forget_idle()
-  write_rates()
+  if rates then
+    rates.write()
+  end
   for _, hash in ipairs({ USED, SLOTS, WAITING, COUNTS }) do
     write(hash)
   end
