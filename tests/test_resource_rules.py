@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from tests.forward.support import OK, Wire
 from tests.kinds import KINDS
 from tests.rig import GET, Answer, PlainRig, Rig, one_slot
-from thrtwisted.config import Auth, Backend, Bounds, Rule, Then, When
+from thrtwisted.config import Auth, Backend, Rule, Then, When
 from thrtwisted.errors import AuthFailed, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 
@@ -712,14 +712,11 @@ class ExpectTests(RuledCase):
         answer = Answer(client.value())
         self.assertEqual((service.cancelled, answer.status, answer.header("Connection")), (1, 503, "close"))
 
-    def test_too_long(self) -> None:
-        """A service that takes longer than C{rule_timeout} is waited for no more."""
-        rig, _ = self.asking(rule_timeout=2.0, bounds=Bounds(head_timeout=1.0))
-        client = rig.request(self.EXPECTING)
-        rig.clock.advance(1.9)
-        self.assertEqual(client.value(), b"")
-        rig.clock.advance(0.1)
-        self.failed(client)
+    def test_mistaken(self) -> None:
+        """What cannot be forwarded for want of sense needs no body either."""
+        rig = self.rig({})
+        wrong = b"OPTIONS / HTTP/1.1\r\nHost: h\r\nMax-Forwards: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        self.assertEqual(Answer(rig.request(wrong).value()).status, 400)
 
     def test_functions(self) -> None:
         """Functions may want the body: they are called when it is there, once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -485,35 +485,33 @@ class WayTests(SynchronousTestCase):
 
     def test_service_fails(self) -> None:
         """What a service errbacks with is what the client is told; anything else is a mistake of ours."""
-        for problem, expected in [(AuthFailed("No answer."), AuthFailed), (Broken(), RuleFailed)]:
+        checks: list[tuple[Callable[[Exchange], Deferred[None]], type[Exception]]] = [
+            (lambda _: fail(AuthFailed("No answer.")), AuthFailed),
+            (lambda _: fail(Broken()), RuleFailed),
+            (breaking, RuleFailed),
+        ]
+        for check, expected in checks:
             waiting = self.way(
                 old(),
                 Rule(then=Then(auth="who")),
-                services={"who": Service(lambda found: fail(problem))},  # noqa: B023
+                services={"who": Service(check)},
                 auth={"who": Auth(url="http://127.0.0.1:1/")},
             )
             assert waiting is not None
             self.failureResultOf(waiting, expected)
-        self.assertEqual(len(self.flushLoggedErrors(Broken)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(Broken)), 2)
 
     # Nobody waits for ever
 
     def test_too_long(self) -> None:
         """What takes longer than C{rule_timeout} is cancelled, also if it will not be, and named in the log."""
         for make in (Deferred, lambda: Deferred().addErrback(lambda _: Deferred())):
-            for name in ("custom_input", "set_path", "custom_output", "auth", "when.custom"):
+            for name in ("custom_input", "set_path", "custom_output", "when.custom"):
                 clock = Clock()
                 give: Callable[[object], Any] = lambda _: make()  # noqa: B023, E731
-                then = Then() if name == "when.custom" else Then(**{name: "who" if name == "auth" else give})
+                then = Then() if name == "when.custom" else Then(**{name: give})
                 when = When(custom=give) if name == "when.custom" else When()  # type: ignore[arg-type]
-                waiting = self.way(
-                    old(),
-                    Rule(when=when, then=then),
-                    services={"who": Service(give)},
-                    auth={"who": Auth(url="http://127.0.0.1:1/")},
-                    rule_timeout=2.0,
-                    clock=clock,
-                )
+                waiting = self.way(old(), Rule(when=when, then=then), rule_timeout=2.0, clock=clock)
                 assert waiting is not None
                 clock.advance(1.9)
                 self.assertNoResult(waiting)
@@ -526,6 +524,47 @@ class WayTests(SynchronousTestCase):
                     f"rule 1, {name}: not done in 2 s; make it faster, or raise rule_timeout",
                 )
                 self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_together(self) -> None:
+        """The functions of one way have the time together; a service has its own, and takes none of theirs."""
+        clock = Clock()
+        first: Deferred[None] = Deferred()
+        asked: Deferred[None] = Deferred()
+        waiting = self.way(
+            old(),
+            Rule(then=Then(custom_input=lambda _: first, auth="who")),  # type: ignore[arg-type]
+            Rule(then=Then(set_path=lambda _: Deferred())),  # type: ignore[arg-type]
+            services={"who": Service(lambda _: asked)},
+            auth={"who": Auth(url="http://127.0.0.1:1/")},
+            rule_timeout=2.0,
+            clock=clock,
+        )
+        assert waiting is not None
+        clock.advance(1.5)
+        first.callback(None)
+        clock.advance(100)
+        self.assertNoResult(waiting)
+        asked.callback(None)
+        clock.advance(0.4)
+        self.assertNoResult(waiting)
+        with capturedLogs() as events:
+            clock.advance(0.1)
+        self.failureResultOf(waiting, RuleFailed)
+        self.assertEqual([event["action"] for event in events], ["set_path"])
+
+    def test_times_of_their_own(self) -> None:
+        """A function that has a time of its own, and is late by that, has failed like any other."""
+        clock = Clock()
+
+        def give(_: object) -> Deferred[None]:
+            late: Deferred[None] = Deferred()
+            return late.addTimeout(1.0, clock)
+
+        waiting = self.way(old(), Rule(then=Then(custom_input=give)), clock=clock)  # type: ignore[arg-type]
+        assert waiting is not None
+        clock.advance(1.0)
+        self.failureResultOf(waiting, RuleFailed)
+        self.assertEqual(len(self.flushLoggedErrors(TimeoutError)), 1)
 
     def test_in_time(self) -> None:
         """What is done in time leaves no timer behind."""

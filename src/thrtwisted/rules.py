@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -102,7 +102,7 @@ class Rules:
         for name in self._spoken_for:
             exchange.headers.removeHeader(name)
         if self._waits:
-            return self._bounded(self._apply(exchange))
+            return self._apply(exchange, self._time())
         for rule in self._rules:
             if rule.matches(exchange):
                 for stage in rule.input:
@@ -122,7 +122,7 @@ class Rules:
         if not exchange.matched:
             return None
         if any(rule.has_output_functions for rule in exchange.matched):
-            return self._bounded(self._apply_output(exchange))
+            return self._apply_output(exchange, self._time())
         for rule in exchange.matched:
             for stage in rule.output:
                 for action in stage:
@@ -130,16 +130,16 @@ class Rules:
         return None
 
     @inlineCallbacks
-    def _apply(self, exchange: Exchange) -> Generator[Deferred[Any], Any, None]:
+    def _apply(self, exchange: Exchange, time: _Time) -> Generator[Deferred[Any], Any, None]:
         for rule in self._rules:
             if not rule.matches(exchange):
                 continue
             if rule.custom is not None:
-                (holds,) = yield from self._called(rule, "when.custom", (rule.custom,), exchange)
+                (holds,) = yield from self._called(rule, "when.custom", (rule.custom,), exchange, time)
                 if not holds:
                     continue
             for stage in rule.input:
-                yield from self._do(rule, stage, exchange)
+                yield from self._do(rule, stage, exchange, time)
                 if exchange.answer is not None:
                     return
             self._matched(rule, exchange)
@@ -147,19 +147,21 @@ class Rules:
                 break
 
     @inlineCallbacks
-    def _apply_output(self, exchange: Exchange) -> Generator[Deferred[Any], Any, None]:
+    def _apply_output(self, exchange: Exchange, time: _Time) -> Generator[Deferred[Any], Any, None]:
         for rule in exchange.matched:
             for stage in rule.output:
-                yield from self._do(rule, stage, exchange)
+                yield from self._do(rule, stage, exchange, time)
 
     def _do(
-        self, rule: CompiledRule, stage: Stage, exchange: Exchange
+        self, rule: CompiledRule, stage: Stage, exchange: Exchange, time: _Time
     ) -> Generator[Deferred[Any], Any, None]:
         """Call the functions of a stage, wait for them, and let its actions take effect."""
         functions = {action.name: action.function for action in stage if action.function is not None}
         found: dict[str, Any] = {}
         if functions:
-            values = yield from self._called(rule, tuple(functions), tuple(functions.values()), exchange)
+            values = yield from self._called(
+                rule, tuple(functions), tuple(functions.values()), exchange, time
+            )
             found = dict(zip(functions, values, strict=True))
         for action in stage:
             value = action.value if action.function is None else found[action.name]
@@ -169,8 +171,8 @@ class Rules:
             if waiting is not None:
                 try:
                     yield detached(waiting)
-                except (ExchangeError, Abandoned) as error:
-                    raise self._late(error, rule, action.name) from None
+                except (ExchangeError, Abandoned):
+                    raise
                 except Exception:
                     raise self._failed(rule, action.name, Failure()) from None
 
@@ -180,17 +182,24 @@ class Rules:
         names: str | tuple[str, ...],
         functions: tuple[Function, ...],
         exchange: Exchange,
+        time: _Time,
     ) -> Generator[Deferred[Any], Any, list[Any]]:
         """What functions make of an exchange."""
         names = (names,) if isinstance(names, str) else names
         try:
             results = call(functions, exchange)
             if waits(results):
-                results = yield together(results)
+                results = yield time.limit(together(results))
         except Failed as failed:
             raise self._failed(rule, names[failed.index], failed.failure) from None
-        except Abandoned as error:
-            raise self._late(error, rule, ", ".join(names)) from None
+        except TimeoutError:
+            self._log.error(
+                "{rule}, {action}: not done in {timeout:g} s; make it faster, or raise rule_timeout",
+                rule=rule.label,
+                action=", ".join(names),
+                timeout=self._timeout,
+            )
+            raise _rule_failed() from None
         return results
 
     def _write(
@@ -224,30 +233,38 @@ class Rules:
         self._log.failure("{rule}, {action}: the function failed", failure, rule=rule.label, action=action)
         return _rule_failed()
 
-    def _late(self, error: Exception, rule: CompiledRule, action: str) -> Exception:
-        """Remember what was waited for, in case that it took too long."""
-        if isinstance(error, Abandoned):
-            error.args = (rule.label, action)
-        return error
+    def _time(self) -> _Time:
+        return _Time(self._clock, self._timeout)
 
-    def _bounded(self, way: Deferred[None]) -> Deferred[None]:
-        """Do not wait for ever."""
-        if self._clock is None or way.called:
-            return way
 
-        def late(result: Any, timeout: float) -> Any:
-            if isinstance(result, Failure) and isinstance(result.value, Abandoned):
-                rule, action = result.value.args
-                self._log.error(
-                    "{rule}, {action}: not done in {timeout:g} s; make it faster, or raise rule_timeout",
-                    rule=rule,
-                    action=action,
-                    timeout=timeout,
-                )
-                raise _rule_failed()
+@attrs.define
+class _Time:
+    """
+    The time that functions have for one exchange, on one of its ways. A service has its own.
+
+    @ivar clock: tells it; None: there is no end of it.
+    @ivar left: seconds.
+    """
+
+    clock: IReactorTime | None
+    left: float
+
+    def limit(self, waiting: Deferred[Any]) -> Deferred[Any]:
+        """
+        Wait as long as there is time left.
+
+        @return: the same. Errbacks with a L{TimeoutError} when there is none left.
+        """
+        clock = self.clock
+        if clock is None:
+            return waiting
+        began = clock.seconds()
+
+        def count(result: Any) -> Any:
+            self.left -= clock.seconds() - began
             return result
 
-        return way.addTimeout(self._timeout, self._clock, onTimeoutCancel=late)
+        return waiting.addTimeout(max(0.0, self.left), clock).addBoth(count)
 
 
 def _rule_failed() -> RuleFailed:
