@@ -19,6 +19,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
@@ -115,7 +116,12 @@ class Service(Resource):
         self._name, self._asked = name, asked
 
     def render(self, request: Any) -> int:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+
         def answer(status: int, headers: Headers, body: bytes) -> None:
+            if gone:
+                return
             request.setResponseCode(status)
             request.responseHeaders = headers
             headers.setRawHeaders("Connection", ["close"])
