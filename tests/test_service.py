@@ -23,7 +23,7 @@ from twisted.web.server import Site
 from tests import valkey
 from tests.forward.support import OK, RawBackend, RawClient, until
 from thrtwisted import Config, ConfigError, Proxy
-from thrtwisted.config import Backend, Bounds, Limit, Redis
+from thrtwisted.config import Backend, Bounds, Limit, Redis, Rule, Then, When
 from thrtwisted.redis import embedded
 
 
@@ -227,6 +227,34 @@ class LocalTests(ProxyTestCase):
         await proxy.stopService()
         await until(lambda: asked.over)
         self.assertEqual(asked.status, 502)
+
+    async def test_stop_while_functions_wait(self) -> None:
+        """Who waits for functions of rules on the way in gets 503; on the way out they have the time to stop."""
+        cancelled: list[str] = []
+        called: list[str] = []
+
+        def make(name: str) -> Any:
+            def wait(exchange: object) -> Deferred[None]:
+                called.append(name)
+                return Deferred(lambda _: cancelled.append(name))
+
+            return wait
+
+        rules = [
+            Rule(when=When(path="/in"), then=Then(custom_input=make("in"))),
+            Rule(when=When(path="/out"), then=Then(custom_output=make("out"))),
+        ]
+        proxy = await self.proxy(rule=rules, shutdown_timeout=0.2)
+        waiting, answered = self.ask("/in"), self.ask("/out")
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: len(called) == 2)
+        stopped = proxy.stopService()
+        self.assertEqual(cancelled, ["in"])
+        await stopped
+        await until(lambda: waiting.over and answered.over)
+        self.assertEqual((waiting.status, answered.status), (503, None))
+        self.assertEqual(cancelled, ["in", "out"])
 
     async def test_stop_while_connecting(self) -> None:
         """It stops while connections to the backend are being made."""
