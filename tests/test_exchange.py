@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from io import BytesIO
 
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward import RequestBody
+from thrtwisted.forward.headers import check_request_line
+from thrtwisted.settable import decoded
 
 
 def exchange(
@@ -104,6 +108,20 @@ class SetTests(SynchronousTestCase):
             self.assertEqual(
                 (one.path, one.query), (expected.partition(b"?")[0], expected.partition(b"?")[2])
             )
+
+    @given(st.text("ab=&+%26;/?~", min_size=1), st.binary(min_size=1), st.binary())
+    def test_others_arguments(self, query: str, name: bytes, value: bytes) -> None:
+        """Whatever argument is added and taken away again: it is found in between, and the others are as they were."""
+        one = exchange(b"/a?" + query.encode())
+        before = dict(one.request.query_arguments)
+        assume(decoded(name) not in before)
+        one.add_query_string_arg((name, value))
+        check_request_line(b"GET", one.target)
+        self.assertTrue(one.target.startswith(b"/a?" + query.encode() + b"&"))
+        self.assertEqual(one.query_argument(name), value)
+        self.assertEqual(dict(one.request.query_arguments), before | {decoded(name): [value]})
+        one.del_query_string_arg(name)
+        self.assertEqual(one.target, b"/a?" + query.encode())
 
     def test_headers(self) -> None:
         """Headers are set in place of others, added beside them, and deleted, by names without case."""
