@@ -424,10 +424,10 @@ class WayTests(SynchronousTestCase):
                 self.assertEqual(found.priority, expected, value)
 
     def test_priority_of_a_function(self) -> None:
-        """So can it be what a function finds, by its name."""
-        found = self.done(exchange(b"/7"), Rule(then=Then(priority=f"python:{__name__}:number")))
-        self.assertEqual(found.priority, 7)
-        self.done(exchange(b"/x"), Rule(then=Then(priority=f"python:{__name__}:number")))
+        """So can it be what a function finds, by its name: a number, or a text that may be one."""
+        for path, expected in [(b"/7", 7), (b"/x", 50), (b"/half", 1), (b"/none", 50)]:
+            found = self.done(exchange(path), Rule(then=Then(priority=f"python:{__name__}:number")))
+            self.assertEqual(found.priority, expected, path)
 
     def test_constants_are_checked(self) -> None:
         """A constant that cannot be used is found before any request comes."""
@@ -591,9 +591,11 @@ class WayTests(SynchronousTestCase):
         self.assertEqual((cancelled, asked, events), (["slow"], [], []))
 
 
-def number(found: Exchange) -> str:
+async def number(found: Exchange) -> str | float | None:
     """A user's function that finds a priority."""
-    return found.get_path()[1:]
+    texts: dict[str, float | None] = {"half": 0.5, "none": None}
+    text = found.get_path()[1:]
+    return texts.get(text, text)
 
 
 class NamedTests(SynchronousTestCase):

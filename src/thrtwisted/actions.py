@@ -87,10 +87,9 @@ def compile_action(name: str, value: Any, asks: Asks) -> Action:
     if name in _CUSTOM:
         return Action(name, _nothing, function=function_of(value))
     if name in _PRIORITY and isinstance(value, str):
-        key = compile_key(value)
         if value.startswith(PREFIX):
-            return Action(name, _write(name, asks), function=lambda exchange: _nearest(exchange, key))
-        return Action(name, _set_nearest, key)
+            return Action(name, _set_found, function=function_of(value))
+        return Action(name, _set_nearest, compile_key(value))
     write = _write(name, asks)
     if callable(value):
         return Action(name, write, function=value)
@@ -147,14 +146,15 @@ def _del_custom_value(exchange: Exchange, value: Any) -> None:
 
 
 def _set_nearest(exchange: Exchange, key: Key) -> None:
-    found = _nearest(exchange, key)
-    if found is not None:
-        exchange.priority = found
-
-
-def _nearest(exchange: Exchange, key: Key) -> int | None:
     value = key(exchange)
-    return None if value is None else settable.nearest_priority(value)
+    if value is not None:
+        _set_found(exchange, value)
+
+
+def _set_found(exchange: Exchange, value: Any) -> None:
+    """A number as it is; of a text, what it says, if that is a number."""
+    if not isinstance(value, (str, bytes)) or settable.nearest_priority(value) is not None:
+        exchange.set_input_priority(value)
 
 
 def _nothing(exchange: Exchange, value: object) -> None:
