@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from re import findall
 from typing import Any
@@ -14,29 +14,22 @@ from typing import Any
 import msgspec
 from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.task import deferLater
-from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
-from twisted.web.http_headers import Headers
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import Site
 
-from tests.forward.support import Wire
-from tests.recipes import After, Logged, Message, Recipe, Step, Unproven, read
+from tests.play import Asked, Play, Service
+from tests.recipes import Logged, Recipe, Step, Unproven, read
 from thrtwisted import script, toml
 from thrtwisted.config import Backend, Config
-from thrtwisted.service import Proxy
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 
 #: What the configurations of the page leave out, as with C{--backend}.
 BACKEND = {"app": Backend(url="http://127.0.0.1:8000")}
 
-#: Where the page has the configurations; functions that these name are beside.
+#: What the page calls them; the modules that they name are beside.
 FILE = {"toml": "thr.toml", "python": "thr.py"}
 
 
@@ -49,262 +42,53 @@ def config_of(kind: str, path: Path) -> Config:
     return toml.load(path, override) if kind == "toml" else script.load([str(path)], override)
 
 
-class Heard:
-    """A message that has come: its first line, its headers and its body."""
-
-    def __init__(self, line: str, headers: Headers, body: bytes) -> None:
-        self.line, self.headers, self.body = line, headers, body
-
-    @classmethod
-    def of(cls, data: bytes) -> Heard:
-        """What was sent on a connection."""
-        head, _, body = data.partition(b"\r\n\r\n")
-        line, *fields = head.decode("utf-8", "surrogateescape").split("\r\n")
-        headers = Headers()
-        for field in fields:
-            headers.addRawHeader(*field.split(": ", 1))
-        parts = line.split(" ")
-        return cls(parts[1] if line.startswith("HTTP/") else " ".join(parts[:2]), headers, body)
-
-    def differences(self, shown: Message) -> Iterator[str]:
-        """Where the message is not as the page shows it."""
-        whose = f"{shown.who} {shown.way}".strip()
-        if self.line != shown.line:
-            yield f"{whose} {self.line}, not {shown.line}"
-        for name, values in shown.expected().items():
-            found = self.headers.getRawHeaders(name, [])
-            if found != values:
-                yield f"{whose} {name}: {found}, not {values}"
-        if shown.body is not None and self.body.decode().rstrip("\n") != shown.body.rstrip("\n"):
-            yield f"{whose} body {self.body!r}, not {shown.body!r}"
+def write(path: Path, content: str) -> None:
+    """Make a file: of SQL the database."""
+    if path.suffix != ".db":
+        path.write_text(content)
+        return
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(content)
 
 
-class Asked:
-    """
-    What a backend or a service was asked, and has not answered.
-
-    @ivar who: its name.
-    """
-
-    def __init__(self, who: str, heard: Heard, answer: Callable[[int, Headers, bytes], None]) -> None:
-        self.who, self.heard, self.answer = who, heard, answer
-
-
-class ClientWire(Wire):
-    """
-    A client's end of its connection.
-
-    @ivar shown: the page has shown what it got.
-    """
-
-    def __init__(self, clock: Any, protocol: Any, address: str) -> None:
-        self.address = address
-        self.shown = False
-        super().__init__(clock, protocol)
-
-    def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", self.address, 50000)
+@contextmanager
+def at_home_in(directory: Path) -> Iterator[None]:
+    """While this holds, the directory is the current one, and its modules can be imported; nothing of it stays."""
+    environment, before, modules = dict(os.environ), os.getcwd(), set(sys.modules)
+    os.chdir(directory)
+    sys.path.insert(0, str(directory))
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path.remove(str(directory))
+        os.environ.clear()
+        os.environ.update(environment)
+        for name in sys.modules.keys() - modules:
+            if str(directory) in (getattr(sys.modules[name], "__file__", None) or ""):
+                del sys.modules[name]
 
 
-class Service(Resource):
-    """A service on a real port, which answers what the page says."""
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What the log says of rules while this holds."""
+    lines: list[str] = []
 
-    isLeaf = True
+    def observe(event: Any) -> None:
+        if event.get("log_namespace", "") == "thrtwisted.rules.Rules":
+            lines.append(formatEvent(event))
 
-    def __init__(self, name: str, asked: Callable[[Asked], object]) -> None:
-        super().__init__()
-        self._name, self._asked = name, asked
-
-    def render(self, request: Any) -> int:
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        def answer(status: int, headers: Headers, body: bytes) -> None:
-            if gone:
-                return
-            request.setResponseCode(status)
-            request.responseHeaders = headers
-            headers.setRawHeaders("Connection", ["close"])
-            headers.setRawHeaders("Content-Length", [str(len(body))])
-            request.write(body)
-            request.finish()
-
-        line = f"{request.method.decode()} {request.uri.decode()}"
-        heard = Heard(line, request.requestHeaders, request.content.read())
-        self._asked(Asked(self._name, heard, answer))
-        return NOT_DONE_YET
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield lines
+    finally:
+        globalLogPublisher.removeObserver(observe)
 
 
-class Play:
-    """
-    A proxy with the configuration of a recipe, to which happens what the page shows.
-
-    @ivar log: what the log has said.
-    """
-
-    def __init__(self, config: Config, patience: float) -> None:
-        self._patience = patience
-        self._clock = MemoryReactorClock()
-        self._clock.advance(1000)
-        self._names = {
-            each.url.split("/")[2]: name for name, each in (*config.backend.items(), *config.auth.items())
-        }
-        self._proxy = Proxy(self._clock, config)
-        self._proxy.startService()
-        self._site = self._proxy.site()
-        self._site.doStart()
-        self._clients: list[ClientWire] = []
-        self._accepted: list[Wire] = []
-        self._arrived: list[Asked] = []  # and not shown yet
-        self._open: list[Asked] = []  # shown, and not answered yet
-        self.services: list[Asked] = []
-        self.log: list[str] = []
-
-    async def play(self, steps: list[Step]) -> None:
-        """
-        Let all of it happen.
-
-        @raise AssertionError: it happens otherwise.
-        """
-        for place, step in enumerate(steps):
-            if isinstance(step, After):
-                await self._quiet()
-                for _ in range(round(step.seconds * 100)):  # timers go off one after the other
-                    self._clock.advance(0.01)
-            elif isinstance(step, Logged):
-                await self._until(lambda text=step.text: text in self.log, f"the log says {self.log}")
-            elif not step.who and step.way == ">":
-                await self._quiet()
-                self._send(step)
-            elif step.way == ">":
-                await self._asked(step)
-            elif step.who:
-                self._answer(step)
-            else:
-                await self._got(step, steps[place:])
-        await self._quiet()
-        while not all(client.shown for client in self._clients):
-            if self._open:
-                self._respond(self._open.pop(0))
-            else:
-                await self._until(lambda: self._arrived or self._unshown(), "a client waits for ever")
-            await self._quiet()
-
-    def end(self) -> None:
-        """All is closed: nothing is left."""
-        for client in self._clients:
-            client.lose()
-        stopping = self._proxy.stopService()
-        for wire in self._accepted:
-            wire.lose()
-        self._site.doStop()
-        for _ in range(10):
-            self._clock.advance(1)
-        assert stopping.called
-        left = [call for call in self._clock.getDelayedCalls() if call.active()]
-        assert not left, left
-
-    def _send(self, step: Message) -> None:
-        """A client sends a request, and wants to hear of nothing after the response."""
-        client = ClientWire(self._clock, self._site.buildProtocol(None), step.address)
-        self._clients.append(client)
-        headers, body = step.headers(), (step.body or "").removesuffix("\n").encode()
-        if not headers.hasHeader("Host"):
-            headers.addRawHeader("Host", "shop.example")
-        headers.addRawHeader("Connection", "close")
-        if step.body is not None:
-            headers.addRawHeader("Content-Length", str(len(body)))
-        client.receive(_message(f"{step.line} HTTP/1.1", headers, body))
-
-    def _look(self) -> None:
-        """Let the backends accept what is connected to them, and all go on that can."""
-        self._clock.advance(0)
-        for host, port, factory, *_ in self._clock.tcpClients[len(self._accepted) :]:
-            wire = Wire(self._clock, factory.buildProtocol(None))
-            self._accepted.append(wire)
-            self._clock.advance(0)
-
-            def answer(status: int, headers: Headers, body: bytes, wire: Wire = wire) -> None:
-                headers.setRawHeaders("Connection", ["close"])
-                headers.setRawHeaders("Content-Length", [str(len(body))])
-                wire.receive(_message(f"HTTP/1.1 {status} OK", headers, body))
-                wire.lose()
-
-            name = self._names[f"{host}:{port}"]
-            self._arrived.append(Asked(name, Heard.of(wire.value()), answer))
-        self._arrived += self.services
-        self.services.clear()
-
-    async def _until(self, condition: Callable[[], Any], problem: str) -> None:
-        """Threads and real services take their time."""
-        deadline = time.monotonic() + self._patience
-        self._look()
-        while not condition():
-            assert time.monotonic() < deadline, f"this does not happen; {problem}"
-            await deferLater(reactor, 0.002)
-            self._look()
-
-    async def _quiet(self) -> None:
-        """See that nothing has happened that the page should show: only a plain answer need not be shown."""
-        self._look()
-        for asked in self._arrived:
-            raise AssertionError(f"{asked.who} > {asked.heard.line} happens, and is not shown")
-        for client in self._unshown():
-            heard = Heard.of(client.value())
-            assert heard.line == "200", f"< {heard.line} {heard.body!r} happens, and is not shown"
-            client.shown = True
-
-    async def _asked(self, step: Message) -> None:
-        """A backend or service is asked."""
-        await self._until(
-            lambda: any(asked.who == step.who for asked in self._arrived) or self._unshown(),
-            f"{step.who} is not asked",
-        )
-        found = [asked for asked in self._arrived if asked.who == step.who]
-        others = [asked.who for asked in self._arrived] + [str(each.value()) for each in self._unshown()]
-        assert found, f"{step.who} is not asked, but {others} happens"
-        self._arrived.remove(found[0])
-        self._open.append(found[0])
-        _check(found[0].heard, step)
-
-    def _answer(self, step: Message) -> None:
-        """A backend or service answers, of what it was asked first."""
-        found = [asked for asked in self._open if asked.who == step.who]
-        assert found, f"{step.who} answers, and was not asked"
-        self._open.remove(found[0])
-        body = (step.body or "").removesuffix("\n").encode()
-        found[0].answer(int(step.line), step.headers(), body)
-
-    def _respond(self, asked: Asked) -> None:
-        """A backend or service answers what is not shown."""
-        asked.answer(200, Headers({"Content-Type": ["text/plain"]}), b"ok")
-
-    async def _got(self, step: Message, rest: list[Step]) -> None:
-        """A client gets the response."""
-        self._look()
-        answers = [each for each in rest if isinstance(each, Message) and each.who and each.way == "<"]
-        if not self._unshown() and len(self._open) > len(answers):
-            self._respond(self._open.pop(0))
-        await self._until(
-            self._unshown, f"no client is answered; asked: {[each.who for each in self._arrived]}"
-        )
-        client = self._unshown()[0]
-        client.shown = True
-        _check(Heard.of(client.value()), step)
-
-    def _unshown(self) -> list[ClientWire]:
-        """Clients that have got their response, which is not shown yet."""
-        return [each for each in self._clients if not each.shown and (each.disconnecting or each.lost)]
-
-
-def _message(line: str, headers: Headers, body: bytes) -> bytes:
-    fields = [b"%b: %b" % (name, value) for name, values in headers.getAllRawHeaders() for value in values]
-    return b"\r\n".join((line.encode(), *fields, b"", body))
-
-
-def _check(heard: Heard, shown: Message) -> None:
-    differences = list(heard.differences(shown))
-    assert not differences, "; ".join(differences)
+def pools_of(modules: Iterable[str]) -> Iterator[ConnectionPool]:
+    """The pools of connections to databases that modules have made."""
+    for name in modules:
+        yield from (each for each in vars(sys.modules[name]).values() if isinstance(each, ConnectionPool))
 
 
 class CookbookCase(TestCase):
@@ -326,61 +110,28 @@ class CookbookCase(TestCase):
         directory.mkdir()
         (directory / FILE[kind]).write_text(text)
         for name, content in recipe.files.items():
-            if name.endswith(".db"):
-                with sqlite3.connect(directory / name) as database:
-                    database.executescript(content)
-                database.close()
-            else:
-                (directory / name).write_text(content)
-        before, here, modules = dict(os.environ), os.getcwd(), set(sys.modules)
-        heard: list[Asked] = []
-        ports = []
-        os.chdir(directory)
-        sys.path.insert(0, str(directory))
-        play = None
-        pools: list[ConnectionPool] = []
-        lines: list[str] = []
-
-        def observe(event: Any) -> None:
-            if event.get("log_namespace", "").startswith("thrtwisted.rules"):
-                lines.append(formatEvent(event))
-
-        globalLogPublisher.addObserver(observe)
-        try:
-            for name in findall(r'environ\["(\w+)"\]', "".join((text, *recipe.files.values()))):
-                site = Site(Service(name.lower(), heard.append))
-                ports.append(await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site))
-                os.environ[name] = f"http://127.0.0.1:{ports[-1].getHost().port}"
+            write(directory / name, content)
+        services = findall(r'environ\["(\w+)"\]', "".join((text, *recipe.files.values())))
+        with at_home_in(directory), ExitStack() as at_end:
+            log = at_end.enter_context(logged())
+            asked: list[Asked] = []
+            for name in set(services):
+                os.environ[name] = await self.serve(Service(name.lower(), asked.append))
+            modules = set(sys.modules)
             config = config_of(kind, directory / FILE[kind])
-            pools = [
-                each
-                for name in sys.modules.keys() - modules
-                for each in vars(sys.modules[name]).values()
-                if isinstance(each, ConnectionPool)
-            ]
-            play = Play(config, patience)
-            play.services, play.log = heard, lines
-            try:
-                await play.play(steps)
-            finally:
-                play.end()
-        finally:
-            globalLogPublisher.removeObserver(observe)
-            if any(isinstance(step, Logged) for step in steps):
-                self.flushLoggedErrors()
-            for pool in pools:
-                pool.close()
-            for port in ports:
-                await port.stopListening()
-            os.chdir(here)
-            sys.path.remove(str(directory))
-            os.environ.clear()
-            os.environ.update(before)
-            for name in sys.modules.keys() - modules:
-                if getattr(sys.modules[name], "__file__", None) and str(directory) in str(
-                    sys.modules[name].__file__
-                ):
-                    del sys.modules[name]
+            for pool in pools_of(sys.modules.keys() - modules):
+                at_end.callback(pool.close)
+            play = Play(config, asked, log, patience)
+            at_end.callback(play.end)
+            await play.play(steps)
+        if any(isinstance(step, Logged) for step in steps):
+            self.flushLoggedErrors()
+
+    async def serve(self, service: Service) -> str:
+        """The URL of a service."""
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Site(service))
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
 
 
 class CookbookTests(CookbookCase):
