@@ -31,6 +31,9 @@ LATE = 100_000
 #: What the order of a ticket is made of.
 PRIORITY, TURN, LAST_TURN = 2**45, 2**16, 2**29 - 1
 
+#: Keys of one counter and priority whose next turn is remembered.
+MOST = 1000
+
 
 class Engine(Protocol):
     """
@@ -165,6 +168,9 @@ class BruteForce:
             self.level.setdefault((c.key, waiter.priority), waiter.turn)
             of_key = (c.key, waiter.priority, waiter.fair or "")
             self.next_turn[of_key] = max(self.next_turn.get(of_key, 0), waiter.turn + 1)
+            remembered = sorted((turn, o) for o, turn in self.next_turn.items() if o[:2] == of_key[:2])
+            if len(remembered) > MOST:
+                del self.next_turn[remembered[0][1]]
 
     def leaves(self, waiter: Waiter, served: bool) -> None:
         """It is not among the waiting any more."""
@@ -252,7 +258,11 @@ class BruteForce:
 
     def wake(self, now: int) -> list[Id]:
         if now < self.last:
-            for key in self.in_use():
+            in_use = self.in_use()
+            self.used_up = {
+                key: used for key, used in self.used_up.items() if key in in_use or used[0] + LATE > self.last
+            }
+            for key in in_use:
                 self.bound(key, now)
         self.last = now
         return self._settle(now)

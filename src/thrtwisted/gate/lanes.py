@@ -525,6 +525,7 @@ class Lanes(Generic[Id]):
     def _settle_due(self, now: int) -> list[Id]:
         """The time is this; who was admitted by what is due."""
         if now < self._now:
+            self._meters.forget(self._now)
             self._now = now
             for counter in self._counters.values():
                 self._bound(counter)

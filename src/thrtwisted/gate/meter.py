@@ -89,8 +89,12 @@ class Meters:
             return
         self._meters[key] = meter
         if len(self._meters) > self._most:
-            self._meters = {key: kept for key, kept in self._meters.items() if _says_something(kept, now)}
+            self.forget(now)
             self._most = max(self.FEW, 2 * len(self._meters))
+
+    def forget(self, now: int) -> None:
+        """Forget the meters at which nothing is used up any more."""
+        self._meters = {key: kept for key, kept in self._meters.items() if _says_something(kept, now)}
 
 
 def _says_something(meter: Meter, now: int) -> bool:

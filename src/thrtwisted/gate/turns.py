@@ -16,7 +16,8 @@ they are parked, and that priority comes first.
 
 What is known goes by itself: a key's next turn when its counter's level has passed it, for then it is that of a key
 that never came; all of a counter's when nobody waits for it. A ticket that leaves unserved gives its turn back to its
-key.
+key. Where all come for the first time nobody's turn is over, and the level does not rise: so of one counter and
+priority no more than L{MOST} keys are remembered, those with the latest turns, which have the most waiting.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ import attrs
 from sortedcontainers import SortedSet
 
 from .order import LAST_TURN
+
+#: Keys of one counter and priority whose next turn is remembered, at most; as in C{gate.lua}.
+MOST = 1000
 
 
 @attrs.define(eq=False)
@@ -53,8 +57,11 @@ class _Level:
     def serve(self, turn: int) -> None:
         self.turn = max(self.turn, turn)
         while self.by_turn and self.by_turn[0][0] < self.turn:
-            _, fair = self.by_turn.pop(0)
-            del self.following[fair]
+            self.forget_lowest()
+
+    def forget_lowest(self) -> None:
+        _, fair = self.by_turn.pop(0)
+        del self.following[fair]
 
 
 class Turns:
@@ -87,6 +94,8 @@ class Turns:
             if level is None:
                 level = levels[priority] = _Level(turn)
             level.set(fair, max(level.following.get(fair, 0), turn + 1))
+            if len(level.following) > MOST:
+                level.forget_lowest()
 
     def serve(self, counters: Iterable[str], priority: int, turn: int) -> None:
         """A ticket that waited is let go."""
