@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
-from tests.gate.model import START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
+from tests.gate.model import MOST, START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
 from thrtwisted.gate import UNLIMITED, Counter, Rate
 from thrtwisted.gate.order import MICROSECONDS
 
@@ -289,3 +289,25 @@ class GateModelTests(SynchronousTestCase):
         """The script in a real server, with three owners; the last to go leaves nothing in it."""
         with valkey.client() as ScriptMachine.client:
             run_state_machine_as_test(ScriptMachine, settings=settings(SETTINGS, max_examples=40))
+
+    def test_invented_keys(self) -> None:
+        """Where all keys come once, both gates remember the turns of the same thousand."""
+        with valkey.client() as client:
+            engine = ScriptEngine(client, valkey.namespace(), 1)
+            lanes = LanesEngine(10_000)
+            engine.owners[0].max_waiting = 10_000
+            one = [Counter("one", 1)]
+            for serial in range(1, 1100):
+                for each in (engine, lanes):
+                    each.acquire(0, serial, one, 50, fair="heavy" if serial % 100 == 0 else f"key{serial}")
+            members = client.zrange("{" + engine.namespace + "}:turns:one", 0, -1)
+            level = lanes.lanes._turns._levels["one"][50]
+            self.assertEqual(len(level.following), MOST)
+            self.assertEqual(
+                {member.decode() for member in members}, {"50", *(f"50:{key}" for key in level.following)}
+            )
+            self.assertIn("heavy", level.following)
+            for serial in range(1, 1100):
+                engine.release(0, serial)
+            engine.close()
+            self.assertEqual(engine.keys(), set())

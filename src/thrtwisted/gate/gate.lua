@@ -88,6 +88,7 @@
 -- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
 local PRIORITY, TURN = 2 ^ 45, 2 ^ 16 -- as ARRIVALS and TURN in order.py
+local MOST_KEYS = 1000 -- as MOST in turns.py
 local WORDS = 8 -- of each counter, in NEEDS
 
 local namespace = KEYS[1]
@@ -267,6 +268,19 @@ local function rules_for_turns()
     redis.call('ZADD', TURNS .. counter, priority * PRIORITY + turn, member)
   end
 
+  -- Where all keys come for the first time, the level does not rise: of too many, the one goes that has the lowest turn.
+  local function forget_lowest(counter, priority)
+    local all, first, last = TURNS .. counter, text(priority * PRIORITY), '(' .. text((priority + 1) * PRIORITY)
+    if redis.call('ZCOUNT', all, first, last) > MOST_KEYS + 1 then -- one is the level
+      for _, member in ipairs(redis.call('ZRANGEBYSCORE', all, first, last, 'LIMIT', 0, 2)) do
+        if member ~= text(priority) then
+          redis.call('ZREM', all, member)
+          return
+        end
+      end
+    end
+  end
+
   -- The turn of a ticket that has to wait: the lowest that its counters offer.
   function rules.next(counters, priority, key)
     local lowest
@@ -288,6 +302,7 @@ local function rules_for_turns()
       end
       if (turn_at(counter, priority, key) or 0) < turn + 1 then
         set_turn(counter, priority, key, turn + 1)
+        forget_lowest(counter, priority)
       end
     end
   end
