@@ -559,6 +559,57 @@ class CacheTests(AuthCase):
             self.failureResultOf(each, AuthFailed)
         self.assertEqual((authenticator.counts.asked, authenticator.counts.failed), (1, 3))
 
+    def test_not_shared(self) -> None:
+        """What the service says of one alone is given to nobody else: they are asked about by themselves."""
+        for said in (
+            with_status(200, b"Cache-Control: no-store", b"X-User: bob"),
+            with_status(200, b"Vary: X-Forwarded-Uri", b"X-User: bob"),
+            with_status(401, b"Set-Cookie: session=bob"),
+            with_status(302, b"Location: /login?state=bob"),
+            with_status(414, b"X-User: bob"),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n",
+            b"garbage",
+        ):
+            authenticator = self.make(cache=30.0)
+            exchanges = [exchange(target=target) for target in (b"/allowed", b"/b", b"/c")]
+            first, *others = [authenticator.check(each) for each in exchanges]
+            before = self.connections
+            self.answer(said.replace(b"Said\r\n", b"Said\r\nConnection: close\r\n"))
+            first.addErrback(lambda failure: failure.trap(AuthFailed))
+            self.assertTrue(first.called)
+            self.assertEqual(self.connections, before + 2)
+            for wanted, asked, each in zip((b"/b", b"/c"), exchanges[1:], others, strict=True):
+                self.assertNoResult(each)
+                wire = self.accept()
+                self.assertIn(b"X-Forwarded-Uri: %b\r\n" % wanted, wire.value())
+                wire.receive(YES)
+                self.successResultOf(each)
+                self.assertIsNone(asked.answer)
+                self.assertEqual(header(asked, "X-User"), ["ann"])
+            self.assertTrue(self.remembered(authenticator, exchange()))
+
+    def test_not_shared_and_left(self) -> None:
+        """Who leaves while he is asked about by himself is asked about no more."""
+        authenticator = self.make(cache=30.0)
+        first, second = [authenticator.check(exchange()) for _ in range(2)]
+        self.answer(with_status(302, b"Connection: close"))
+        self.successResultOf(first)
+        wire = self.accept()
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        self.assertTrue(wire.aborted)
+
+    def test_not_shared_and_stopped(self) -> None:
+        """Nobody is asked about by himself when the proxy stops."""
+        authenticator = self.make(cache=30.0)
+        checked = [authenticator.check(exchange()) for _ in range(2)]
+        wire = self.accept()
+        authenticator.close()
+        wire.lose()
+        for each in checked:
+            self.failureResultOf(each, GateUnavailable)
+        self.assertEqual(self.connections, 1)
+
     def test_shared_first_leaves(self) -> None:
         """It goes on for the others when the one who asked first leaves; and ends with the last."""
         authenticator = self.make(cache=30.0)

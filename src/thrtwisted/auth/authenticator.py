@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.answer import NAME
 from thrtwisted.config import Auth, Backend
-from thrtwisted.errors import AuthFailed, GateUnavailable, RuleFailed
+from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
 from thrtwisted.gate import Counter, IGate, Ticket
@@ -27,7 +27,7 @@ from thrtwisted.limits import Key, compile_key
 from .address import parse_service
 from .cache import Cache, lifetime
 from .fields import check_copied, check_sent, question
-from .question import Answer, Question, Unanswered
+from .question import Answer, Question, Unanswered, Unusable
 from .sharing import Shared
 
 #: What is passed on to the client: who may not pass, and where to go instead (RFC 9110, sections 15.4 and 15.5).
@@ -193,6 +193,10 @@ class Authenticator:
         return Ticket((self._counter,), exchange.priority, self._queue_timeout, fair=fair)
 
     def _shared_question(self, key: bytes, asked: Exchange, ticket: Ticket | None) -> Deferred[Answer]:
+        """
+        Ask, or wait for the answer to an equal question. To the service they need not be equal: what it says of one
+        alone, or cannot say of one, is nobody else's, and each of the others is asked about by itself.
+        """
         begun = False
 
         def begin() -> Deferred[Answer]:
@@ -200,9 +204,19 @@ class Authenticator:
             begun = True
             return self._ask(asked, ticket, key)
 
+        def mine(answer: Answer) -> Answer | Deferred[Answer]:
+            return answer if self._holds(answer) > 0 else self._ask(asked, ticket, key)
+
+        def unanswered(failure: Failure) -> Failure | Deferred[Answer]:
+            if self._closed or not failure.check(Unusable, BadRequest):
+                return failure
+            return self._ask(asked, ticket, key)
+
         asking = self._shared.ask(key, begin)
-        self.counts.shared += not begun
-        return asking
+        if begun:
+            return asking
+        self.counts.shared += 1
+        return asking.addCallbacks(mine, unanswered)
 
     @inlineCallbacks
     def _ask(
@@ -228,7 +242,7 @@ class Authenticator:
             answer: Answer = yield under_way.answer
             status = answer.head.status
             if not (200 <= status <= 299 or status in DENYING):
-                raise Unanswered(f"it answers {status}")
+                raise Unusable(f"it answers {status}")
         except Unanswered as error:
             self._note_failure(str(error))
             raise
@@ -238,13 +252,17 @@ class Authenticator:
         return answer
 
     def _remember(self, key: bytes, answer: Answer, asked_at: float) -> None:
-        config, head = self._config, answer.head
-        holds = 0.0
-        if head.status < 300 or (head.status in _KEPT and len(answer.body) <= LONGEST_KEPT):
-            holds = lifetime(head.headers, config.cache, config.cache_by)
-        if holds > 0:
-            kept = answer if head.status >= 300 else self._without_rest(answer)
+        holds = self._holds(answer)
+        kept = answer if answer.head.status >= 300 else self._without_rest(answer)
+        if holds > 0 and len(kept.body) <= LONGEST_KEPT:
             self._cache.put(key, kept, asked_at, asked_at + holds)
+
+    def _holds(self, answer: Answer) -> float:
+        """Seconds for which an answer holds for all who ask the same; 0 if it is for the one alone who has asked."""
+        status = answer.head.status
+        if status >= 300 and status not in _KEPT:
+            return 0.0
+        return lifetime(answer.head.headers, self._config.cache, self._config.cache_by)
 
     def _without_rest(self, answer: Answer) -> Answer:
         """What matters of an answer that lets pass."""

@@ -14,7 +14,7 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from thrtwisted.errors import BadRequest, ExchangeError
+from thrtwisted.errors import BackendClosed, BackendProtocolError, BadRequest, ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder, RequestBody
 from thrtwisted.forward.failures import is_ours, reason
@@ -22,9 +22,16 @@ from thrtwisted.forward.failures import is_ours, reason
 #: Bytes of an answer's body: a page that asks for a password, or that says why not, is much shorter.
 LONGEST_BODY = 64 * 1024
 
+#: What a service that was reached may do instead of answering.
+_REACHED = (BackendClosed, BackendProtocolError)
+
 
 class Unanswered(Exception):
     """There is no answer that could be used. The message, for the log, says why, as a part of a sentence."""
+
+
+class Unusable(Unanswered):
+    """The service was reached, and what it did is no answer: perhaps for the sake of this one question."""
 
 
 @attrs.frozen
@@ -80,7 +87,8 @@ class Question:
         if isinstance(error, BadRequest):
             self._end(failure)  # it is the request's fault, or a rule's
         else:
-            self._end(Failure(Unanswered(_why(error, self._name))))
+            kind = Unusable if isinstance(error, _REACHED) and not is_ours(error) else Unanswered
+            self._end(Failure(kind(_why(error, self._name))))
 
     def _late(self, timeout: float) -> None:
         self._end(Failure(Unanswered(f"it does not answer in {timeout:g} s")))
@@ -129,7 +137,7 @@ class Question:
         self._pieces.append(data)
         if self._length > LONGEST_BODY:
             text = f"the body of its answer is larger than {LONGEST_BODY // 1024} KiB"
-            self._end(Failure(Unanswered(text)))
+            self._end(Failure(Unusable(text)))
             self._forwarding.break_off()
 
     def finish(self) -> None:
@@ -139,7 +147,7 @@ class Question:
 
     def abortConnection(self) -> None:
         """The body was cut."""
-        self._end(Failure(Unanswered("its answer was cut off")))
+        self._end(Failure(Unusable("its answer was cut off")))
 
 
 def _why(error: ExchangeError, name: str) -> str:
