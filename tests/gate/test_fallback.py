@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted.gate import Counter, Ticket
+from thrtwisted.gate import UNLIMITED, Counter, Quota, Rate, Ticket
 from thrtwisted.gate.fallback import Fallback, Shares
-from thrtwisted.gate.order import ARRIVALS, Order
+from thrtwisted.gate.order import ARRIVALS, TURN, Order
 from thrtwisted.gate.places import Place
 
 #: Seconds: when Redis went, and the lease.
@@ -59,6 +59,20 @@ class SharesTests(SynchronousTestCase):
             self.assertEqual(self.over_time(of, 0), [0, 0, 0])
         self.assertGreater(shares(everything=True).slots("a", 0, SINCE), 10**9)
 
+    def test_rates(self) -> None:
+        """Each process has its share of a rate, and of the burst or one; where everything passes there is none."""
+        rate = Rate(1_000, 10, "demote", 70)
+        self.assertEqual(shares(4).rate(rate), Rate(4_000, 2, "demote", 70))
+        self.assertEqual(shares(20).rate(rate), Rate(20_000, 1, "demote", 70))
+        for processes in (0, 1):
+            self.assertEqual(shares(processes).rate(rate), rate)
+        self.assertIsNone(shares(everything=True).rate(rate))
+        self.assertIsNone(shares().rate(None))
+
+    def test_rate_only(self) -> None:
+        """A counter that has no limit but its rate has none of slots here."""
+        self.assertEqual(self.over_time(shares(a=3), UNLIMITED), [UNLIMITED] * 3)
+
     def test_everything(self) -> None:
         """Where everything passes there are no limits, and nothing changes."""
         self.assertGreater(shares(everything=True).slots("a", 1, SINCE + 100), 10**9)
@@ -89,10 +103,17 @@ class FallbackTests(SynchronousTestCase):
         self.order = Order()
         self.serial = 0
 
-    def place(self, *counters: Counter, order: int = 0, admitted: bool = False, priority: int = 50) -> Place:
+    def place(
+        self,
+        *counters: Counter,
+        order: int = 0,
+        admitted: bool = False,
+        priority: int = 50,
+        fair: str | None = None,
+    ) -> Place:
         self.serial += 1
         told: Any = None if admitted else Deferred()
-        return Place(self.serial, Ticket(counters, priority), 0.0, told, order)
+        return Place(self.serial, Ticket(counters, priority, fair=fair), 0.0, told, order)
 
     def fallback(self, places: list[Place], of: Shares | None = None) -> Fallback:
         return Fallback(of or shares(), self.order, places, SINCE)
@@ -171,3 +192,74 @@ class FallbackTests(SynchronousTestCase):
         places = [self.place(closed) for _ in range(3)]
         fallback = self.fallback(places, shares(everything=True))
         self.assertEqual(fallback.admitted, [place.serial for place in places])
+
+    def test_waits_for_time(self) -> None:
+        """Who waits for a rate goes when it is woken in time; a rate does not begin anew when the shares change."""
+        tenth = Counter("a", rate=Rate(100_000, 1))
+        places = [self.place(tenth) for _ in range(5)]
+        fallback = self.fallback(places, shares(2))
+        self.assertEqual(fallback.admitted, [1])
+        self.assertAlmostEqual(fallback.next_due(SINCE) or 0.0, 0.2)
+        self.assertEqual(fallback.wake(SINCE + 0.1), [])
+        self.assertEqual(fallback.wake(SINCE + 0.2), [2])
+        for place in places[:2]:
+            place.told = None
+        fallback = Fallback(shares(2), self.order, places, SINCE + 0.3, fallback)
+        self.assertEqual(fallback.admitted, [])
+        self.assertAlmostEqual(fallback.next_due(SINCE + 0.3) or 0.0, 0.1)
+        self.assertEqual(fallback.release(1, SINCE + 0.4), [3])
+        for serial in (4, 5):
+            self.assertEqual(fallback.release(serial), [])
+        self.assertIsNone(fallback.next_due(SINCE + 0.4))
+
+    def test_rejected(self) -> None:
+        """Who is over a rate that rejects is refused, at the beginning too, with the time after which it is not."""
+        reject = Counter("a", rate=Rate(500_000, 1, "reject"))
+        places = [self.place(reject) for _ in range(2)]
+        fallback = self.fallback(places, shares(2))
+        late = self.place(reject)
+        self.assertEqual((fallback.admitted, fallback.acquire(late, SINCE + 0.25)), ([1], []))
+        self.assertEqual(fallback.rejected, {2: 1.0, 3: 0.75})
+        self.assertNotIn(late, fallback)
+
+    def test_ranked_is_not_rejected(self) -> None:
+        """Who was ranked by Redis was let into the queue there, and is not looked at again."""
+        reject = Counter("a", 1, rate=Rate(500_000, 1, "reject"))
+        places = [self.place(reject, order=50 * ARRIVALS + number) for number in range(1, 4)]
+        fallback = self.fallback(places)
+        self.assertEqual((fallback.waiting, fallback.rejected), (2, {}))
+
+    def test_demoted(self) -> None:
+        """Who is over a rate that demotes competes with another priority from then on, of which its place tells."""
+        slot, demote = Counter("slot", 1), Counter("a", rate=Rate(500_000, 1, "demote", 80))
+        places = [self.place(slot, demote), self.place(slot, demote), self.place(slot, priority=70)]
+        fallback = self.fallback(places)
+        self.assertEqual([place.priority for place in places], [50, 80, 70])
+        self.assertEqual(places[1].order // ARRIVALS, 80)
+        self.assertEqual((fallback.release(1), fallback.release(3)), ([3], [2]))
+
+    def test_turns(self) -> None:
+        """Those whom Redis has given a turn keep it; newcomers take theirs after that."""
+        slot = Counter("slot", 1)
+        held = self.place(slot, admitted=True)
+        ranked = [
+            self.place(slot, order=50 * ARRIVALS + turn * TURN + 9, fair=fair)
+            for turn, fair in ((7, "a"), (8, "a"), (9, "a"), (7, "b"))
+        ]
+        for place in ranked:
+            self.order.catch_up(place.order, 50)
+        fallback = self.fallback([held, *ranked])
+        for fair in "bcc":
+            fallback.acquire(self.place(slot, fair=fair), SINCE)
+        # a, b and c with turn 7; then a, b and c with 8; then the last of a.
+        admitted = [held.serial]
+        for _ in range(7):
+            admitted += fallback.release(admitted[-1])
+        self.assertEqual(admitted[1:], [2, 5, 7, 3, 6, 8, 4])
+
+    def test_quotas(self) -> None:
+        """What is left is said of this process's share."""
+        shown = Counter("a", 8, rate=Rate(500_000, 4), shown=True)
+        place = self.place(shown, Counter("b", 1))
+        fallback = self.fallback([place], shares(2, a=4))
+        self.assertEqual(fallback.quotas(place, SINCE), {"a": Quota(3, 1, 1.0)})
