@@ -517,6 +517,15 @@ class CacheTests(AuthCase):
             self.assertTrue(self.remembered(authenticator, build(**each)), each)
         self.assertTrue(self.remembered(authenticator, build(target=b"/elsewhere")))
 
+    def test_told(self) -> None:
+        """Where rules or a proxy before this one have changed the host or the client, the service is told others."""
+        for key, field in (("host", "X-Forwarded-Host"), ("client", "X-Forwarded-For")):
+            authenticator = self.make(cache=30.0, cache_by=[key])
+            fields = {"Host": "h"}
+            self.check_one(authenticator, **fields, **{field: "192.0.2.1"})
+            self.assertTrue(self.remembered(authenticator, exchange(**fields, **{field: "192.0.2.1"})))
+            self.assertFalse(self.remembered(authenticator, exchange(**fields, **{field: "192.0.2.2"})))
+
     def test_failing_key(self) -> None:
         """A key function that fails answers 500, and still takes away what the client says."""
         authenticator = self.make(cache=30.0, cache_by=[f"python:{__name__}:failing"])

@@ -25,7 +25,7 @@ from thrtwisted.gate import Counter, IGate, Ticket
 from thrtwisted.limits import Key, compile_key
 
 from .address import parse_service
-from .cache import Cache, lifetime
+from .cache import TOLD_APART, Cache, lifetime
 from .fields import check_copied, check_sent, question
 from .question import Answer, Question, Unanswered, Unusable
 from .sharing import Shared
@@ -105,6 +105,7 @@ class Authenticator:
         self._target = address.target
         self._sent = _distinct(config.send_headers)
         self._keys: tuple[Key, ...] = tuple(compile_key(key) for key in config.cache_by)
+        self._told = tuple(name for name, key in TOLD_APART.items() if key in config.cache_by)
         keys = [key.removeprefix(_HEADER) for key in config.cache_by if key.startswith(_HEADER)]
         looked_at = frozenset((*self._sent, *_distinct(keys)))
         self.headers = looked_at.union(self.copied)
@@ -141,7 +142,7 @@ class Authenticator:
         # Before they are taken away, for what is sent may be among them.
         asked = question(exchange, self._target, self._sent)
         try:
-            key = self._key(exchange) if self._config.cache else None
+            key = self._key(exchange, asked) if self._config.cache else None
             ticket = self._ticket(exchange)
         except RuleFailed as error:
             return fail(error)
@@ -170,15 +171,17 @@ class Authenticator:
 
     # The question
 
-    def _key(self, exchange: Exchange) -> bytes:
+    def _key(self, exchange: Exchange, asked: Exchange) -> bytes:
         """
-        What tells questions apart: all values of each header, and none from an empty one.
+        What tells questions apart: all values of each header, and none from an empty one. Of the client and the host
+        it is also what the service is told, which is not what the keys find where rules have changed that, or a proxy
+        before this one has.
 
         It is a digest, so that neither passwords nor long values are remembered.
 
         @raise RuleFailed: a function of the configuration raised an exception, which is logged.
         """
-        sent = tuple(tuple(exchange.headers.getRawHeaders(name) or ()) for name in self._sent)
+        sent = tuple(tuple(asked.headers.getRawHeaders(name) or ()) for name in (*self._sent, *self._told))
         try:
             found = tuple(find(exchange) for find in self._keys)
         except Exception:

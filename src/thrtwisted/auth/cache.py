@@ -26,7 +26,7 @@ _SECONDS = re.compile(rb'([0-9]{1,10})|"([0-9]{1,10})"')
 _FORBIDDING = frozenset((b"no-store", b"no-cache", b"private"))
 #: What a service is always told, and the key in C{cache_by} that tells such questions apart. Of C{X-Forwarded-Uri} and
 #: C{-Proto} no key has all.
-_TOLD_APART = {b"x-forwarded-method": "method", b"x-forwarded-host": "host", b"x-forwarded-for": "client"}
+TOLD_APART = {b"x-forwarded-method": "method", b"x-forwarded-host": "host", b"x-forwarded-for": "client"}
 
 
 def lifetime(headers: Headers, longest: float, cache_by: Collection[str] = ()) -> float:
@@ -41,7 +41,7 @@ def lifetime(headers: Headers, longest: float, cache_by: Collection[str] = ()) -
     if directives.keys() & _FORBIDDING or headers.hasHeader(b"set-cookie"):
         return 0.0
     for name in list_elements(headers.getRawHeaders(b"vary") or ()):
-        if name == b"*" or (name.startswith(b"x-forwarded-") and _TOLD_APART.get(name) not in cache_by):
+        if name == b"*" or (name.startswith(b"x-forwarded-") and TOLD_APART.get(name) not in cache_by):
             return 0.0
     said = _lifetime(headers, directives)
     if said is None:
