@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from re import findall
+from re import MULTILINE, findall, sub
 from typing import Any
 
 import msgspec
@@ -16,13 +16,14 @@ from twisted.enterprise.adbapi import ConnectionPool
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.logger import formatEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.server import Site
 
 from tests.play import Asked, Play, Service
 from tests.recipes import Logged, Recipe, Step, Unproven, read
-from thrtwisted import script, toml
+from thrtwisted import toml
 from thrtwisted.config import Backend, Config
+from thrtwisted.dsl import script
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
 
@@ -75,7 +76,7 @@ def logged() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: Any) -> None:
-        if event.get("log_namespace", "") == "thrtwisted.rules.Rules":
+        if event.get("log_namespace", "").startswith("thrtwisted.rules"):
             lines.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
@@ -232,6 +233,18 @@ class ProofsTests(CookbookCase):
             with self.assertRaises(Unproven) as caught:
                 list(read(text))
             self.assertIn(why, str(caught.exception))
+
+
+class PageTests(SynchronousTestCase):
+    """The page as a whole."""
+
+    def test_listed(self) -> None:
+        """The list at the top of the recipes names each of them."""
+        _, _, recipes = PAGE.read_text("utf-8").partition("\n## Recipes\n")
+        table, _, rest = recipes.partition("\n### ")
+        titles = findall(r"^### (.+)$", "### " + rest, MULTILINE)
+        anchors = [sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles]
+        self.assertEqual(sorted(findall(r"\(#([^)]+)\)", table)), sorted(anchors))
 
 
 RECIPES = list(read(PAGE.read_text("utf-8")))

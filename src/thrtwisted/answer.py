@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 
 from .errors import ExchangeError
 from .exchange import ResponseHead
-from .response import BODILESS, phrase
+from .exchange.response import BODILESS, phrase
 
 #: How the proxy names itself, in C{Proxy-Status} and C{Via}.
 NAME = b"thrtwisted"

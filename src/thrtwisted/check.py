@@ -16,7 +16,6 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import asdict, fields
 
-from .actions import REDIS, given, routes, try_action
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
 from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
@@ -25,12 +24,13 @@ from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
 from .functions import function_of, name_of
 from .limits import compile_key, compile_limit, compile_weight
+from .limits.rate import compile_rate
 from .listen import endpoint
 from .match import compile_match, encoded
 from .networks import trusted as trusted_proxies
-from .rate import compile_rate
 from .redis.url import parse
 from .rules import criteria
+from .rules.actions import REDIS, given, routes, try_action
 from .structure import Path, Problem, build, printable, quoted, suggestion
 from .tls import own, trusted
 

@@ -29,10 +29,10 @@ from .forward.wellformed import check_request
 from .forwarded import identify
 from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
+from .limits.ratelimit import Fields
 from .networks import trusted
-from .ratelimit import Fields
 from .rules import Rules
-from .waiting import Abandoned
+from .rules.waiting import Abandoned
 
 if TYPE_CHECKING:
     from .auth import Authenticator

@@ -26,8 +26,9 @@ try:
 except ImportError:  # pragma: no cover - Windows has no such limits
     resource = None  # type: ignore[assignment]
 
-from . import check, script, toml
+from . import check, toml
 from .config import Backend, Config, ConfigError, Redis, default_backend
+from .dsl import script
 from .listen import Listener, endpoint
 from .redis.embedded import EmbeddedServerError, installed_server
 

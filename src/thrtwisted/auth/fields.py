@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from twisted.web.http_headers import Headers
 
 from thrtwisted.exchange import Exchange
-from thrtwisted.settable import header_name
+from thrtwisted.exchange.settable import header_name
 
 #: What every service is told of who is asking, as L{thrtwisted.forwarded} has found it out.
 _TOLD = (b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto")

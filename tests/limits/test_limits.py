@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.exchange.test_exchange import exchange
 from thrtwisted.config import Backend, Config, Limit, Queue
 from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
 from thrtwisted.gate import UNLIMITED, Counter, Rate, Ticket
 from thrtwisted.limits import Limits, compile_key, compile_weight
-
-from .test_exchange import exchange
 
 FULL = exchange(
     b"/a%20b?q=s+t",

@@ -18,8 +18,8 @@ from typing import Any, Concatenate, ParamSpec
 
 import attrs
 
-from .config import Config
-from .structure import Path, Problem, place_name, printable, suggestion
+from thrtwisted.config import Config
+from thrtwisted.structure import Path, Problem, place_name, printable, suggestion
 
 P = ParamSpec("P")
 

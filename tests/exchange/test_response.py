@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.response."""
+"""Tests of thrtwisted.exchange.response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.defer import succeed
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from tests.test_exchange import exchange
+from tests.exchange.test_exchange import exchange
 from thrtwisted.exchange import Exchange, ResponseHead
 
 FULL = {

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from .grammar import NAME_LENGTH, is_authority, is_token
-from .networks import parse_address
+from thrtwisted.grammar import NAME_LENGTH, is_authority, is_token
+from thrtwisted.networks import parse_address
 
 Text = str | bytes
 

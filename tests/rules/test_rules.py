@@ -11,16 +11,15 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from tests.exchange.test_exchange import exchange
 from tests.kinds import KINDS
 from thrtwisted.config import Auth, Backend, Config, Limit, Rule, Then, When
 from thrtwisted.errors import AuthFailed, BadRequest, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
+from thrtwisted.exchange.settable import RESERVED_HEADERS, compile_header
 from thrtwisted.forward.headers import HOP_BY_HOP
 from thrtwisted.limits import Limits
 from thrtwisted.rules import Rules
-from thrtwisted.settable import RESERVED_HEADERS, compile_header
-
-from .test_exchange import exchange
 
 BACKENDS = {name: Backend(url="http://127.0.0.1:9999") for name in ("app", "slow")}
 FULL = {"Host": ["Example.org:80"], "X-Urgent": ["yes"], "Foo": ["bar"], "Cookie": ["a=12"]}

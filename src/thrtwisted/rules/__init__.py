@@ -20,17 +20,18 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from thrtwisted.config import Config, Match, Rule, When
+from thrtwisted.errors import ExchangeError, RuleFailed
+from thrtwisted.exchange import Exchange
+from thrtwisted.functions import Function, function_of
+from thrtwisted.limits import Key, compile_key
+from thrtwisted.match import CompiledMatch, compile_match
+
 from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, given, routes, try_action
-from .config import Config, Match, Rule, When
-from .errors import ExchangeError, RuleFailed
-from .exchange import Exchange
-from .functions import Function, function_of
-from .limits import Key, compile_key
-from .match import CompiledMatch, compile_match
 from .waiting import Abandoned, Failed, call, detached, together, waits
 
 if TYPE_CHECKING:
-    from .auth import Authenticator
+    from thrtwisted.auth import Authenticator
 
 #: What finds a value in an exchange, and what the value must be.
 Criterion = tuple[Key, CompiledMatch]

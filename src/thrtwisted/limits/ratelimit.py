@@ -18,8 +18,9 @@ from math import ceil
 import attrs
 from twisted.web.http_headers import Headers
 
-from .config import Limit
-from .gate import Counter, Quota
+from thrtwisted.config import Limit
+from thrtwisted.gate import Counter, Quota
+
 from .rate import Allowance, read_allowance
 
 POLICY = b"RateLimit-Policy"

@@ -8,8 +8,8 @@ import re
 
 import attrs
 
-from .match import compile_match, encoded, literal
-from .structure import found
+from thrtwisted.match import compile_match, encoded, literal
+from thrtwisted.structure import found
 
 #: Flags of a regular expression, which may stand nowhere but at its start.
 _FLAGS = re.compile(r"(?:\(\?[aiLmsux]+\))*")

@@ -17,7 +17,7 @@ from . import settable
 from .settable import Text, argument, decoded, encoded, header_name, header_value, header_values, unquoted
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from . import Exchange
 
 
 class TextHeaders(MutableMapping[str, str]):

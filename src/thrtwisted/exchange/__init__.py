@@ -22,7 +22,7 @@ from .settable import Text, decoded, unquoted
 from .views import RequestView
 
 if TYPE_CHECKING:
-    from .forward.body import RequestBody
+    from thrtwisted.forward.body import RequestBody
 
 DEFAULT_PRIORITY = 50
 

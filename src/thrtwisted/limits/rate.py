@@ -7,8 +7,8 @@ from difflib import get_close_matches
 
 import attrs
 
-from .config import Limit
-from .gate import Rate
+from thrtwisted.config import Limit
+from thrtwisted.gate import Rate
 
 #: What a rate can be for (seconds).
 UNITS = {"s": 1, "min": 60, "hour": 3600, "day": 86_400}

@@ -19,7 +19,7 @@ from .settable import Text
 from .views import TextHeaders
 
 if TYPE_CHECKING:
-    from .exchange import Exchange, ResponseHead
+    from . import Exchange, ResponseHead
 
 #: Bytes of a body that a function may read: all of them are in memory.
 LONGEST_READ = 16 * 1024 * 1024

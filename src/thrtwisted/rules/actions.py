@@ -14,11 +14,10 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 
-from . import settable
-from .config import Config, Then
-from .exchange import Exchange
-from .functions import PREFIX, Function, function_of
-from .limits import Key, compile_key
+from thrtwisted.config import Config, Then
+from thrtwisted.exchange import Exchange, settable
+from thrtwisted.functions import PREFIX, Function, function_of
+from thrtwisted.limits import Key, compile_key
 
 #: What does it: it returns a Deferred if it has to be waited for, and raises a ValueError if the value is none for it.
 Write = Callable[[Exchange, Any], "Deferred[None] | None"]

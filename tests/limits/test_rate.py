@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.rate."""
+"""Tests of thrtwisted.limits.rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.config import Limit
 from thrtwisted.gate import Rate
-from thrtwisted.rate import LONGEST, SHORTEST, UNITS, Allowance, compile_rate, read_allowance
+from thrtwisted.limits.rate import LONGEST, SHORTEST, UNITS, Allowance, compile_rate, read_allowance
 
 
 class AllowanceTests(SynchronousTestCase):

@@ -13,12 +13,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from . import dsl
-from .check import examine
-from .config import Config, ConfigError
+from thrtwisted import dsl
+from thrtwisted.check import examine
+from thrtwisted.config import Config, ConfigError
+from thrtwisted.structure import Problem, printable, quoted
+from thrtwisted.toml import Override, read
+
 from .declared import Declared, Mistake
-from .structure import Problem, printable, quoted
-from .toml import Override, read
 
 #: How such a file's name ends.
 SUFFIX = ".py"

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from thrtwisted.exchange import Exchange
+from thrtwisted.exchange.settable import decoded
 from thrtwisted.forward import RequestBody
 from thrtwisted.forward.headers import check_request_line
-from thrtwisted.settable import decoded
 
 
 def exchange(

@@ -14,16 +14,17 @@ from typing import TypeVar
 import attrs
 from twisted.logger import Logger
 
-from .config import Config, Limit
-from .errors import RuleFailed
-from .exchange import Exchange
-from .forward.headers import is_hop_by_hop
-from .functions import imported, name_of, plain
-from .gate import UNLIMITED, Counter, Rate, printable
-from .match import CompiledMatch, compile_match, encoded
+from thrtwisted.config import Config, Limit
+from thrtwisted.errors import RuleFailed
+from thrtwisted.exchange import Exchange
+from thrtwisted.exchange.settable import check_distinct
+from thrtwisted.forward.headers import is_hop_by_hop
+from thrtwisted.functions import imported, name_of, plain
+from thrtwisted.gate import UNLIMITED, Counter, Rate, printable
+from thrtwisted.match import CompiledMatch, compile_match, encoded
+
 from .rate import LONGEST, compile_rate
 from .ratelimit import Policies
-from .settable import check_distinct
 
 Key = Callable[[Exchange], bytes | None]
 Weight = Callable[[Exchange], int]

@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.script, thrtwisted.dsl and thrtwisted.declared: configurations in Python."""
+"""Tests of thrtwisted.dsl.script, thrtwisted.dsl and thrtwisted.dsl.declared: configurations in Python."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from msgspec.structs import replace
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted import dsl, script, toml
+from tests.exchange.test_exchange import exchange
+from thrtwisted import dsl, toml
 from thrtwisted.check import effective
 from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When
+from thrtwisted.dsl import script
 from thrtwisted.limits import Limits
 from thrtwisted.match import compile_match
 from thrtwisted.rules import Rules
 
-from .test_exchange import exchange
-
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 QUEUE = 'add_queue("app", http_port=9999)\n'
 

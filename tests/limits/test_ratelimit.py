@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.ratelimit."""
+"""Tests of thrtwisted.limits.ratelimit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from tests.exchange.test_exchange import exchange
 from thrtwisted.config import Config, Limit
 from thrtwisted.gate import Quota
 from thrtwisted.limits import Limits
-from thrtwisted.ratelimit import Fields
-
-from .test_exchange import exchange
+from thrtwisted.limits.ratelimit import Fields
 
 BOTH = Limit(name="user", key="client", max_concurrent=4, rate="100/min", burst=20, headers=True)
 SLOTS = Limit(name="all", max_concurrent=30, headers=True)

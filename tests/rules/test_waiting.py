@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.waiting."""
+"""Tests of thrtwisted.rules.waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.kinds import KINDS
-from thrtwisted.waiting import Abandoned, Failed, call, detached, give_up, together, waits
+from thrtwisted.rules.waiting import Abandoned, Failed, call, detached, give_up, together, waits
 
 
 class Broken(Exception):

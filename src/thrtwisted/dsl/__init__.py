@@ -16,10 +16,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import fields
 
-from .config import Then, When
+from thrtwisted.config import Then, When
+from thrtwisted.structure import found, quoted, suggestion
+
 from .declared import Call, bracketed, declaration
 from .pattern import diff, glob, match_of, regexp
-from .structure import found, quoted, suggestion
 
 __all__ = [
     "Actions",

@@ -1,4 +1,4 @@
-"""Tests of thrtwisted.settable."""
+"""Tests of thrtwisted.exchange.settable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from thrtwisted import settable
+from thrtwisted.exchange import settable
 
 
 class GoodTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, First
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from .functions import Function
+from thrtwisted.functions import Function
 
 _log = Logger()
 
