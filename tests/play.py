@@ -220,20 +220,18 @@ class Play:
         self._look()
         for asked in self._arrived:
             raise AssertionError(f"{asked.who} > {asked.heard.line} happens, and is not shown")
+        assert not self._surprises(), f"{self._surprises()} happens, and is not shown"
         for client in self._unshown():
-            heard = Heard.of(client.value())
-            assert heard.line == "200", f"< {heard.line} {heard.body!r} happens, and is not shown"
             client.shown = True
 
     async def _asked(self, step: Message) -> None:
         """A backend or service is asked."""
         await self._until(
-            lambda: any(asked.who == step.who for asked in self._arrived) or self._unshown(),
-            f"{step.who} is not asked",
+            lambda: any(asked.who == step.who for asked in self._arrived) or self._surprises(),
+            f"{step.who} is not asked, but {[asked.who for asked in self._arrived]}",
         )
         found = [asked for asked in self._arrived if asked.who == step.who]
-        others = [asked.who for asked in self._arrived] + [str(each.value()) for each in self._unshown()]
-        assert found, f"{step.who} is not asked, but {others} happens"
+        assert found, f"{step.who} is not asked, for a client gets {self._surprises()}"
         self._arrived.remove(found[0])
         self._open.append(found[0])
         _check(found[0].heard, step)
@@ -266,6 +264,11 @@ class Play:
     def _unshown(self) -> list[ClientWire]:
         """Clients that have got their response, which is not shown yet."""
         return [each for each in self._clients if not each.shown and (each.disconnecting or each.lost)]
+
+    def _surprises(self) -> list[str]:
+        """The responses, not shown yet, that have to be shown."""
+        heard = [Heard.of(client.value()) for client in self._unshown()]
+        return [f"< {each.line} {each.body.decode()}" for each in heard if each.line != "200"]
 
 
 def _message(line: str, headers: Headers, body: bytes) -> bytes:
