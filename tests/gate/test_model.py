@@ -5,6 +5,7 @@ then those with time, rates and turns, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from hypothesis import HealthCheck, settings
@@ -17,11 +18,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import MOST, START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
-from thrtwisted.gate import UNLIMITED, Counter, Rate
+from thrtwisted.errors import QueueFull, RateExceeded
+from thrtwisted.gate import UNLIMITED, Counter, IAdmission, Rate, Ticket
+from thrtwisted.gate.local import LocalGate
 from thrtwisted.gate.order import MICROSECONDS
 
 OWNERS = 3
@@ -271,6 +277,119 @@ class RegulatedLanesMachine(RegulatedMachine):
                 assert self.engine.lanes.quotas(counters, self.now) == wanted
 
 
+class RegulatedScriptMachine(RegulatedMachine):
+    client: ClassVar = None
+    clock_goes_back = True
+
+    def make_engine(self) -> Engine:
+        engine = ScriptEngine(self.client, valkey.namespace(), OWNERS)
+        for owner in engine.owners:
+            owner.max_waiting = MAX_WAITING
+        return engine
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "engine"):
+            assert isinstance(self.engine, ScriptEngine)
+            self.engine.close()
+            assert self.engine.keys() == set(), self.engine.keys()
+
+
+class LocalEngine:
+    """L{LocalGate}, by its own timer."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.gate = LocalGate(self.clock, max_waiting=MAX_WAITING)
+        self.refused: list[Id] = []
+        self.rejected: list[tuple[Id, int]] = []
+        self.demoted: list[tuple[Id, int]] = []
+        self.tickets: dict[Id, Deferred[IAdmission]] = {}
+        self.admissions: dict[Id, IAdmission] = {}
+        self.news: list[Id] = []
+
+    def acquire(
+        self,
+        owner: int,
+        serial: int,
+        counters: Sequence[Counter],
+        priority: int,
+        *,
+        now: int = START,
+        fair: str | None = None,
+    ) -> list[Id]:
+        id_ = (owner, serial)
+
+        def admitted(admission: IAdmission) -> None:
+            self.admissions[id_] = admission
+            self.news.append(id_)
+
+        def failed(failure: Failure) -> None:
+            if failure.check(RateExceeded):
+                self.rejected.append((id_, round(failure.value.retry_after * MICROSECONDS)))
+            elif failure.check(QueueFull):
+                self.refused.append(id_)
+            else:
+                failure.trap(CancelledError)
+
+        self.clock.rightNow = now / MICROSECONDS
+        self.tickets[id_] = self.gate.acquire(Ticket(tuple(counters), priority, fair=fair))
+        self.tickets[id_].addCallbacks(admitted, failed)
+        return self._news()
+
+    def release(self, owner: int, serial: int, *, now: int = START) -> list[Id]:
+        self.clock.rightNow = now / MICROSECONDS
+        admission = self.admissions.pop((owner, serial), None)
+        if admission:
+            admission.release()
+        else:
+            self.tickets[owner, serial].cancel()
+        return self._news()
+
+    def wake(self, now: int) -> list[Id]:
+        # A timer's time is a float, which may be a little more than that.
+        times = [call.getTime() for call in self.clock.getDelayedCalls()]
+        due = [time for time in times if round(time * MICROSECONDS) <= now]
+        self.clock.rightNow = max([now / MICROSECONDS, *due])
+        self.clock.advance(0)
+        return self._news()
+
+    def next_due(self) -> int | None:
+        calls = self.clock.getDelayedCalls()
+        assert len(calls) < 2
+        return round(calls[0].getTime() * MICROSECONDS) if calls else None
+
+    def idle(self) -> bool:
+        return self.gate.idle and not self.clock.getDelayedCalls()
+
+    def _news(self) -> list[Id]:
+        news, self.news = self.news, []
+        return news
+
+
+class RegulatedLocalMachine(RegulatedMachine):
+    def make_engine(self) -> Engine:
+        return LocalEngine()
+
+    def give_up(self, ticket: Id) -> None:
+        """Who leaves is told nothing, though it was due."""
+        got, wanted = (each.release(*ticket, now=self.now) for each in (self.engine, self.model))
+        self.same(got, [other for other in wanted if other != ticket])
+
+    def same(self, got: list[Id], wanted: list[Id]) -> None:
+        # Who is admitted at its arrival is told so first of all.
+        assert sorted(got) == sorted(wanted), (got, wanted)
+        newest = (ticket for ticket in wanted if ticket[1] == self.serial)
+        late = next(newest, None)
+        assert [t for t in got if t != late] == [t for t in wanted if t != late], (got, wanted)
+
+    @invariant()
+    def same_refusals(self) -> None:
+        if hasattr(self, "engine"):
+            assert self.engine.refused == self.model.refused
+            assert self.engine.rejected == self.model.rejected
+
+
 SETTINGS = settings(
     deadline=None, stateful_step_count=60, suppress_health_check=list(HealthCheck), derandomize=False
 )
@@ -285,10 +404,19 @@ class GateModelTests(SynchronousTestCase):
         """The lanes of one process, with time, rates and turns."""
         run_state_machine_as_test(RegulatedLanesMachine, settings=settings(SETTINGS, max_examples=200))
 
+    def test_regulated_gate(self) -> None:
+        """The gate of one process, woken by its own timer."""
+        run_state_machine_as_test(RegulatedLocalMachine, settings=settings(SETTINGS, max_examples=60))
+
     def test_script(self) -> None:
         """The script in a real server, with three owners; the last to go leaves nothing in it."""
         with valkey.client() as ScriptMachine.client:
             run_state_machine_as_test(ScriptMachine, settings=settings(SETTINGS, max_examples=40))
+
+    def test_regulated_script(self) -> None:
+        """The script, with time, rates and turns, and an owner that is told to wake the others."""
+        with valkey.client() as RegulatedScriptMachine.client:
+            run_state_machine_as_test(RegulatedScriptMachine, settings=settings(SETTINGS, max_examples=40))
 
     def test_invented_keys(self) -> None:
         """Where all keys come once, both gates remember the turns of the same thousand."""
