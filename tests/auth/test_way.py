@@ -98,7 +98,8 @@ class WayTests(SynchronousTestCase):
 
     def test_spoofed(self) -> None:
         """Nobody speaks in the service's name: in no spelling, with no Connection, and not where it is not asked."""
-        fields = (b"x-uSER: root", b"X_User: root", b"X-User: root", b"Connection: X-User, Authorization")
+        names = (b"x-uSER", b"X_User", b"X-User", b"X.User", b"x!user", b"X~User")
+        fields = (*(name + b": root" for name in names), b"Connection: X-User, Authorization")
         rule = Rule(when=When(path="/asked"), then=Then(auth="main"))
         for target, said, expected in (
             (b"/asked", YES, b"X-User: ann\r\n"),

@@ -9,6 +9,7 @@ from thrtwisted.forward.headers import (
     add_via,
     announces_body,
     check_request_line,
+    drop_alike,
     drop_ambiguous,
     drop_hop_by_hop,
     end_to_end,
@@ -209,6 +210,15 @@ class RequestHeadersTests(SynchronousTestCase):
         )
         drop_ambiguous(headers)
         self.assertEqual(pairs(headers), {b"x-user": [b"2"], b"x.user": [b"5"]})
+
+    def test_alike(self):
+        """Fields go with all that some application could take for them; what differs in a letter stays."""
+        names = (b"X-User", b"x.user", b"X!USER", b"X_User", b"XUser", b"X-User2", b"X--User", b"User")
+        headers = Headers({name: [b"1"] for name in names})
+        drop_alike(headers, (b"x-user", b"x-absent"))
+        self.assertEqual(
+            sorted(name.lower() for name in pairs(headers)), [b"user", b"x--user", b"x-user2", b"xuser"]
+        )
 
     def test_via(self):
         """Via says by which protocol the message came, after what it says already."""

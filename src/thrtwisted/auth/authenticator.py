@@ -21,6 +21,7 @@ from thrtwisted.config import Auth, Backend
 from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
+from thrtwisted.forward.headers import drop_alike
 from thrtwisted.gate import Counter, IGate, Ticket
 from thrtwisted.limits import Key, compile_key
 
@@ -147,8 +148,7 @@ class Authenticator:
         except RuleFailed as error:
             return fail(error)
         finally:
-            for name in self.copied:
-                exchange.headers.removeHeader(name)
+            drop_alike(exchange.headers, self.copied)
         if key is None:
             asking = self._ask(asked, ticket)
         else:

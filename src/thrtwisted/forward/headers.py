@@ -7,7 +7,7 @@ Pure: names are compared without case, values pass byte for byte.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from twisted.web.http_headers import Headers
 
@@ -66,6 +66,10 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _UNSAFE = re.compile(rb"[\x00\r\n]")
 _DIGITS = re.compile(rb"[0-9]+")
+#: Letters in lower case and digits; a hyphen for each other character.
+_ALIKE = (
+    bytes(ord(chr(code).lower()) if chr(code).isalnum() else ord("-") for code in range(128)) + b"-" * 128
+)
 
 
 def origin_form(target: bytes, method: bytes = b"GET") -> tuple[bytes, bytes | None]:
@@ -169,6 +173,18 @@ def drop_ambiguous(headers: Headers) -> None:
     for name, _ in list(headers.getAllRawHeaders()):
         if b"_" in name:
             headers.removeHeader(name)
+
+
+def drop_alike(headers: Headers, names: Collection[bytes]) -> None:
+    """
+    Remove the fields of these names, and those whose names some applications take for them: PHP makes the same variable
+    of C{X.User} and C{X-User}, and there are servers that do so with whatever is no letter and no digit.
+
+    @param names: in lower case.
+    """
+    alike = {name.translate(_ALIKE) for name in names}
+    for name in [name for name, _ in headers.getAllRawHeaders() if name.translate(_ALIKE) in alike]:
+        headers.removeHeader(name)
 
 
 def is_last_hop(method: bytes, headers: Headers) -> bool:

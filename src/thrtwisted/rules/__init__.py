@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from thrtwisted.config import Config, Match, Rule, When
 from thrtwisted.errors import ExchangeError, RuleFailed
 from thrtwisted.exchange import Exchange
+from thrtwisted.forward.headers import drop_alike
 from thrtwisted.functions import Function, function_of
 from thrtwisted.limits import Key, compile_key
 from thrtwisted.match import CompiledMatch, compile_match
@@ -100,8 +101,8 @@ class Rules:
             or when it is cancelled, and then waits for nothing any more.
         @raise ExchangeError: the same, at once.
         """
-        for name in self._spoken_for:
-            exchange.headers.removeHeader(name)
+        if self._spoken_for:
+            drop_alike(exchange.headers, self._spoken_for)
         if self._waits:
             return self._apply(exchange, self._time())
         for rule in self._rules:
