@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 QUEUE = 'add_queue("app", http_port=9999)\n'
 
+#: What a criterion may be, as messages say it.
+KINDS = "must be a text, a list of them, glob(…), regexp(…), network(…) or diff(…)"
+
 
 class ScriptTestCase(SynchronousTestCase):
     """Files, and what is loaded of them."""
@@ -248,12 +251,12 @@ class MistakesTests(ScriptTestCase):
             (
                 "add_rule(Criteria(path={}, method=glob(), host=regexp('('), real_ip=diff(1), client=[]), Actions())",
                 [
-                    "1: add_rule 1, path: must be a text, a list of them, glob(…), regexp(…) or diff(…), not a table",
+                    f"1: add_rule 1, path: {KINDS}, not a table",
                     "1: add_rule 1, method: glob() is empty; name what it stands for",
                     "1: add_rule 1, host: not a regular expression of Python: missing ), unterminated subpattern at "
                     "position 0; correct it",
-                    "1: add_rule 1, real_ip: diff(…) takes texts, not the number 1",
-                    "1: add_rule 1, client: must be a text, a list of them, glob(…), regexp(…) or diff(…), not a list",
+                    "1: add_rule 1, real_ip: diff(…) takes texts and patterns, not the number 1",
+                    f"1: add_rule 1, client: {KINDS}, not a list",
                 ],
             ),
             (
@@ -262,8 +265,7 @@ class MistakesTests(ScriptTestCase):
                     "1: add_rule 1, path: diff(…) cannot be one of several; write it alone, with all the texts",
                     "1: add_rule 1, method: a function says here nothing; it is the criterion custom",
                     '1: add_rule 1, header: must be a dictionary of names and values, not the text "A"',
-                    "1: add_rule 1, query.q: must be a text, a list of them, glob(…), regexp(…) or diff(…), not the "
-                    "number 1",
+                    f"1: add_rule 1, query.q: {KINDS}, not the number 1",
                 ],
             ),
             (
@@ -467,6 +469,10 @@ class CriteriaTests(ScriptTestCase):
             ("glob('/a*', '/b*')", [b"/ax", b"/b/c"], [b"/c"]),
             ("regexp('/a', '/b$')", [b"/a/x", b"/b"], [b"/bx", b"x/a"]),
             ("diff('/a', 'glob:*')", [b"/b", b"x"], [b"/a", b"glob:*"]),
+            ("diff('/a', glob('/b*'), regexp('/c'))", [b"/d", b"c"], [b"/a", b"/bx", b"/cx"]),
+            ("network('10.0.0.0/8', '::1')", [b"10.1.2.3", b"0::1"], [b"11.1.2.3", b"10", b"x"]),
+            ("['x', network('10.0.0.0/8')]", [b"10.1.2.3", b"x"], [b"11.1.2.3"]),
+            ("diff(network('10.0.0.0/8'), '11.1.2.3')", [b"11.1.2.4", b"x"], [b"11.1.2.3", b"10.1.2.3"]),
         ]:
             match = self.match(criterion)
             for value in accepted:

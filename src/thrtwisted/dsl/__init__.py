@@ -20,7 +20,7 @@ from thrtwisted.config import Then, When
 from thrtwisted.structure import found, quoted, suggestion
 
 from .declared import Call, bracketed, declaration
-from .pattern import diff, glob, match_of, regexp
+from .pattern import diff, glob, match_of, network, regexp
 
 __all__ = [
     "Actions",
@@ -31,6 +31,7 @@ __all__ = [
     "configure",
     "diff",
     "glob",
+    "network",
     "regexp",
 ]
 
@@ -51,9 +52,9 @@ class Criteria:
     """
     What a request must be for a rule to apply, all of it: C{path}, C{method}, C{host}, C{remote_ip} (the connection's
     address), C{real_ip} (the client's, as trusted proxies tell it; also C{client}), each a text, a list of texts of
-    which it may be any, C{glob(…)}, C{regexp(…)} or C{diff(…)}; C{header}, C{cookie} and C{query}, dictionaries of
-    names, each with such a value; and C{custom}, a function of the exchange, which may return a Deferred or a
-    coroutine.
+    which it may be any, C{glob(…)}, C{regexp(…)}, C{network(…)} or C{diff(…)}; C{header}, C{cookie} and C{query},
+    dictionaries of names, each with such a value; and C{custom}, a function of the exchange, which may return a
+    Deferred or a coroutine.
     """
 
     def __init__(self, **values: object) -> None:

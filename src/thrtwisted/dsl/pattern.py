@@ -20,7 +20,7 @@ class Pattern:
     """
     What a value may be, other than a text.
 
-    @ivar kind: what it was made by: C{glob}, C{regexp} or C{diff}.
+    @ivar kind: what it was made by: C{glob}, C{regexp}, C{network} or C{diff}.
     """
 
     kind: str
@@ -34,15 +34,20 @@ class Pattern:
         """
         if not self.arguments:
             raise ValueError(f"{self.kind}() is empty; name what it stands for")
-        for argument in self.arguments:
-            if not isinstance(argument, str):
-                raise ValueError(f"{self.kind}(…) takes texts, not {found(argument)}")
-        texts = [argument for argument in self.arguments if isinstance(argument, str)]
-        if self.kind == "glob":
-            return [f"glob:{text}" for text in texts]
+        return [entry for argument in self.arguments for entry in self._entries(argument)]
+
+    def _entries(self, argument: object) -> list[str]:
         if self.kind == "diff":
-            return [f"not:{literal(text)}" for text in texts]
-        return [f"regexp:{_to_the_end(text)}" for text in texts]
+            if isinstance(argument, Pattern) and argument.kind != "diff":
+                return [f"not:{entry}" for entry in argument.entries()]
+            if not isinstance(argument, str):
+                raise ValueError(f"diff(…) takes texts and patterns, not {found(argument)}")
+            return [f"not:{literal(argument)}"]
+        if not isinstance(argument, str):
+            raise ValueError(f"{self.kind}(…) takes texts, not {found(argument)}")
+        if self.kind == "regexp":
+            return [f"regexp:{_to_the_end(argument)}"]
+        return [f"net:{argument}" if self.kind == "network" else f"glob:{argument}"]
 
     def match(self, text: str) -> bool:
         """
@@ -63,8 +68,13 @@ def regexp(*patterns: str) -> Pattern:
     return Pattern("regexp", patterns)
 
 
-def diff(*texts: str) -> Pattern:
-    """Any value but these texts."""
+def network(*networks: str) -> Pattern:
+    """Any address in one of the networks, such as C{10.0.0.0/8}."""
+    return Pattern("network", networks)
+
+
+def diff(*texts: str | Pattern) -> Pattern:
+    """Any value but these texts, and but those that these patterns accept."""
     return Pattern("diff", texts)
 
 
@@ -105,4 +115,6 @@ def _entries(value: object) -> list[str]:
         raise ValueError(
             "a function says here nothing; it is the criterion custom, and is given the exchange"
         )
-    raise ValueError(f"must be a text, a list of them, glob(…), regexp(…) or diff(…), not {found(value)}")
+    raise ValueError(
+        f"must be a text, a list of them, glob(…), regexp(…), network(…) or diff(…), not {found(value)}"
+    )
