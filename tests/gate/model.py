@@ -259,9 +259,7 @@ class BruteForce:
     def wake(self, now: int) -> list[Id]:
         if now < self.last:
             in_use = self.in_use()
-            self.used_up = {
-                key: used for key, used in self.used_up.items() if key in in_use or used[0] + LATE > self.last
-            }
+            self.used_up = {key: used for key, used in self.used_up.items() if used[0] + LATE > self.last}
             for key in in_use:
                 self.bound(key, now)
         self.last = now
@@ -509,10 +507,10 @@ class ScriptEngine:
         return self._run(now, owner)
 
     def next_due(self) -> int | None:
-        """When the owner that has the timer sends a batch: not later than anybody may go."""
+        """When somebody may go. The owner that has the timer sends a batch by then."""
         due = self.client.zrange("{" + self.namespace + "}:due", 0, 0, withscores=True)
         assert not due or (self.timer is not None and self.timer[1] <= due[0][1])
-        return self.timer[1] if due and self.timer else None
+        return int(due[0][1]) if due else None
 
     def _run(self, now: int, owner: int, *operations: list[Any]) -> list[Id]:
         for each in self.owners:

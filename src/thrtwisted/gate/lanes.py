@@ -56,7 +56,7 @@ import attrs
 from sortedcontainers import SortedDict
 
 from . import Counter, Quota, Rate
-from .meter import Meter, Meters
+from .meter import LATE, Meter, Meters
 from .order import MICROSECONDS, Order, parts
 from .turns import Turns
 
@@ -526,8 +526,10 @@ class Lanes(Generic[Id]):
         """The time is this; who was admitted by what is due."""
         if now < self._now:
             self._meters.forget(self._now)
-            self._now = now
+            before, self._now = self._now, now
             for counter in self._counters.values():
+                if counter.meter.until + LATE <= before:
+                    counter.meter.until = 0
                 self._bound(counter)
             self._plan()
         self._now = now
