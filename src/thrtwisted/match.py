@@ -113,6 +113,12 @@ def literal(text: str) -> str:
     return text if plain else _TEXT + text
 
 
+def is_like_network(text: str) -> bool:
+    """Whether somebody who writes this means a network, and not just this text."""
+    address, slash, _ = text.partition("/")
+    return bool(slash) and parse_address(address) is not None
+
+
 def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
     texts: set[bytes] = set()
     patterns: list[re.Pattern[str]] = []
@@ -133,8 +139,7 @@ def _alternatives(entries: Sequence[str], ignore_case: bool) -> _Alternatives:
 def _expression(entry: str) -> str | None:
     """The regular expression that an entry stands for; None if it is a plain text."""
     prefix, separator, rest = entry.partition(":")
-    address, slash, _ = entry.partition("/")
-    if slash and parse_address(address) is not None:
+    if is_like_network(entry):
         raise ValueError(
             f'"{entry}" is a network; write "{_NET}{entry}", or "{_TEXT}{entry}" for just this text'
         )

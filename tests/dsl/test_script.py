@@ -117,6 +117,7 @@ configure(listen="tcp:1", redis={"url": "redis://h"}, queue=Queue(aging=3), back
 add_queue("b")
 configure(limit=[{"name": "l", "max_concurrent": 1}], auth={"who": {"url": "http://auth/"}})
 configure(limit=({"name": "m", "max_concurrent": 1},), backend={"c": {"url": "http://c"}})
+configure(rule=[{"then": {"auth": "who"}}])
 """,
         )
         self.assertEqual(
@@ -132,6 +133,7 @@ configure(limit=({"name": "m", "max_concurrent": 1},), backend={"c": {"url": "ht
                 },
                 limit=[Limit(name="l", max_concurrent=1), Limit(name="m", max_concurrent=1)],
                 auth={"who": Auth(url="http://auth/")},
+                rule=[Rule(then=Then(auth="who"))],
             ),
         )
         self.assertEqual(list(config.backend), ["a", "b", "c"])
@@ -257,6 +259,17 @@ class MistakesTests(ScriptTestCase):
                     "position 0; correct it",
                     "1: add_rule 1, real_ip: diff(…) takes texts and patterns, not the number 1",
                     f"1: add_rule 1, client: {KINDS}, not a list",
+                ],
+            ),
+            (
+                "add_rule(Criteria(client='10.0.0.0/8', real_ip=diff('::/8'), remote_ip=network('10')), Actions())",
+                [
+                    '1: add_rule 1, client: "10.0.0.0/8" is a network; write network("10.0.0.0/8"), or a regexp(…) for '
+                    "just this text",
+                    '1: add_rule 1, real_ip: "::/8" is a network; write network("::/8"), or a regexp(…) for just this '
+                    "text",
+                    '1: add_rule 1, remote_ip: "10" is no address, and names are not looked up; write an address or a '
+                    'network such as "10.0.0.0/8"',
                 ],
             ),
             (

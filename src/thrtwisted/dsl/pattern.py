@@ -8,7 +8,7 @@ import re
 
 import attrs
 
-from thrtwisted.match import compile_match, encoded, literal
+from thrtwisted.match import compile_match, encoded, is_like_network, literal
 from thrtwisted.structure import found
 
 #: Flags of a regular expression, which may stand nowhere but at its start.
@@ -42,7 +42,7 @@ class Pattern:
                 return [f"not:{entry}" for entry in argument.entries()]
             if not isinstance(argument, str):
                 raise ValueError(f"diff(…) takes texts and patterns, not {found(argument)}")
-            return [f"not:{literal(argument)}"]
+            return [f"not:{_literal(argument)}"]
         if not isinstance(argument, str):
             raise ValueError(f"{self.kind}(…) takes texts, not {found(argument)}")
         if self.kind == "regexp":
@@ -108,7 +108,7 @@ def _alternative(value: object) -> list[str]:
 
 def _entries(value: object) -> list[str]:
     if isinstance(value, str):
-        return [literal(value)]
+        return [_literal(value)]
     if isinstance(value, Pattern):
         return value.entries()
     if callable(value):
@@ -118,3 +118,9 @@ def _entries(value: object) -> list[str]:
     raise ValueError(
         f"must be a text, a list of them, glob(…), regexp(…), network(…) or diff(…), not {found(value)}"
     )
+
+
+def _literal(text: str) -> str:
+    if is_like_network(text):
+        raise ValueError(f'"{text}" is a network; write network("{text}"), or a regexp(…) for just this text')
+    return literal(text)
