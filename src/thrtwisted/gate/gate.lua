@@ -88,7 +88,6 @@
 -- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
 local PRIORITY, TURN = 2 ^ 45, 2 ^ 16 -- as ARRIVALS and TURN in order.py
-local MOST_KEYS = 1000 -- as MOST in turns.py
 local WORDS = 8 -- of each counter, in NEEDS
 
 local namespace = KEYS[1]
@@ -249,6 +248,7 @@ end
 local function rules_for_turns()
   local rules = {}
   local LAST = PRIORITY / TURN - 1
+  local MOST_KEYS = 1000 -- as MOST in turns.py
 
   -- What the order of a ticket that takes turns is made of: its priority, and its turn.
   local function parts_of(order)
