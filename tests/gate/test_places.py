@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from msgspec import msgpack
+from msgspec import DecodeError, msgpack
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.gate.model import needs
-from thrtwisted.gate import Counter, Ticket
-from thrtwisted.gate.order import ARRIVALS, Order
-from thrtwisted.gate.places import LAST_SERIAL, Place, Places
+from thrtwisted.gate import Counter, Quota, Rate, Ticket
+from thrtwisted.gate.order import ARRIVALS, TURN, Order
+from thrtwisted.gate.places import LAST_SERIAL, Message, Place, Places, quotas_in
 
 SETTINGS = (5000, 1500, 1000, 0)
 COUNTERS = (Counter("a", 2), Counter("b", 3, weight=2, max_waiting=7))
@@ -52,10 +52,16 @@ class PlacesTestCase(SynchronousTestCase):
         return Batch(*msgpack.decode(self.places.batch(*more)))
 
     def reply(
-        self, *, status: str = "ok", queued: list[int] | None = None, owners: int = 1, grace: int = 0
+        self,
+        *,
+        status: str = "ok",
+        queued: list[int] | None = None,
+        owners: int = 1,
+        grace: int = 0,
+        demoted: list[int] | None = None,
     ) -> Any:
         """Redis answers."""
-        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0, 0, [], [], []]
+        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0, 0, [], demoted or [], []]
         return self.places.read(msgpack.encode(ok if status == "ok" else [status]))
 
     def announce_all(self) -> None:
@@ -100,6 +106,48 @@ class BatchTests(PlacesTestCase):
         self.assertFalse(batch.announced)
         self.assertFalse(self.places.has_news)
         self.assertEqual(self.batch().operations, [])
+
+    def test_rates(self) -> None:
+        """A ticket says the rate of each counter, what becomes of it over that, and whether to show what is left."""
+        for rate, words in (
+            (None, [0, 0, 0]),
+            (Rate(100, 3), [100, 3, 0]),
+            (Rate(100, 3, "reject"), [100, 3, -1]),
+            (Rate(100, 3, "demote", 80), [100, 3, 80]),
+        ):
+            ticket = Ticket((Counter("a", 2, rate=rate, shown=True),), fair="user")
+            place = self.places.add(ticket, 0.0, Deferred())
+            self.assertEqual(place.needs, [0, "user", "a", 2, 1, -1, *words, 1])
+
+    def test_demoted(self) -> None:
+        """A ticket that was over a rate goes by another priority; its order tells it, if nothing else did."""
+        places = self.add(2)
+        order = 90 * ARRIVALS + 5
+        self.reply(queued=[1, order, 2, order + 1], demoted=[1, 90, 99, 90])
+        self.assertEqual([place.priority for place in places], [90, 90])
+        announced = self.batch().announced
+        self.assertEqual([ticket[2:4] for ticket in announced[4:]], [[order, 90], [order + 1, 90]])
+
+    def test_turns(self) -> None:
+        """What is left of the arrival number of a ticket that takes turns is no number of arrivals."""
+        self.places.add(Ticket(COUNTERS, fair="user"), 0.0, Deferred())
+        self.reply(queued=[1, 50 * ARRIVALS + 7 * TURN + 5])
+        self.assertEqual(self.order.next(9, 0), 9 * ARRIVALS + 6)
+
+    def test_quotas(self) -> None:
+        """An admission tells what is left of the counters of its own that are to be shown."""
+        left = quotas_in(["a", 3, 2, 1_500_000, "b", 0, -1, 0, "c", 1, -1, 0])
+        self.assertEqual(left["a"], Quota(3, 2, 1.5))
+        counters = (Counter("a", 2, shown=True), Counter("b", 2), Counter("unknown", 2, shown=True))
+        place = self.places.add(Ticket(counters), 0.0, Deferred())
+        self.assertEqual(place.quotas(left), {"a": left["a"]})
+
+    def test_messages(self) -> None:
+        """What is published is an echo, or says who is admitted, or when to send a batch; or is somebody else's."""
+        for said, is_echo in (([[], [], 0], True), ([[3], [], 0], False), ([[], [], 5], False)):
+            self.assertEqual(Message.read(msgpack.encode(said)).is_echo, is_echo)
+        for said in ([], [[], []], [["3"], [], 0], 7):
+            self.assertRaises(DecodeError, Message.read, msgpack.encode(said))
 
     def test_counters_in_order(self) -> None:
         """Two tickets with the same counters are in one lane, in whatever order these were given."""

@@ -9,7 +9,9 @@ from valkey.exceptions import ResponseError
 
 from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation, needs
-from thrtwisted.gate import Counter
+from thrtwisted.gate import Counter, Rate
+
+SECOND = 1_000_000
 
 ONE = [Counter("one", 1)]
 TWO = [Counter("two", 2)]
@@ -142,6 +144,53 @@ class BatchTests(ScriptTestCase):
         self.assertEqual(owner.batch(acquire_operation(5, ONE), ["release", 1]).admitted, [])
         self.assertEqual(owner.batch(["release", 2]).admitted, [])
         self.assertEqual(owner.batch(["release", 3]).admitted, [4])
+
+
+class RateTests(ScriptTestCase):
+    def test_goes_by_itself(self) -> None:
+        """What is used up of a rate outlasts all who have used it, until it is there again; then nothing is left."""
+        hour, moment = Rate(3600 * SECOND), Rate(1000)
+        owner = self.owner("a")
+        owner.batch(acquire_operation(1, [Counter("hour", rate=hour), Counter("moment", rate=moment)]))
+        left = self.client.pttl(f"{owner.key}:rate:moment")
+        self.assertTrue(-2 <= left <= 101, left)
+        owner.batch(["quit"])
+        name = f"{owner.key}:rate:hour"
+        self.assertTrue(3_590_000 < self.client.pttl(name) <= 3_600_100)
+        self.assertIn(
+            set(self.keys()), ({name.encode()}, {name.encode(), f"{owner.key}:rate:moment".encode()})
+        )
+        reply = self.owner("b").batch(acquire_operation(1, [Counter("hour", rate=hour)]))
+        self.assertEqual((reply.admitted, reply.waiting), ([], 1))
+        self.assertTrue(3590 * SECOND < reply.wake <= 3600 * SECOND)
+        self.owners[-1].batch(["release", 1])
+        self.client.delete(*self.keys())
+
+    def test_refused_costs_nothing(self) -> None:
+        """One that may not wait is not counted at any rate."""
+        owner = self.owner("a")
+        owner.max_waiting = 0
+        counted = [
+            *ONE,
+            Counter("r", rate=Rate(3600 * SECOND, over="reject")),
+            Counter("w", rate=Rate(3600 * SECOND)),
+        ]
+        owner.batch(acquire_operation(1, ONE))
+        self.assertEqual(owner.batch(acquire_operation(2, counted)).full, [2])
+        reply = owner.batch(["release", 1], acquire_operation(3, counted), acquire_operation(4, counted))
+        self.assertEqual((reply.admitted, reply.full, reply.rejected[0]), ([3], [], 4))
+        self.client.delete(f"{owner.key}:rate:r", f"{owner.key}:rate:w")
+
+    def test_announced(self) -> None:
+        """What is announced as admitted, or with its order, was counted when it came."""
+        owner = self.owner("a")
+        rejecting = [Counter("r", rate=Rate(3600 * SECOND, over="reject"))]
+        waiting = [2, 0, 50 * 2**45 + 3, 50, *needs(rejecting)]
+        reply = owner.batch(announced=[[1, 1, 0, 50, *needs(rejecting)], waiting])
+        self.assertEqual((reply.admitted, reply.held, reply.rejected), ([2], 2, []))
+        self.assertEqual(owner.batch(acquire_operation(3, rejecting)).admitted, [3])
+        self.assertEqual(owner.batch(acquire_operation(4, rejecting)).rejected[0], 4)
+        self.client.delete(f"{owner.key}:rate:r")
 
 
 class OwnerTests(ScriptTestCase):
@@ -585,14 +634,18 @@ class TornTests(ScriptTestCase):
     def test_any_part(self) -> None:
         """Whatever is missing, owners are served again after they have announced, and in the end nothing is left."""
         heavy = [Counter("one", 1), Counter("three", 3, weight=3)]
-        parts = ("owners", "lanes", "used", "slots", "waiting", "gate", "lane:one", "parked:one", "tickets:a")
+        late = [Counter("late", 2, rate=Rate(3600 * SECOND))]
+        parts = ["owners", "lanes", "used", "slots", "waiting", "gate", "lane:one", "parked:one", "tickets:a"]
+        parts += ["due", "rates", "rate:late", "turns:one"]
         for number, part in enumerate(parts):
             a, b = self.owner(f"a{number}"), self.owner(f"b{number}")
             places = {
                 owner.name: [[1, 0, 0, 50, *needs(ONE)], [2, 0, 0, 50, *needs(heavy)]] for owner in (a, b)
             }
             for owner in (a, b):
-                owner.batch(acquire_operation(1, ONE), acquire_operation(2, heavy))
+                owner.batch(acquire_operation(1, ONE, fair="x"), acquire_operation(2, heavy))
+            # One has gone already, or goes now.
+            b.batch(acquire_operation(5, late), acquire_operation(6, late))
             self.assertEqual(
                 self.client.delete(f"{a.key}:{part.replace('tickets:a', f'tickets:a{number}')}"), 1, part
             )
@@ -607,6 +660,7 @@ class TornTests(ScriptTestCase):
                 self.assertEqual(owner.batch(acquire_operation(7, heavy), ["release", 7]).admitted, [7], part)
             for owner in (a, b):
                 owner.batch(["quit"], announced=[])
+            self.client.delete(f"{a.key}:rate:late")
             self.assertEqual(self.keys(), [], part)
 
     def over(self, owner: ScriptOwner) -> None:
