@@ -93,6 +93,7 @@ def _senseless(config: Config) -> Iterator[Problem]:
         yield from _senseless_backend(name, backend)
     for name, auth in config.auth.items():
         yield from _senseless_auth(("auth", name), auth)
+    yield from _senseless_services(config)
     for index, entry in enumerate(config.trusted_proxies):
         yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
     yield from _senseless_bounds(config.bounds)
@@ -154,6 +155,17 @@ def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
             yield from _refused((*place, field, index), read, entry)
     if auth.cache_by and not auth.cache:
         yield Problem((*place, "cache_by"), "it says nothing without cache; add cache, or leave this out")
+
+
+def _senseless_services(config: Config) -> Iterator[Problem]:
+    """Services that nobody is asked about: whoever configured them believes that not everybody may pass."""
+    asked = [rule.then.auth for rule in config.rule]
+    if any(callable(name) for name in asked):
+        return  # a function may name each
+    for name in config.auth:
+        if name not in asked:
+            text = f'no rule asks it, so that everybody passes; let a rule have auth = "{name}", or leave this out'
+            yield Problem(("auth", name), text)
 
 
 def _senseless_bounds(bounds: Bounds) -> Iterator[Problem]:

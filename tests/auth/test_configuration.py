@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.check import check
-from thrtwisted.config import Auth, Backend, Config
+from thrtwisted.config import Auth, Backend, Config, Rule, Then
 
 
 def configured(**fields: Any) -> Config:
     """A configuration with one service."""
     auth = Auth(**{"url": "http://127.0.0.1:7000/auth", **fields})
-    return Config(backend={"app": Backend(url="http://127.0.0.1:9999")}, auth={"main": auth})
+    return Config(
+        backend={"app": Backend(url="http://127.0.0.1:9999")},
+        auth={"main": auth},
+        rule=[Rule(then=Then(auth="main"))],
+    )
 
 
 class CheckTests(SynchronousTestCase):
@@ -28,6 +33,24 @@ class CheckTests(SynchronousTestCase):
             "cache_by": ["method", "path", "header:X-Key"],
         }
         self.assertEqual(check(configured(**everything)), [])
+
+    def test_not_asked(self) -> None:
+        """A service that no rule asks guards nothing; where a function says which is asked, any may be."""
+        config = configured()
+        for rules, expected in (
+            ([], ["main"]),
+            ([Rule(then=Then(priority=1))], ["main"]),
+            ([Rule(then=Then(auth=str))], []),
+        ):
+            problems = check(msgspec.structs.replace(config, rule=rules))
+            self.assertEqual(
+                problems,
+                [
+                    f"auth.{name}: no rule asks it, so that everybody passes; "
+                    f'let a rule have auth = "{name}", or leave this out'
+                    for name in expected
+                ],
+            )
 
     def test_mistakes(self) -> None:
         """Each mistake is a line."""
