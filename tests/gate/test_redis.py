@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
-from thrtwisted.gate import Counter, IAdmission, IGate, Ticket
+from thrtwisted.gate import Counter, IAdmission, IGate, Rate, Ticket
 from thrtwisted.gate.redis import RedisGate
 from thrtwisted.redis.url import RedisAddress
 
@@ -152,6 +152,21 @@ class RedisGateTests(RedisGateTestCase):
 
         yield gatherResults([exchange(gates[n % 3]) for n in range(400)])
         self.assertEqual((now, most), (0, 4))
+
+    @inlineCallbacks
+    def test_rate(self) -> Steps:
+        """Over two processes there go no more than the rate allows, and who waits is woken by a timer."""
+        gates = [self.gate(lease=3600.0) for _ in range(2)]  # no heartbeat can help
+        counters = (Counter("rate", rate=Rate(10_000, 2), shown=True),)
+        began = time.monotonic()
+        admissions = yield gatherResults([self.acquire(gates[n % 2], counters) for n in range(12)])
+        self.assertGreater(time.monotonic() - began, 0.085)  # the lateness of a timer costs nothing
+        self.assertLessEqual({admission.quotas["rate"].tickets for admission in admissions}, {0, 1, 2})
+        for admission in admissions:
+            admission.release()
+        yield until(lambda: not self.client.hlen("{" + self.namespace + "}:used"))
+        self.assertFalse(self.client.exists("{" + self.namespace + "}:due"))
+        yield until(lambda: not self.client.exists("{" + self.namespace + "}:rate:rate"))
 
     @inlineCallbacks
     def test_batches(self) -> Steps:
