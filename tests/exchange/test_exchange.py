@@ -71,6 +71,14 @@ class ExchangeTests(SynchronousTestCase):
             self.assertEqual(one.cookie(name), value)
         self.assertIsNone(exchange().cookie(b"a"))
 
+    def test_as_text(self) -> None:
+        """Whoever asks with a text gets one: bytes that are none come back from it."""
+        one = exchange(b"/?\xc3\xa9=%ff&b", headers={"Foo": ["a", "é"], "Cookie": ["é=\udcff"]})
+        self.assertEqual((one.header("foo"), one.header("bar")), ("a, é", None))
+        self.assertEqual((one.cookie("é"), one.cookie("e")), ("\udcff", None))
+        self.assertEqual((one.query_argument("é"), one.query_argument("b")), ("\udcff", ""))
+        self.assertIsNone(one.query_argument("c"))
+
     def test_query_argument(self) -> None:
         """The first argument of a name counts, percent-decoded, plus signs as blanks."""
         one = exchange(b"/?a=1&a=2&b+c=d+e%26&f&&%67=%ff")

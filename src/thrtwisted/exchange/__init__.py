@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, AnyStr
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 
 from . import settable
 from .response import Response
-from .settable import Text, decoded, unquoted
+from .settable import Text, decoded, encoded, unquoted
 from .views import RequestView
 
 if TYPE_CHECKING:
@@ -116,26 +116,40 @@ class Exchange:
             return value.partition(b"]")[0].lower() + b"]"
         return value.partition(b":")[0].lower().removesuffix(b".")
 
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a header; several of one name are joined as RFC 9110, section 5.3, says. None without one."""
-        values = self.headers.getRawHeaders(name)
-        return b", ".join(values) if values else None
+    def header(self, name: AnyStr) -> AnyStr | None:
+        """
+        The value of a header; several of one name are joined as RFC 9110, section 5.3, says. None without one.
 
-    def cookie(self, name: bytes) -> bytes | None:
-        """The value of the first cookie of this name (RFC 6265, section 4.2); None without one."""
+        @param name: as bytes or as text, which the value is, too.
+        """
+        values = self.headers.getRawHeaders(encoded(name))
+        return _alike(b", ".join(values) if values else None, name)
+
+    def cookie(self, name: AnyStr) -> AnyStr | None:
+        """
+        The value of the first cookie of this name (RFC 6265, section 4.2); None without one.
+
+        @param name: as bytes or as text, which the value is, too.
+        """
+        wanted = encoded(name)
         for field in self.headers.getRawHeaders(b"cookie") or ():
             for pair in field.split(b";"):
                 key, equals, value = pair.strip().partition(b"=")
-                if equals and key == name:
-                    return value.strip(b'"')
+                if equals and key == wanted:
+                    return _alike(value.strip(b'"'), name)
         return None
 
-    def query_argument(self, name: bytes) -> bytes | None:
-        """The first query argument of this name, percent-decoded; None without one."""
+    def query_argument(self, name: AnyStr) -> AnyStr | None:
+        """
+        The first query argument of this name, percent-decoded; None without one.
+
+        @param name: as bytes or as text, which the value is, too.
+        """
+        wanted = encoded(name)
         for pair in self.query.split(b"&"):
             key, _, value = pair.partition(b"=")
-            if pair and unquoted(key) == name:
-                return unquoted(value)
+            if pair and unquoted(key) == wanted:
+                return _alike(unquoted(value), name)
         return None
 
     # What functions ask
@@ -337,6 +351,13 @@ class Exchange:
         path = self.path
         if path != b"*":  # the whole server, and nothing of it
             self.target = path + b"?" + query if query else path
+
+
+def _alike(value: bytes | None, name: AnyStr) -> AnyStr | None:
+    """A value as its name is, bytes or text."""
+    if value is None or isinstance(name, bytes):
+        return value
+    return decoded(value)
 
 
 @attrs.frozen
