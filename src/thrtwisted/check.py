@@ -155,6 +155,9 @@ def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
             yield from _refused((*place, field, index), read, entry)
     if auth.cache_by and not auth.cache:
         yield Problem((*place, "cache_by"), "it says nothing without cache; add cache, or leave this out")
+    if auth.max_waiting is not None and auth.max_concurrent is None:
+        text = "it says nothing without max_concurrent; add max_concurrent, or leave this out"
+        yield Problem((*place, "max_waiting"), text)
 
 
 def _senseless_services(config: Config) -> Iterator[Problem]:

@@ -338,6 +338,13 @@ class Auth(_Table, frozen=True):
             description="How many questions at once, over all processes; more wait in the queue. Absent: no limit."
         ),
     ] = None
+    max_waiting: Annotated[
+        Count | None,
+        Meta(
+            description="Questions that wait for `max_concurrent`; one more gets 503 with Retry-After, so that a slow "
+            "service does not fill the queue. Absent: `queue.max_waiting` alone counts."
+        ),
+    ] = None
     on_error: Annotated[
         Literal["deny", "allow"],
         Meta(

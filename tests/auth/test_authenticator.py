@@ -13,7 +13,7 @@ from tests.auth.support import NO, YES, AuthCase, exchange, header
 from tests.forward.support import Wire
 from thrtwisted.auth.authenticator import LONGEST_KEPT, QUIET
 from thrtwisted.auth.question import LONGEST_BODY
-from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, QueueTimeout, RuleFailed
+from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, QueueFull, QueueTimeout, RuleFailed
 from thrtwisted.exchange import Exchange
 from thrtwisted.gate import Counter, Ticket
 
@@ -687,6 +687,20 @@ class LimitTests(AuthCase):
         self.failureResultOf(checked, QueueTimeout)
         self.assertIsNone(header(asked, "X-User"))
         self.assertEqual((self.said, authenticator.counts.failed), ([], 0))
+
+    def test_too_many_wait(self) -> None:
+        """So many questions wait, and no more, whatever else the queue has room for; those are answered 503."""
+        authenticator = self.make(max_concurrent=1, max_waiting=1, on_error="allow")
+        checked = [authenticator.check(exchange()) for _ in range(3)]
+        self.assertEqual(self.failureResultOf(checked[2], QueueFull).value.status, 503)
+        other = self.gate.acquire(Ticket((Counter("all", 0),), timeout=1.0))
+        self.assertNoResult(other)
+        service = self.accept()
+        for each in checked[:2]:
+            service.receive(NO)
+            self.successResultOf(each)
+        self.clock.advance(1.0)
+        self.failureResultOf(other, QueueTimeout)
 
     def test_leaves_the_queue(self) -> None:
         """A client who leaves while its question waits is forgotten."""

@@ -29,6 +29,8 @@ class CheckTests(SynchronousTestCase):
         everything = {
             "send_headers": ["Cookie"],
             "copy_headers": ["X-User"],
+            "max_concurrent": 1,
+            "max_waiting": 0,
             "cache": 30.0,
             "cache_by": ["method", "path", "header:X-Key"],
         }
@@ -67,6 +69,7 @@ class CheckTests(SynchronousTestCase):
             ({"copy_headers": ["Content-Length"]}, "auth.main.copy_headers", "leave it out"),
             ({"copy_headers": ["X_User"]}, "auth.main.copy_headers", 'write "X-User"'),
             ({"cache": 1.0, "cache_by": ["paths"]}, "auth.main.cache_by", 'did you mean "path"?'),
+            ({"max_waiting": 1}, "auth.main.max_waiting: it says nothing without max_concurrent", "add"),
             ({"cache_by": ["path"]}, "auth.main.cache_by: it says nothing without cache", "add cache"),
         ):
             problems = check(configured(**fields))

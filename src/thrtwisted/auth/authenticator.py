@@ -117,7 +117,7 @@ class Authenticator:
         self._counter = None
         if config.max_concurrent is not None:
             # A limit's name has no colon, so that this counter cannot be a limit's.
-            self._counter = Counter.of(f"auth:{name}", config.max_concurrent)
+            self._counter = Counter.of(f"auth:{name}", config.max_concurrent, max_waiting=config.max_waiting)
         self._forwarder = Forwarder(
             reactor, name, _as_backend(config, address.server, address.tls), quiet=True
         )
