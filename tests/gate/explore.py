@@ -22,7 +22,7 @@ What is looked at after every batch, every event and every step, in the terms of
   3. I{In order.} Who is admitted was the best of its lane, and of all whom the freed slot could have let through.
   4. I{Exactly one release.} A slot is freed by its ticket's owner or by the end of its lease, never by a batch that is
      older than the owner's last. When all clients have left, no counter is left; when all owners have stopped, no key
-     in Redis, no timer at any gate, and no Deferred that has not fired.
+     in Redis but what is used up of rates, no timer at any gate, and no Deferred that has not fired.
 
 A short exploration is among the tests. For a long one::
 
@@ -72,12 +72,15 @@ from tests.gate.simulation import (
 )
 from tests.gate.test_invariants import Contents, needed
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
-from thrtwisted.gate import Counter, IAdmission, Ticket
+from thrtwisted.gate import Counter, IAdmission, Rate, Ticket
 
 LEASE = 5.0
 TIMEOUT = 0.25
 HEARTBEAT = LEASE / 4
 RECLAIM = 2.0
+
+#: Fifty a second: so that some have to wait, and nobody for long.
+RATE = Rate(20_000, 2)
 
 #: Kinds of faults.
 FAULTS = (
@@ -99,7 +102,7 @@ OUTAGES = frozenset({"Redis: gone", "Redis: restarted", "Redis: silent", "owner:
 
 
 #: What histories may have besides.
-OPTIONS = ("weights", "reclaim", "timeouts", "bounds", "limits", "drift")
+OPTIONS = ("weights", "reclaim", "timeouts", "bounds", "limits", "drift", "rates", "turns")
 
 
 @attrs.frozen
@@ -318,7 +321,7 @@ class Promises:
         self.world.note(f"{sender} {batch[1]}: {batch[6:]} -> {reply}")
         before, was = self.contents, self.places
         self.look()
-        self.contents.check()
+        self.contents.check(1000 * self.world.server.milliseconds(self.world.now))
         now = self.world.now
         living = any(lease >= self._milliseconds for lease in before.sets.get("owners", {}).values())
         wiped = reply[0] == "unknown" and living and "owners" not in self.contents.sets
@@ -434,6 +437,7 @@ class Promises:
         if "weighted" in self.contents.hashes["gate"]:
             return
         used, slots = self.contents.numbers("used"), self.contents.numbers("slots")
+        now = 1000 * self._milliseconds
         orders = {
             name: order
             for key, lane in before.sets.items()
@@ -446,6 +450,8 @@ class Promises:
                 if name in orders and order < orders[name] and self.places.get(other, "+")[0] == "-":
                     fits = all(
                         used.get(counter, 0) - freed.get(counter, 0) < slots[counter]
+                        and self.contents.ready(counter, 1) - (RATE.interval if counter in freed else 0)
+                        <= now
                         for counter in needed(self.places[other][1:])
                     )
                     assert not fits, f"{name} was admitted, {other} was not"
@@ -631,6 +637,7 @@ class Exploration(RuleBasedStateMachine):
                 self.limits[owner.name][key],
                 arrival.weight if "weights" in self.options else 1,
                 2 if "bounds" in self.options else None,
+                RATE if "rates" in self.options and key != "a" else None,
             )
             for key in arrival.needs
         )
@@ -639,6 +646,7 @@ class Exploration(RuleBasedStateMachine):
             arrival.priority,
             arrival.timeout if "timeouts" in self.options else None,
             RECLAIM if "reclaim" in self.options and not arrival.at_once else 0.0,
+            f"user{arrival.many}" if "turns" in self.options else None,
         )
         for _ in range(arrival.many):
             client = Client(owner, ticket, arrival.at_once, f"{owner.name}:{owner.gate._places._serial + 1}")
@@ -928,7 +936,8 @@ class Exploration(RuleBasedStateMachine):
             assert self.promises.contents.sets.keys() <= {"owners"}, self.promises.contents.sets
             for owner in list(world.owners.values()):
                 self.stop_owner(owner)
-            assert world.server.keys() == []
+            left = world.server.keys()
+            assert all(b":rate:" in key for key in left), left
             assert all(
                 client.waiting and client.waiting.called for client in self.clients if client.state == "over"
             )
@@ -940,7 +949,7 @@ class Exploration(RuleBasedStateMachine):
                 client.owner.look_at_clock()
                 if client.state == "admitted":
                     self.promises.release(client)
-            world.advance(0.05)
+            world.advance(0.5 if "rates" in self.options else 0.05)
         slots = self.promises.contents.numbers("slots")
         for client in self.in_state("waiting"):
             assert any(slots[counter.key] == 0 for counter in client.ticket.counters), client
