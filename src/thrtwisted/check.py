@@ -18,7 +18,7 @@ from msgspec.structs import asdict, fields
 
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
-from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule
+from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule, When
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
@@ -155,6 +155,11 @@ def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
             yield from _refused((*place, field, index), read, entry)
     if auth.cache_by and not auth.cache:
         yield Problem((*place, "cache_by"), "it says nothing without cache; add cache, or leave this out")
+    if auth.cache and not auth.cache_by and not auth.send_headers:
+        text = (
+            "one answer would hold for all requests; name in send_headers or cache_by what tells them apart"
+        )
+        yield Problem((*place, "cache"), text)
     if auth.max_waiting is not None and auth.max_concurrent is None:
         text = "it says nothing without max_concurrent; add max_concurrent, or leave this out"
         yield Problem((*place, "max_waiting"), text)
@@ -162,12 +167,19 @@ def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
 
 def _senseless_services(config: Config) -> Iterator[Problem]:
     """Services that nobody is asked about: whoever configured them believes that not everybody may pass."""
-    asked = [rule.then.auth for rule in config.rule]
+    asked = []
+    for rule in config.rule:
+        asked.append(rule.then.auth)
+        if rule.stop and rule.when == When():
+            break  # no other is ever reached
     if any(callable(name) for name in asked):
         return  # a function may name each
     for name in config.auth:
         if name not in asked:
-            text = f'no rule asks it, so that everybody passes; let a rule have auth = "{name}", or leave this out'
+            text = (
+                "no rule that is reached asks it, so that everybody passes; "
+                f'let one have auth = "{name}", or leave this out'
+            )
             yield Problem(("auth", name), text)
 
 

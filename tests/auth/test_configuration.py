@@ -8,7 +8,7 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from thrtwisted.check import check
-from thrtwisted.config import Auth, Backend, Config, Rule, Then
+from thrtwisted.config import Auth, Backend, Config, Rule, Then, When
 
 
 def configured(**fields: Any) -> Config:
@@ -42,14 +42,16 @@ class CheckTests(SynchronousTestCase):
         for rules, expected in (
             ([], ["main"]),
             ([Rule(then=Then(priority=1))], ["main"]),
+            ([Rule(stop=True), *config.rule], ["main"]),
+            ([Rule(when=When(path="/health"), stop=True), *config.rule], []),
             ([Rule(then=Then(auth=str))], []),
         ):
             problems = check(msgspec.structs.replace(config, rule=rules))
             self.assertEqual(
                 problems,
                 [
-                    f"auth.{name}: no rule asks it, so that everybody passes; "
-                    f'let a rule have auth = "{name}", or leave this out'
+                    f"auth.{name}: no rule that is reached asks it, so that everybody passes; "
+                    f'let one have auth = "{name}", or leave this out'
                     for name in expected
                 ],
             )
@@ -69,6 +71,11 @@ class CheckTests(SynchronousTestCase):
             ({"copy_headers": ["Content-Length"]}, "auth.main.copy_headers", "leave it out"),
             ({"copy_headers": ["X_User"]}, "auth.main.copy_headers", 'write "X-User"'),
             ({"cache": 1.0, "cache_by": ["paths"]}, "auth.main.cache_by", 'did you mean "path"?'),
+            (
+                {"cache": 1.0, "send_headers": []},
+                "auth.main.cache: one answer would hold for all",
+                "cache_by",
+            ),
             ({"max_waiting": 1}, "auth.main.max_waiting: it says nothing without max_concurrent", "add"),
             ({"cache_by": ["path"]}, "auth.main.cache_by: it says nothing without cache", "add cache"),
         ):
