@@ -385,6 +385,8 @@ class Promises:
                 and "grace" not in before.hashes["gate"]
                 and before.sets["owners"].keys() == self.contents.sets["owners"].keys()
                 and before.sets.get("dead") == self.contents.sets.get("dead")
+                # Who was due went before the operation.
+                and all(due > 1000 * self._milliseconds for due in before.sets.get("due", {}).values())
             ):
                 self._check_best(before, was, admitted)
         if announced and reply[0] == "ok":
