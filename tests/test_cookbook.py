@@ -22,7 +22,7 @@ from twisted.web.server import Site
 from tests.play import Asked, Play, Service
 from tests.recipes import Logged, Recipe, Step, Unproven, read
 from thrtwisted import toml
-from thrtwisted.config import Backend, Config
+from thrtwisted.config import Backend, Config, ConfigError
 from thrtwisted.dsl import script
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
@@ -32,6 +32,15 @@ BACKEND = {"app": Backend(url="http://127.0.0.1:8000")}
 
 #: What the page calls them; the modules that they name are beside.
 FILE = {"toml": "thr.toml", "python": "thr.py"}
+
+#: How the parts of a configuration are written, of which each has to matter.
+PARTS = {
+    "toml": {"rule": "[[rule]]", "limit": "[[limit]]"},
+    "python": {"rule": "add_rule(", "limit": "add_max_limit("},
+}
+
+#: Seconds of real time for what is not expected to happen.
+IMPATIENCE = 0.05
 
 
 def config_of(kind: str, path: Path) -> Config:
@@ -99,14 +108,52 @@ class CookbookCase(TestCase):
 
     async def verify(self, recipe: Recipe, patience: float = 10.0) -> None:
         """Each configuration of a recipe does all that is shown of it."""
+        used: set[str] = set()
         for kind, text in recipe.configurations:
             for steps in recipe.proofs:
                 try:
-                    await self._verify(recipe, kind, text, steps, patience)
+                    used |= await self._verify(recipe, kind, text, steps, patience)
                 except AssertionError as error:
                     raise self.failureException(f"{recipe.title}, {kind}: {error}") from None
+        files = {name for name in recipe.files if name.endswith(".py")}
+        self.assertEqual(files - used, set(), f"{recipe.title}: no configuration imports these")
 
-    async def _verify(self, recipe: Recipe, kind: str, text: str, steps: list[Step], patience: float) -> None:
+    async def verify_parts(self, recipe: Recipe) -> None:
+        """No configuration would do all that is shown of it without one of its rules or limits."""
+        for kind, text in recipe.configurations:
+            for part, written in PARTS[kind].items():
+                for place in range(text.count(written)):
+                    await self._refute(recipe, kind, text, part, place)
+
+    async def _refute(self, recipe: Recipe, kind: str, text: str, part: str, place: int) -> None:
+        """See that something that is shown does not happen without one rule or limit."""
+
+        def without(config: Config) -> Config:
+            parts = getattr(config, part)
+            return msgspec.structs.replace(config, **{part: parts[:place] + parts[place + 1 :]})
+
+        for steps in recipe.proofs:
+            try:
+                await self._verify(recipe, kind, text, steps, IMPATIENCE, without)
+            except (AssertionError, ConfigError):
+                return
+        self.fail(f"{recipe.title}, {kind}: all happens without {part} {place + 1}, too; show what it does")
+
+    async def _verify(
+        self,
+        recipe: Recipe,
+        kind: str,
+        text: str,
+        steps: list[Step],
+        patience: float,
+        changed: Callable[[Config], Config] = lambda config: config,
+    ) -> set[str]:
+        """
+        Let happen what is shown.
+
+        @param changed: changes the configuration.
+        @return: the files that were imported.
+        """
         directory = Path(os.path.abspath(self.mktemp()))
         directory.mkdir()
         (directory / FILE[kind]).write_text(text)
@@ -119,14 +166,16 @@ class CookbookCase(TestCase):
             for name in set(services):
                 os.environ[name] = await self.serve(Service(name.lower(), asked.append))
             modules = set(sys.modules)
-            config = config_of(kind, directory / FILE[kind])
-            for pool in pools_of(sys.modules.keys() - modules):
+            config = changed(config_of(kind, directory / FILE[kind]))
+            imported = sys.modules.keys() - modules
+            for pool in pools_of(imported):
                 at_end.callback(pool.close)
             play = Play(config, asked, log, patience)
             at_end.callback(play.end)
             await play.play(steps)
         if any(isinstance(step, Logged) for step in steps):
             self.flushLoggedErrors()
+        return {f"{name}.py" for name in imported}
 
     async def serve(self, service: Service) -> str:
         """The URL of a service."""
@@ -142,6 +191,7 @@ class CookbookTests(CookbookCase):
 def _test(recipe: Recipe) -> Callable[[CookbookCase], Any]:
     async def test(self: CookbookCase) -> None:
         await self.verify(recipe)
+        await self.verify_parts(recipe)
 
     test.__doc__ = f"{recipe.title}."
     return test
@@ -212,6 +262,24 @@ class ProofsTests(CookbookCase):
             with self.assertRaises(self.failureException, msg=proof) as caught:
                 await self.verify(self.one(proof), patience=0.0)
             self.assertIn(why, str(caught.exception), proof)
+
+    async def test_parts(self) -> None:
+        """A rule of which nothing is shown fails the test."""
+        both = "> GET /a\napp > GET /a\napp > X-A: 1\n\n> GET /b\n< 403"
+        await self.verify_parts(self.one(both))
+        for proof, why in {both.partition("\n\n")[0]: "rule 2", "> GET /b\n< 403": "rule 1"}.items():
+            await self.verify(self.one(proof), patience=0.0)
+            with self.assertRaises(self.failureException) as caught:
+                await self.verify_parts(self.one(proof))
+            self.assertIn(f"without {why}", str(caught.exception))
+
+    async def test_unused(self) -> None:
+        """A module that nothing imports fails the test."""
+        page = _PAGE.format(proof="> GET /b\n< 403").replace("```http", "```python\n# a.py\n```\n\n```http")
+        [recipe] = read(page)
+        with self.assertRaises(self.failureException) as caught:
+            await self.verify(recipe, patience=0.0)
+        self.assertIn("a.py", str(caught.exception))
 
     def test_unproven(self) -> None:
         """A recipe without a proof, or with one that nobody can read, is no recipe."""
