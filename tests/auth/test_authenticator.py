@@ -322,6 +322,21 @@ class FailureTests(AuthCase):
         self.failureResultOf(checked, BadRequest)
         self.assertEqual(self.said, [])
 
+    def test_two_credentials(self) -> None:
+        """Of two credentials the application could take others than the service: that is 400, and not asked."""
+        for sent, expected in ((["authorization"], 0), (["X-Key"], 1)):
+            asked = exchange(X_User="root")
+            asked.headers.setRawHeaders("Authorization", ["Basic ann", "Basic bob"])
+            authenticator = self.make(on_error="allow", send_headers=sent)
+            checked = authenticator.check(asked)
+            self.assertEqual(self.connections, expected)
+            self.assertIsNone(header(asked, "X-User"))
+            if expected:
+                self.answer()
+                self.successResultOf(checked)
+            else:
+                self.failureResultOf(checked, BadRequest)
+
     def test_log(self) -> None:
         """One line when it begins to fail, and one when it works again, however many requests there are."""
         authenticator = self.make()

@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.answer import NAME
 from thrtwisted.config import Auth, Backend
-from thrtwisted.errors import AuthFailed, BadRequest, GateUnavailable, RuleFailed
+from thrtwisted.errors import AuthFailed, BadRequest, ExchangeError, GateUnavailable, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
 from thrtwisted.forward.headers import drop_alike
@@ -27,7 +27,7 @@ from thrtwisted.limits import Key, compile_key
 
 from .address import parse_service
 from .cache import TOLD_APART, Cache, lifetime
-from .fields import check_copied, check_sent, question
+from .fields import check_copied, check_sent, check_single, question
 from .question import Answer, Question, Unanswered, Unusable
 from .sharing import Shared
 
@@ -137,15 +137,16 @@ class Authenticator:
         It may: they are set as the service says. It may not: C{exchange.answer} is set.
 
         @return: fires when that is done. Errbacks with an L{ExchangeError<thrtwisted.errors.ExchangeError>}: there was
-            no answer (L{AuthFailed}), or the gate did not admit the question. Cancelling gives the question up, unless
-            others wait for it.
+            no answer (L{AuthFailed}), the gate did not admit the question, or it cannot be asked. Cancelling gives the
+            question up, unless others wait for it.
         """
         # Before they are taken away, for what is sent may be among them.
         asked = question(exchange, self._target, self._sent)
         try:
+            check_single(exchange, self._sent)
             key = self._key(exchange, asked) if self._config.cache else None
             ticket = self._ticket(exchange)
-        except RuleFailed as error:
+        except ExchangeError as error:
             return fail(error)
         finally:
             drop_alike(exchange.headers, self.copied)

@@ -6,10 +6,11 @@ The question's fields are made anew: nothing that a client sends is in them but 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from twisted.web.http_headers import Headers
 
+from thrtwisted.errors import BadRequest
 from thrtwisted.exchange import Exchange
 from thrtwisted.exchange.settable import header_name
 
@@ -22,6 +23,8 @@ _ALWAYS = frozenset(name.lower() for name in (*_TOLD, METHOD, URI))
 
 #: What says who is asking, and is written by the proxy alone.
 _IDENTITY = frozenset((b"forwarded", b"x-real-ip"))
+#: Of what is sent along, the field that cannot be a list (RFC 9110, section 11.6.2).
+_CREDENTIALS = b"authorization"
 #: What frames a message, or says what its body is; that of the question is none, that of the answer goes nowhere.
 _BODY = b"content-"
 
@@ -54,6 +57,17 @@ def check_copied(name: str) -> None:
         raise ValueError(
             f'"{name}" is about the request itself, which the service does not change; name another'
         )
+
+
+def check_single(exchange: Exchange, sent: Collection[bytes]) -> None:
+    """
+    See that an exchange says once who it is: of two the service could take the one, and the application the other.
+
+    @param sent: as for L{question}; in lower case.
+    @raise BadRequest: it does not.
+    """
+    if _CREDENTIALS in sent and len(exchange.headers.getRawHeaders(_CREDENTIALS) or ()) > 1:
+        raise BadRequest("The request has more than one Authorization.")
 
 
 def question(exchange: Exchange, target: bytes, sent: Iterable[bytes]) -> Exchange:
