@@ -696,6 +696,7 @@ class BrokenForwarding:
     def __init__(self, head: Deferred[Any], started: bool) -> None:
         self.head = head
         self.done: Deferred[None] = Deferred()
+        self.method = b"GET"
         self.started = started
 
     def read(self, limit: int) -> Deferred[bytes]:

@@ -174,7 +174,7 @@ class ProxyResource(Resource):
                 head = yield forwarding.head
                 if client.left:
                     return
-                exchange.received(head, forwarding.read)
+                exchange.received(head, forwarding.read, method=forwarding.method)
                 yield from self._ruled_response(exchange, client)
                 head, instead = exchange.finished(request.method)
                 if instead is None:

@@ -60,6 +60,18 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertEqual(body.length, 0)
         self.successResultOf(body.startProducing(Consumer(body)))
 
+    def test_whole(self):
+        """A body that is being sent is neither read nor replaced: its length was announced, and its place is lost."""
+        body = RequestBody(BytesIO(b"x" * PIECE * 2))
+        consumer = Consumer(body, pauses=1)
+        body.startProducing(consumer)
+        for late in (body.read, lambda: body.replace(b"")):
+            self.assertRaises(ValueError, late)
+        body.resumeProducing()
+        self.assertEqual(consumer.written, b"x" * PIECE * 2)
+        for late in (body.read, lambda: body.replace(b"")):
+            self.assertRaises(ValueError, late)
+
     def test_all_at_once(self):
         """A consumer that takes everything gets it at once; the file is closed, and each piece is progress."""
         file = BytesIO(bytes(3 * PIECE + 1))

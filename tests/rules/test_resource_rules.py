@@ -114,6 +114,33 @@ class RequestTests(RuledCase):
         self.assertEqual(rig.clock.tcpClients[0][1], 2)
         rig.accept()
 
+    def test_body_that_is_sent(self) -> None:
+        """On the way out the request's body is gone: whoever reads or replaces it then has failed, with a mend."""
+        for late in (lambda exchange: exchange.request.body, lambda exchange: exchange.set_input_body("x")):
+            rig = self.rig({"custom_output": late})
+            client = rig.request(post())
+            rig.accept().receive(OK)
+            self.failed(client)
+            (failure,) = self.flushLoggedErrors(ValueError)
+            self.assertIn("read or set it in custom_input", str(failure.value))
+
+    def test_method_that_is_set_late(self) -> None:
+        """What ends a response is the method that the backend saw, whatever functions set after that."""
+        for sent, late in (("HEAD", "GET"), ("GET", "HEAD")):
+            rig = self.rig(
+                {"set_method": sent, "custom_output": lambda exchange: exchange.set_method(late)}  # noqa: B023
+            )
+            client = rig.request()
+            backend = rig.accept()
+            backend.receive(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + (b"body" if sent == "GET" else b"")
+            )
+            answer = Answer(client.value())
+            self.assertEqual(
+                (answer.header("Content-Length"), answer.body),
+                (("4", b"body") if sent == "GET" else ("0", b"")),
+            )
+
     def test_methods(self) -> None:
         """Whether a body follows is the client's method's matter, and whether one comes the backend's."""
         full = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"

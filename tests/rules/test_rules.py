@@ -308,6 +308,31 @@ class WayTests(SynchronousTestCase):
                 self.assertTrue(event["log_failure"].check(Broken))
                 self.assertEqual(len(self.flushLoggedErrors(Broken)), 1)
 
+    def test_exit(self) -> None:
+        """A function that would end the process ends no more than its exchange."""
+        for error in (SystemExit(1), GeneratorExit(), KeyboardInterrupt()):
+            for kind in KINDS:
+
+                def leave(_: object) -> None:
+                    raise error  # noqa: B023
+
+                self.failed(Rule(then=Then(custom_input=kind(leave))))
+                self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+
+    def test_undecided(self) -> None:
+        """What a criterion's function returns may be neither true nor false: then the function has failed."""
+
+        class Undecided:
+            def __bool__(self) -> bool:
+                raise Broken
+
+        with capturedLogs() as events:
+            self.failed(Rule(when=When(custom=lambda _: Undecided())))
+        self.assertEqual(
+            [formatEvent(event) for event in events], ["rule 1, when.custom: the function failed"]
+        )
+        self.assertEqual(len(self.flushLoggedErrors(Broken)), 1)
+
     def test_errors_for_clients(self) -> None:
         """A function may say itself what the client is told."""
         for kind in KINDS:

@@ -73,6 +73,7 @@ class Exchange:
     body: RequestBody | None = None
     _new_body: bytes | None = attrs.field(default=None, init=False)
     _received: tuple[ResponseHead, Read, bool] | None = attrs.field(default=None, init=False)
+    _sent_as: bytes = attrs.field(default=b"", init=False)
 
     @cached_property
     def request(self) -> RequestView:
@@ -318,14 +319,18 @@ class Exchange:
             self.headers.setRawHeaders(b"content-length", [b"%d" % len(self._new_body)])
         self._new_body = None
 
-    def received(self, head: ResponseHead, read: Read, *, proxys: bool = False) -> None:
+    def received(
+        self, head: ResponseHead, read: Read, *, proxys: bool = False, method: bytes | None = None
+    ) -> None:
         """
         The response is there.
 
         @param read: reads its body, if that has no more than so many bytes.
         @param proxys: it is an answer of the proxy's own.
+        @param method: what the backend saw; functions may have set another one meanwhile.
         """
         self._received = head, read, proxys
+        self._sent_as = self.method if method is None else method
         response: Response | None = self.__dict__.get("response")
         if response is not None:
             response.begin(head, read, proxys)
@@ -339,9 +344,9 @@ class Exchange:
         """
         assert self._received is not None
         head, _, proxys = self._received
-        if "response" not in self.__dict__ and (self.method == asked or proxys):
+        if "response" not in self.__dict__ and (self._sent_as == asked or proxys):
             return head, None
-        return self.response.finished(asked, asked if proxys else self.method)
+        return self.response.finished(asked, asked if proxys else self._sent_as)
 
     def _add_query(self, added: bytes) -> None:
         query = self.query

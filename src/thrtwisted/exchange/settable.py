@@ -228,7 +228,7 @@ def status(value: Any) -> int:
     @raise ValueError: it is none of a final answer.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not 200 <= value <= 599:
-        raise ValueError(f"a status is a whole number from 200 to 599, not {value!r}; correct it")
+        raise ValueError(f"a status is a whole number from 200 to 599, not {value!r:.100}; correct it")
     return int(value)
 
 

@@ -70,15 +70,21 @@ class RequestBody:
         All of it, before it is sent.
 
         @raise OSError: the file cannot be read.
-        @raise ValueError: it is closed, for its exchange is over.
+        @raise ValueError: it is being sent, or is not kept any more.
         """
+        self._check_whole()
         self._file.seek(0)
         body = self._file.read()
         self._file.seek(0)
         return body
 
     def replace(self, body: bytes) -> None:
-        """Let another body take the place of this one, before it is sent."""
+        """
+        Let another body take the place of this one, before it is sent.
+
+        @raise ValueError: it is being sent, or is not kept any more.
+        """
+        self._check_whole()
         self._file.close()
         self._file = BytesIO(body)
         self.length = self._left = len(body)
@@ -128,6 +134,12 @@ class RequestBody:
     def stopProducing(self) -> None:
         """The connection is gone: the Deferred of L{startProducing} never fires, as IBodyProducer has it."""
         self.close()
+
+    def _check_whole(self) -> None:
+        if self._closed or self.sending:
+            raise ValueError(
+                "the request's body is sent already, and not kept; read or set it in custom_input"
+            )
 
     def _write(self, consumer: IConsumer) -> None:
         piece = self._file.read(min(PIECE, self._left))

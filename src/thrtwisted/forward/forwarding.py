@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -43,7 +44,7 @@ class Forwarding:
         self._forwarder = forwarder
         self._clock = forwarder.clock
         self._config = forwarder.config
-        self._exchange = exchange
+        self._exchange = copy(exchange)  # functions may go on changing theirs
         self._upload = body
         self._with_body = False
         self._attempt: Attempt | None = None
@@ -61,6 +62,11 @@ class Forwarding:
         self._over = False
 
     # For the resource
+
+    @property
+    def method(self) -> bytes:
+        """The method that the backend sees."""
+        return self._exchange.method
 
     def deliver(self, request: Any) -> Deferred[None]:
         """

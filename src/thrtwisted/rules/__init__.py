@@ -138,7 +138,7 @@ class Rules:
                 continue
             if rule.custom is not None:
                 (holds,) = yield from self._called(rule, "when.custom", (rule.custom,), exchange, time)
-                if not holds:
+                if not self._holds(rule, holds):
                     continue
             for stage in rule.input:
                 yield from self._do(rule, stage, exchange, time)
@@ -203,6 +203,13 @@ class Rules:
             )
             raise _rule_failed() from None
         return results
+
+    def _holds(self, rule: CompiledRule, found: Any) -> bool:
+        """Whether what a function has found says that its rule applies."""
+        try:
+            return bool(found)
+        except Exception:
+            raise self._failed(rule, "when.custom", Failure()) from None
 
     def _write(
         self, rule: CompiledRule, action: Action, exchange: Exchange, value: Any

@@ -48,7 +48,7 @@ def call(functions: Sequence[Function], exchange: object) -> list[Any]:
     for index, function in enumerate(functions):
         try:
             result = _result(function(exchange))
-        except Exception:
+        except BaseException:  # sys.exit() too ends the function, and nothing else
             failure = Failure()
             give_up(results)
             raise Failed(index, failure) from None
