@@ -140,8 +140,7 @@ class Play:
         for place, step in enumerate(steps):
             if isinstance(step, After):
                 await self._quiet()
-                for _ in range(round(step.seconds * 100)):  # timers go off one after the other
-                    self._clock.advance(0.01)
+                self._advance(step.seconds)
             elif isinstance(step, Logged):
                 await self._until(lambda text=step.text: text in self._log, f"the log says {self._log}")
             elif not step.who and step.way == ">":
@@ -186,6 +185,13 @@ class Play:
         if step.body is not None:
             headers.addRawHeader("Content-Length", str(len(body)))
         client.receive(_message(f"{step.line} HTTP/1.1", headers, body))
+
+    def _advance(self, seconds: float) -> None:
+        """Let time go by: timers go off one after the other, each at its time."""
+        end = self._clock.seconds() + seconds
+        while self._clock.seconds() < end:
+            times = (call.getTime() for call in self._clock.getDelayedCalls() if call.active())
+            self._clock.advance(min(end, *times, end) - self._clock.seconds())
 
     def _look(self) -> None:
         """Let the backends accept what is connected to them, and all go on that can."""

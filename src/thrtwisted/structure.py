@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,7 +19,7 @@ import attrs
 import msgspec
 from msgspec import NODEFAULT, Struct, inspect
 from msgspec.inspect import type_info
-from msgspec.structs import fields
+from msgspec.structs import FieldInfo, fields
 
 from .config import FUNCTION, Config
 
@@ -124,18 +125,18 @@ def _value(
 
 def _structure(data: object, kind: type[Struct], path: Path, problems: list[Problem]) -> Struct:
     """A structure of a table; problems for what is unknown, what lacks and what is wrong in it."""
+    shape, hints = _shape(kind)
     if isinstance(data, kind):
-        data = {field.name: getattr(data, field.name) for field in fields(kind)}
+        data = {field.name: getattr(data, field.name) for field in shape}
     if not isinstance(data, dict):
         problems.append(Problem(path, f"must be a table, not {found(data)}"))
         return _structure({}, kind, path, [])
-    hints = get_type_hints(kind, include_extras=True)
     for name in data:
         if name not in hints:
             text = f"unknown name {quoted(str(name))}; {suggestion(str(name), hints)}"
             problems.append(Problem((*path, str(name)), text, at_parent=True))
     values = {}
-    for field in fields(kind):
+    for field in shape:
         hint, place = hints[field.name], (*path, field.name)
         default = field.default if field.default_factory is NODEFAULT else field.default_factory()
         if field.name in data:
@@ -147,6 +148,12 @@ def _structure(data: object, kind: type[Struct], path: Path, problems: list[Prob
         else:
             values[field.name] = default
     return kind(**values)
+
+
+@cache
+def _shape(kind: type[Struct]) -> tuple[tuple[FieldInfo, ...], dict[str, Any]]:
+    """The fields of a kind of structure, and their types by their names: to find them out takes long."""
+    return fields(kind), get_type_hints(kind, include_extras=True)
 
 
 def _dictionary(
