@@ -172,8 +172,8 @@ def _senseless_services(config: Config) -> Iterator[Problem]:
         asked.append(rule.then.auth)
         if rule.stop and rule.when == When():
             break  # no other is ever reached
-    if any(callable(name) for name in asked):
-        return  # a function may name each
+    if any(callable(name) or (name is not None and name not in config.auth) for name in asked):
+        return  # a function may name each; and who has made a mistake in a name is told so there
     for name in config.auth:
         if name not in asked:
             text = (
