@@ -19,6 +19,7 @@ from msgspec.structs import asdict, fields
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
 from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule, When
+from .exchange import NO_QUEUE
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
@@ -259,6 +260,8 @@ def _senseless_rule(place: Path, rule: Rule, config: Config) -> Iterator[Problem
     }
     for name, value in given(rule.then):
         action: Path = (*place, "then", name)
+        if (name, value) == ("set_redis_queue", NO_QUEUE):
+            continue
         if name in known and isinstance(value, str):
             yield from _unknown(action, value, *known[name])
         elif isinstance(value, dict):

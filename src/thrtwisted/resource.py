@@ -106,7 +106,7 @@ class ProxyResource(Resource):
 
         def ruled(_: None) -> bool:
             request.ruled = exchange
-            ends_here = exchange.answer is not None or exchange.status is not None
+            ends_here = exchange.answer is not None or exchange.early_status is not None
             return not ends_here and not _is_last_hop(exchange)
 
         def refused(failure: Failure) -> bool:
@@ -148,8 +148,8 @@ class ProxyResource(Resource):
                 if exchange.answer is not None:
                     client.answer(*exchange.answer)
                     return
-                if exchange.status is not None:
-                    own = answer(exchange.status, None, exchange.header(b"accept"))
+                if exchange.early_status is not None:
+                    own = answer(exchange.early_status, None, exchange.header(b"accept"))
                     client.answer(*(yield from self._ruled_answer(own, exchange, request, client)))
                     return
                 if is_last_hop(exchange.method, exchange.headers):

@@ -162,6 +162,11 @@ configure(rule=[{"then": {"auth": "who"}}])
             error = self.assertRaises(RuntimeError, function)
             self.assertIn("call it in a file that --config names", str(error))
 
+    def test_nobodys_queue(self) -> None:
+        """The queue "null" needs no application."""
+        config = self.load('add_queue("app")\nadd_rule(Criteria(), Actions(set_redis_queue="null"))')
+        self.assertEqual(config.rule[0].then.set_redis_queue, "null")
+
     def test_override(self) -> None:
         """Flags change the configuration before its sense is looked at."""
         path = self.file("add_rule(Criteria(), Actions(backend='app'))")

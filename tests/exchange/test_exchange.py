@@ -144,6 +144,24 @@ class SetTests(SynchronousTestCase):
             {b"A": ["é".encode()], b"B": [b"1", b"2"], b"New": [b"1", b"2"]},
         )
 
+    def test_nobodys_queue(self) -> None:
+        """The queue "null" means 404, until another rule routes on; but not if there is one of this name."""
+        one = exchange()
+        one.routes = {"app": "app"}
+        self.assertIsNone(one.early_status)
+        one.set_redis_queue("null")
+        self.assertEqual((one.early_status, one.status, one.backend), (404, None, "app"))
+        one.set_redis_queue("app")
+        self.assertIsNone(one.early_status)
+        one.set_redis_queue("null")
+        one.set_status_code(410)
+        self.assertEqual(one.early_status, 410)
+        two = exchange()
+        two.routes = {"app": "app", "null": "slow"}
+        two.set_redis_queue("null")
+        self.assertEqual((two.early_status, two.backend), (None, "slow"))
+        self.assertRaises(ValueError, one.set_backend, "null")
+
     def test_others(self) -> None:
         """Method, host, address, priority, backend and values."""
         one = exchange(headers={"Host": ["h"]})

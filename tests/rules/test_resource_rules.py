@@ -182,6 +182,22 @@ class AnswerTests(RuledCase):
             self.assertEqual(answer.header("Content-Length"), str(len(expected)))
             self.assertEqual(rig.connections, 0)
 
+    def test_nobodys_queue(self) -> None:
+        """What is routed to the queue "null" is answered 404, unless a later rule routes it on."""
+        null = Rule(then=Then(set_redis_queue="null", set_output_header={"X-Own": "1"}))
+        onward = Rule(when=When(path="/on"), then=Then(set_redis_queue="app"))
+        for then in (
+            null,
+            Rule(then=Then(set_redis_queue=lambda _: "null", set_output_header={"X-Own": "1"})),
+        ):
+            rig = self.rig(then, onward)
+            answer = Answer(rig.request().value())
+            self.assertEqual((answer.status, answer.header("X-Own")), (404, "1"))
+            self.assertEqual(rig.connections, 0)
+            rig.request(b"GET /on HTTP/1.1\r\nHost: h\r\n\r\n")
+            self.assertEqual(rig.connections, 1)
+            rig.accept()
+
     def test_later_rules(self) -> None:
         """All rules are asked before it is answered, and those on the way out see the answer."""
 
@@ -758,9 +774,10 @@ class ExpectTests(RuledCase):
 
     def test_status(self) -> None:
         """A rule's answer needs no body, and its output is applied."""
-        rig = self.rig({"set_status_code": 403, "set_output_body": "new"})
-        answer = Answer(rig.request(self.EXPECTING).value())
-        self.assertEqual((answer.status, answer.body), (403, b"new"))
+        for then, status in (({"set_status_code": 403}, 403), ({"set_redis_queue": "null"}, 404)):
+            rig = self.rig(then | {"set_output_body": "new"})  # type: ignore[operator]
+            answer = Answer(rig.request(self.EXPECTING).value())
+            self.assertEqual((answer.status, answer.body), (status, b"new"))
 
     def test_resource_that_fails(self) -> None:
         """A resource of another program's that cannot say whether it wants the body is not given the request."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 DEFAULT_PRIORITY = 50
 
+#: THR's name of a queue that nobody serves, unless there is one of this name.
+NO_QUEUE = "null"
+
 #: What is said of a request's body, and not true of another one.
 _OF_BODY = (b"content-digest", b"content-encoding", b"content-md5", b"digest", b"expect", b"repr-digest")
 
@@ -47,6 +50,7 @@ class Exchange:
     @ivar client: the client's address: of the connection, or what a trusted proxy says; the empty string if it is not
         known, as on a unix socket.
     @ivar backend: the name of the backend to forward to.
+    @ivar unserved: a rule has routed it to nobody: it is answered 404, unless another one routes it on.
     @ivar priority: 1 (best) to 99 (worst).
     @ivar status: set by a rule: answer with this status, without forwarding; once the response is there, instead of
         its own.
@@ -71,6 +75,7 @@ class Exchange:
     answer: tuple[ResponseHead, bytes] | None = None
     matched: tuple[Any, ...] = ()
     body: RequestBody | None = None
+    unserved: bool = False
     _new_body: bytes | None = attrs.field(default=None, init=False)
     _received: tuple[ResponseHead, Read, bool] | None = attrs.field(default=None, init=False)
     _sent_as: bytes = attrs.field(default=b"", init=False)
@@ -92,6 +97,11 @@ class Exchange:
     def values(self) -> dict[Any, Any]:
         """Values that rules and functions keep with the exchange."""
         return {}
+
+    @property
+    def early_status(self) -> int | None:
+        """The status that is answered without forwarding; None if it is to be forwarded."""
+        return 404 if self.status is None and self.unserved else self.status
 
     @property
     def path(self) -> bytes:
@@ -259,10 +269,14 @@ class Exchange:
         if found is None:
             raise ValueError(f"there is no backend or queue {value!r:.100}; add it, or correct the name")
         self.backend = found
+        self.unserved = False
 
     def set_redis_queue(self, value: str) -> None:
-        """The same as L{set_backend}."""
-        self.set_backend(value)
+        """The same as L{set_backend}; and C{null}, unless there is one of this name, for a 404."""
+        if value == NO_QUEUE and value not in self.routes:
+            self.unserved = True
+        else:
+            self.set_backend(value)
 
     def set_redis_host(self, value: object) -> None:
         """Nothing: one Redis serves all exchanges, C{redis.url} says where it is."""
