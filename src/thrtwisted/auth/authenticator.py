@@ -199,7 +199,8 @@ class Authenticator:
     def _shared_question(self, key: bytes, asked: Exchange, ticket: Ticket | None) -> Deferred[Answer]:
         """
         Ask, or wait for the answer to an equal question. To the service they need not be equal: what it says of one
-        alone, or cannot say of one, is nobody else's, and each of the others is asked about by itself.
+        alone, or cannot say of one, is nobody else's, and each of the others is asked about by itself. What it says of
+        these is not remembered: of several answers at once nobody knows which is the last.
         """
         begun = False
 
@@ -209,12 +210,12 @@ class Authenticator:
             return self._ask(asked, ticket, key)
 
         def mine(answer: Answer) -> Answer | Deferred[Answer]:
-            return answer if self._holds(answer) > 0 else self._ask(asked, ticket, key)
+            return answer if self._holds(answer) > 0 else self._ask(asked, ticket)
 
         def unanswered(failure: Failure) -> Failure | Deferred[Answer]:
             if self._closed or not failure.check(Unusable, BadRequest):
                 return failure
-            return self._ask(asked, ticket, key)
+            return self._ask(asked, ticket)
 
         asking = self._shared.ask(key, begin)
         if begun:
