@@ -96,6 +96,7 @@ all requests that match do, and the others are free of this limit. A request wit
 | `"method"` | the method, as sent |
 | `"host"` | the Host header in lower case, without the port and a dot at its end |
 | `"client"` | the address of the client; a client on a unix socket has none |
+| `"remote_ip"` | the address that the connection comes from: a proxy's, if there is one before this |
 | `"python:module:function"` | what the function returns for the exchange: `str`, `bytes`, or `None` for none |
 
 The function is called for every request, in the proxy's one thread: it must not wait for anything. If it raises an

@@ -419,8 +419,8 @@ class Limit(_Table, frozen=True):
     key: Annotated[
         str | None,
         Meta(
-            description="`header:NAME`, `cookie:NAME`, `query:NAME`, `path`, `method`, `host`, `client`, or "
-            "`python:module:function` (called with the exchange; a text, bytes, or None for no limit). "
+            description="`header:NAME`, `cookie:NAME`, `query:NAME`, `path`, `method`, `host`, `client`, "
+            "`remote_ip`, or `python:module:function` (called with the exchange; a text, bytes, or None for no limit). "
             "Absent: the limit applies to every request.",
             extra={FUNCTION: True},
         ),
@@ -545,7 +545,8 @@ class Then(_Table, frozen=True):
     set_input_priority: Annotated[Priority | str | None, _action("The same as `priority`.")] = None
     backend: Annotated[str | None, _action("The name of the backend to forward to.")] = None
     set_redis_queue: Annotated[
-        str | None, _action("The backend to forward to, by one of its `queues` or its name; `null` answers 404.")
+        str | None,
+        _action("The backend to forward to, by one of its `queues` or its name; `null` answers 404."),
     ] = None
     set_redis_host: Annotated[str | None, _action("Where Redis is; it has to be the same everywhere.")] = None
     set_redis_port: Annotated[
