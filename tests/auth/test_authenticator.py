@@ -610,6 +610,7 @@ class CacheTests(AuthCase):
                 wire = self.accept()
                 self.assertIn(b"X-Forwarded-Uri: %b\r\n" % wanted, wire.value())
                 wire.receive(YES)
+                wire.lose()
                 self.successResultOf(each)
                 self.assertIsNone(asked.answer)
                 self.assertEqual(header(asked, "X-User"), ["ann"])
