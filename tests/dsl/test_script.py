@@ -185,12 +185,25 @@ configure(rule=[{"then": {"auth": "who"}}])
         self.file("import nosuch_module\n", "beside_import.py")
         self.file("\n\na b\n", "beside_syntax.py")
         self.file("def f():\n    raise KeyError('x\\ny')\n", "beside_raise.py")
+        self.file("\nadd_queue('x')\n", "beside_name.py")
         for text, line in [
             ("a b", "conf0.py:1: not Python: invalid syntax; correct it"),
             ("\nif x:\na\n", "conf0.py:3: not Python: expected an indented block after 'if' "),
             ("\n1 / 0", "conf0.py:2: ZeroDivisionError: division by zero; correct it"),
             ("def f():\n    return x\nf()", "conf0.py:2: NameError: name 'x' is not defined; correct it"),
             ("add_rul()", "conf0.py:1: NameError: name 'add_rul' is not defined; did you mean \"add_rule\"?"),
+            (
+                "import beside_name",
+                "beside_name.py:2: NameError: name 'add_queue' is not defined; in a file that is",
+            ),
+            (
+                "\nfrom . import x",
+                "conf0.py:2: ImportError: attempted relative import with no known parent package; a",
+            ),
+            (
+                "class E(Exception):\n    def __str__(self):\n        return 1\nraise E",
+                "conf0.py:4: E: it does not say why; correct it",
+            ),
             ("import sys\nsys.exit('bye')", "conf0.py:2: SystemExit: bye; a configuration does not end"),
             (
                 "\nfrom thr.http2redis.rules import add_rule",
@@ -677,6 +690,12 @@ class LimitTests(ScriptTestCase):
             ("foo", "other", ["limit-on-foo=other"]),
         ]:
             self.assertEqual(self.counters(hash_value, value), counters, hash_value)
+
+    def test_numbers(self) -> None:
+        """A number counts as the text that it is written as."""
+        text = f"{QUEUE}def shard(request): return len(request.path)\nadd_max_limit('shard', shard, shard, 2)"
+        counters = Limits(self.load(text)).counters(exchange())
+        self.assertEqual([counter.key for counter in counters], ["shard=1"])
 
     def test_none(self) -> None:
         """None is no limit, whatever the value is to be."""

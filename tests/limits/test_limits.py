@@ -31,6 +31,8 @@ BARE = exchange(client="")
 def by_name(found: Exchange) -> object:
     """A key function of a user's: what it returns, or raises, is in a header."""
     what = found.header(b"return")
+    if what == b"leave":
+        raise SystemExit(1)
     return {
         None: None,
         b"text": "é",
@@ -192,7 +194,12 @@ class FunctionTests(SynchronousTestCase):
 
     def test_fails(self) -> None:
         """What it raises, or returns wrongly, is logged with the limit's name, and hidden from the client."""
-        for what, kind in [("secret", KeyError), ("number", TypeError), ("surrogate", UnicodeEncodeError)]:
+        for what, kind in [
+            ("secret", KeyError),
+            ("number", TypeError),
+            ("surrogate", UnicodeEncodeError),
+            ("leave", SystemExit),
+        ]:
             found = exchange(headers={"return": [what]})
             error = self.assertRaises(RuleFailed, keys, self.limit(), found)
             self.assertNotIn(what, str(error))

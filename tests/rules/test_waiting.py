@@ -127,6 +127,20 @@ class AbandonedTests(SynchronousTestCase):
         self.failureResultOf(echo, Abandoned)
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_shared(self) -> None:
+        """Functions that return the same Deferred all get its result."""
+        for result in (succeed("x"), Deferred()):
+            waiting = together(call([lambda _: result, lambda _: result], None))  # noqa: B023
+            if not result.called:
+                result.callback("x")
+            self.assertEqual(self.successResultOf(waiting), ["x", "x"])
+        failing: Deferred[None] = Deferred()
+        echoes = [detached(failing), detached(failing)]
+        failing.errback(Broken())
+        for echo in echoes:
+            self.failureResultOf(echo, Broken)
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_broken_canceller(self) -> None:
         """A canceller with a mistake is logged, and holds nobody up."""
         echo = detached(Deferred(breaking))

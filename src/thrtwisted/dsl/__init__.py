@@ -311,7 +311,8 @@ def _of_request(hash_func: Key) -> Key:
 
     @wraps(hash_func)
     def key(exchange: Any) -> object:
-        return hash_func(exchange.request)
+        found = hash_func(exchange.request)
+        return str(found) if isinstance(found, int) else found  # in THR it could be any value
 
     return key
 

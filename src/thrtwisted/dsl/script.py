@@ -95,15 +95,29 @@ def _failure(path: str, error: BaseException) -> Mistake:
         if frame.filename == path or os.path.dirname(frame.filename) == directory
     ]
     file, line = own[-1] if own else (path, 0)
-    return _mistake(file, line, f"{type(error).__name__}: {error}; {_mend(error)}")
+    beside = bool(own) and file != path
+    return _mistake(file, line, f"{type(error).__name__}: {_text(error)}; {_mend(error, beside)}")
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, which may fail itself."""
+    try:
+        return str(error)
+    except Exception:
+        return "it does not say why"
 
 
 def _mistake(file: str, line: int, text: str) -> Mistake:
     return Mistake(file, line, printable(" ".join(text.split())))
 
 
-def _mend(error: BaseException) -> str:
+def _mend(error: BaseException, beside: bool) -> str:
+    """@param beside: it is another file's, which a file of the configuration imports."""
     match error:
+        case NameError(name=str(name)) if beside and name in dsl.__all__:
+            return f"in a file that is imported, write from thrtwisted.dsl import {name}"
+        case ImportError(msg=str(text)) if text.startswith("attempted relative import"):
+            return "a configuration is in no package: leave out the dot"
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] == _THR:
             return "leave this line out, for its names are at hand, or write thrtwisted.dsl"
         case ModuleNotFoundError():

@@ -151,7 +151,7 @@ def _found(function: str, find: Callable[[Exchange], T], exchange: Exchange) -> 
     """
     try:
         return find(exchange)
-    except Exception:
+    except BaseException:  # sys.exit() too ends the function, and nothing else
         _log.failure("{function} failed", function=function)
         raise RuleFailed("The configuration of the proxy failed for this request.") from None
 
@@ -308,5 +308,6 @@ _FORMS = {
     "method": '"method"',
     "host": '"host"',
     "client": '"client"',
+    "remote_ip": '"remote_ip"',
     "python": '"python:module:function"',
 }

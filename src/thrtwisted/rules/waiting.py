@@ -116,9 +116,12 @@ def detached(waiting: Deferred[Any]) -> Deferred[Any]:
 
     echo: Deferred[Any] = Deferred(abandon)
 
-    def pass_on(result: Any) -> None:
+    def pass_on(result: Any) -> Any:
         if not echo.called:
             echo.callback(result)
+        if isinstance(result, Failure):
+            waiting.addErrback(lambda _: None)  # when all have it who wait for the same
+        return result
 
     waiting.addBoth(pass_on)
     return echo
