@@ -153,6 +153,11 @@ configure(rule=[{"then": {"auth": "who"}}])
         )
         self.assertEqual(config.backend["app"].url, "http://localhost:1234")
 
+    def test_place(self) -> None:
+        """A file knows its place, also after twistd has gone to another directory."""
+        path = os.path.relpath(self.file(QUEUE + "configure(listen='unix:' + __file__)"))
+        self.assertEqual(script.load([path]).listen, f"unix:{os.path.abspath(path)}")
+
     def test_nothing_left(self) -> None:
         """Nothing of one load is in the next one, also where one fails; and functions called elsewhere refuse."""
         self.problems(QUEUE + "1 / 0")

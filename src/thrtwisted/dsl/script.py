@@ -69,7 +69,7 @@ def _run(path: str, source: bytes) -> Mistake | None:
     """Run a file as a module of its own, with the functions at hand; what is wrong if it fails."""
     # No module that somebody may want to import has such a name.
     module = ModuleType(f"configuration:{Path(path).stem}")
-    module.__file__ = path
+    module.__file__ = os.path.abspath(path)  # as Python does: twistd may go to another directory
     vars(module).update({name: getattr(dsl, name) for name in dsl.__all__})
     try:
         code = compile(source, path, "exec", dont_inherit=True)

@@ -25,7 +25,7 @@ from thrtwisted.errors import ExchangeError, RuleFailed
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward.headers import drop_alike
 from thrtwisted.functions import Function, function_of
-from thrtwisted.limits import Key, compile_key
+from thrtwisted.keys import Key, compile_key
 from thrtwisted.match import CompiledMatch, compile_match
 
 from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, given, routes, try_action
@@ -316,7 +316,10 @@ class CompiledRule:
 
     def matches(self, exchange: Exchange) -> bool:
         """Whether all criteria hold for an exchange, but for the function."""
-        return all(match.matches(find(exchange)) for find, match in self.criteria)
+        for find, match in self.criteria:  # each rule, of each exchange: all() would take twice as long
+            if not match.matches(find(exchange)):
+                return False
+        return True
 
 
 def _have_functions(stages: Iterable[Stage]) -> bool:
