@@ -24,7 +24,8 @@ from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
 from .functions import function_of, name_of
-from .limits import compile_key, compile_limit, compile_weight
+from .keys import compile_key
+from .limits import compile_limit, compile_weight
 from .limits.rate import compile_rate
 from .listen import endpoint
 from .match import compile_match, encoded

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from functools import wraps
-from types import ModuleType
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,7 +15,8 @@ from thrtwisted.config import Backend, Config, Limit, Queue
 from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
 from thrtwisted.gate import UNLIMITED, Counter, Rate, Ticket
-from thrtwisted.limits import Limits, compile_key, compile_weight
+from thrtwisted.keys import compile_key
+from thrtwisted.limits import Limits, compile_weight
 
 FULL = exchange(
     b"/a%20b?q=s+t",
@@ -338,37 +337,3 @@ class FairTests(SynchronousTestCase):
             Config(queue=Queue(fair="header:X-User"), limit=[Limit(name="l", rate="1/s", key="header:A")])
         )
         self.assertEqual(limits.headers, {b"x-user", b"a"})
-
-
-class KeyTests(SynchronousTestCase):
-    """Keys that cannot be read."""
-
-    def test_mistakes(self) -> None:
-        """Each is refused, with the mend, on one line."""
-        broken = ModuleType("thrtwisted_test_value")
-        broken.__dict__["value"] = 3
-        sys.modules[broken.__name__] = broken
-        self.addCleanup(sys.modules.pop, broken.__name__)
-        for key, message in [
-            ("", "write one of"),
-            ("headr:Foo", 'did you mean "header:NAME"?'),
-            ("Method", 'did you mean "method"?'),
-            ("header", 'write "header:NAME"'),
-            ("header:", 'write "header:NAME"'),
-            ("header:a b", "the name of a header"),
-            ("header: Foo", "the name of a header"),
-            ("header:X_User_Id", 'write "X-User-Id"'),
-            ("cookie:é", "the name of a cookie"),
-            ("path:/x", 'write "path"'),
-            ("client:", 'write "client"'),
-            ("python:nosuchmodule", "lacks the function"),
-            ("python:nosuchmodule:f", "cannot be imported (ModuleNotFoundError"),
-            ("python::f", "cannot be imported (ValueError"),
-            ("python:.x:f", "cannot be imported (TypeError"),
-            ("python:os:nosuch", 'has no "nosuch"'),
-            ("python:thrtwisted_test_value:value", "is not a plain function"),
-            (f"python:{__name__}:later", "is not a plain function"),
-        ]:
-            error = self.assertRaises(ValueError, compile_key, key)
-            self.assertIn(message, str(error))
-            self.assertNotIn("\n", str(error))

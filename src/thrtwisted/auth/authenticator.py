@@ -23,7 +23,7 @@ from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
 from thrtwisted.forward.headers import drop_alike
 from thrtwisted.gate import Counter, IGate, Ticket
-from thrtwisted.limits import Key, compile_key
+from thrtwisted.keys import Key, compile_key, headers_of
 
 from .address import parse_service
 from .cache import TOLD_APART, Cache, lifetime
@@ -40,8 +40,6 @@ LONGEST_KEPT = 8 * 1024
 #: Seconds between two lines in the log that say that a service fails, though it worked meanwhile: some fail for single
 #: requests, which clients can make as many of as they like.
 QUIET = 10.0
-
-_HEADER = "header:"
 
 
 @attrs.define
@@ -107,8 +105,7 @@ class Authenticator:
         self._sent = _distinct(config.send_headers)
         self._keys: tuple[Key, ...] = tuple(compile_key(key) for key in config.cache_by)
         self._told = tuple(name for name, key in TOLD_APART.items() if key in config.cache_by)
-        keys = [key.removeprefix(_HEADER) for key in config.cache_by if key.startswith(_HEADER)]
-        looked_at = frozenset((*self._sent, *_distinct(keys)))
+        looked_at = headers_of(config.cache_by).union(self._sent)
         self.headers = looked_at.union(self.copied)
         self.own = self.headers - looked_at
         self._gate = gate

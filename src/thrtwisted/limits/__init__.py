@@ -6,9 +6,7 @@ The limits are compiled once, when the configuration is read; what is left for e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import TypeVar
 
 import attrs
@@ -17,24 +15,17 @@ from twisted.logger import Logger
 from thrtwisted.config import Config, Limit
 from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
-from thrtwisted.exchange.settable import check_distinct
-from thrtwisted.forward.headers import is_hop_by_hop
 from thrtwisted.functions import imported, name_of, plain
 from thrtwisted.gate import UNLIMITED, Counter, Rate, printable
+from thrtwisted.keys import FORMS, Key, compile_key, headers_of
 from thrtwisted.match import CompiledMatch, compile_match, encoded
 
 from .rate import LONGEST, compile_rate
 from .ratelimit import Policies
 
-Key = Callable[[Exchange], bytes | None]
 Weight = Callable[[Exchange], int]
 
 T = TypeVar("T")
-
-#: RFC 9110, section 5.6.2: what the names of methods, header fields and cookies are made of.
-TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-
-_HEADER = "header:"
 
 #: The turn of those that lack the key of C{queue.fair}: no value's, for these begin with an equals sign.
 _NOBODY = "-"
@@ -51,13 +42,8 @@ class Limits:
         """
         self._limits = tuple(compile_limit(limit) for limit in config.limit)
         self._fair = None if config.queue.fair is None else compile_key(config.queue.fair)
-        keys = [limit.key for limit in config.limit] + [config.queue.fair]
         #: The names, in lower case, of the headers that are keys.
-        self.headers = frozenset(
-            key.removeprefix(_HEADER).lower().encode()
-            for key in keys
-            if isinstance(key, str) and key.startswith(_HEADER)
-        )
+        self.headers = headers_of([*(limit.key for limit in config.limit), config.queue.fair])
         #: What responses tell of the limits.
         self.policies = Policies(config.limit)
         if len({limit.name for limit in self._limits}) < len(self._limits):
@@ -180,30 +166,6 @@ def compile_limit(limit: Limit) -> CompiledLimit:
     )
 
 
-def compile_key(key: str | Callable[[Exchange], object]) -> Key:
-    """
-    Compile a limit's key to what finds its value in an exchange; None where the exchange lacks it.
-
-    @param key: as the configuration has it, or a program's function.
-    @raise ValueError: there is no such kind of key, or its function cannot be imported or waits; the message is one
-        line, with the mend.
-    """
-    if not isinstance(key, str):
-        return _key_of(plain(key), name_of(key))
-    kind, separator, name = key.partition(":")
-    if kind in _NAMED and name:
-        return _NAMED[kind](name)
-    if kind in _NAMED:
-        raise ValueError(f'"{kind}" lacks its name; write {_FORMS[kind]}')
-    if kind in _PLAIN and not separator:
-        return _PLAIN[kind]
-    if kind in _PLAIN:
-        raise ValueError(f'"{kind}" takes no name; write "{kind}"')
-    close = get_close_matches(kind.lower(), _FORMS, 1)
-    mend = f"did you mean {_FORMS[close[0]]}?" if close else f"write one of {', '.join(_FORMS.values())}"
-    raise ValueError(f'unknown key "{kind}"; {mend}')
-
-
 def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
     """
     Compile a limit's weight to what finds it for an exchange.
@@ -218,7 +180,7 @@ def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
         kind, _, name = weight.partition(":")
         if kind != "python":
             raise ValueError(
-                f"not a weight; write a whole number from 1, without quotes, or {_FORMS['python']}"
+                f"not a weight; write a whole number from 1, without quotes, or {FORMS['python']}"
             )
         function = imported(name, plain=True)
     else:
@@ -233,81 +195,3 @@ def compile_weight(weight: int | str | Callable[[Exchange], object]) -> Weight:
         return found
 
     return find
-
-
-def _header(name: str) -> Key:
-    field = _token(name, "header")
-    check_distinct(name)
-    if is_hop_by_hop(field):
-        raise ValueError(
-            f'the header "{name}" is the connection\'s own, and taken away before anything looks at it; name another'
-        )
-    return lambda exchange: exchange.header(field)
-
-
-def _cookie(name: str) -> Key:
-    cookie = _token(name, "cookie")
-    return lambda exchange: exchange.cookie(cookie)
-
-
-def _query(name: str) -> Key:
-    argument = encoded(name)
-    return lambda exchange: exchange.query_argument(argument)
-
-
-def _token(name: str, kind: str) -> bytes:
-    if not TOKEN.fullmatch(name):
-        raise ValueError(f"the name of a {kind} has letters, digits and !#$%&'*+-.^_`|~ only; correct it")
-    return name.encode("ascii")
-
-
-def _function(name: str) -> Key:
-    """The key that a function of the user's computes."""
-    return _key_of(imported(name, plain=True), name)
-
-
-def _key_of(function: Callable[[Exchange], object], name: str) -> Key:
-    """The key that a function computes; what it returns is checked each time."""
-
-    def key(exchange: Exchange) -> bytes | None:
-        value = function(exchange)
-        if isinstance(value, str):
-            return value.encode("utf-8", "surrogateescape")
-        if value is None or isinstance(value, bytes):
-            return value
-        raise TypeError(f"{name} returned {type(value).__name__}, not str, bytes or None")
-
-    return key
-
-
-def _client(exchange: Exchange) -> bytes | None:
-    """The client's address; a client on a unix socket has none."""
-    return exchange.client.encode("utf-8", "surrogateescape") or None
-
-
-_NAMED: dict[str, Callable[[str], Key]] = {
-    "header": _header,
-    "cookie": _cookie,
-    "query": _query,
-    "python": _function,
-}
-
-_PLAIN: dict[str, Key] = {
-    "path": lambda exchange: exchange.path,
-    "method": lambda exchange: exchange.method,
-    "host": lambda exchange: exchange.host,
-    "client": _client,
-    "remote_ip": lambda exchange: encoded(exchange.remote_ip) or None,
-}
-
-_FORMS = {
-    "header": '"header:NAME"',
-    "cookie": '"cookie:NAME"',
-    "query": '"query:NAME"',
-    "path": '"path"',
-    "method": '"method"',
-    "host": '"host"',
-    "client": '"client"',
-    "remote_ip": '"remote_ip"',
-    "python": '"python:module:function"',
-}

@@ -17,7 +17,7 @@ from twisted.web.http_headers import Headers
 from thrtwisted.config import Config, Then
 from thrtwisted.exchange import Exchange, settable
 from thrtwisted.functions import PREFIX, Function, function_of
-from thrtwisted.limits import Key, compile_key
+from thrtwisted.keys import Key, compile_key
 
 #: What does it: it returns a Deferred if it has to be waited for, and raises a ValueError if the value is none for it.
 Write = Callable[[Exchange, Any], "Deferred[None] | None"]
