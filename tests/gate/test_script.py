@@ -217,6 +217,17 @@ class OwnerTests(ScriptTestCase):
         self.assertEqual(owner.batch(sequence=1), "stale")
         self.assertEqual(owner.batch().admitted, [1])
 
+    def test_stale_has_no_timer(self) -> None:
+        """Nor does its owner have to wake anybody, for it would not hear of it."""
+        a, b = self.owner("a"), self.owner("b")
+        hourly = [Counter("hourly", rate=Rate(3600 * SECOND))]
+        a.batch(acquire_operation(1, hourly), acquire_operation(2, hourly))
+        self.client.hdel(f"{a.key}:gate", "waker")
+        self.assertEqual(a.batch(sequence=1), "stale")
+        self.assertGreater(b.batch().wake, 0)
+        self.assertEqual(a.batch(["release", 2]).wake, 0)
+        self.client.delete(f"{a.key}:rate:hourly")
+
     def test_reaped(self) -> None:
         """Whoever comes after a lease has run out frees the dead owner's slots and places, and admits who waits."""
         dead, living = self.owner("dead"), self.owner("living")
@@ -677,6 +688,28 @@ class TornTests(ScriptTestCase):
         self.assertEqual((reply.grace, reply.overshoot), (0, 0))
         a.batch(["release", 1])
         self.assertEqual(b.published(), [1])
+
+    def test_rates(self) -> None:
+        """If it is not known any more by which rate somebody waits, nobody goes without one, and owners say it again."""
+        hourly = [Counter("hourly", rate=Rate(3600 * SECOND))]
+        for number, part in enumerate(("rates", "rated")):
+            a = self.owner(f"a{number}")
+            a.batch(*(acquire_operation(serial, hourly) for serial in (1, 2, 3)))
+            key = f"{a.key}:rates"
+            self.assertEqual(
+                self.client.delete(key) if part == "rates" else self.client.hdel(f"{a.key}:gate", part), 1
+            )
+            self.client.zadd(f"{a.key}:due", {"hourly": 1})
+            self.assertEqual(a.batch(), "unknown", part)
+            orders = [50 * 2**45 + serial for serial in (2, 3)]
+            waiting = [
+                [serial, 0, order, 50, *needs(hourly)] for serial, order in zip((2, 3), orders, strict=True)
+            ]
+            reply = a.batch(announced=[[1, 1, 0, 50, *needs(hourly)], *waiting])
+            self.assertEqual((reply.admitted, reply.held, reply.waiting), ([], 1, 2), part)
+            self.assertTrue(3590 * SECOND < reply.wake <= 3600 * SECOND, reply.wake)
+            a.batch(["quit"])
+            self.client.delete(f"{a.key}:rate:hourly")
 
     def test_wrong_type(self) -> None:
         """What is another program's is not touched."""

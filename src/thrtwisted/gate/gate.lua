@@ -1362,7 +1362,7 @@ local function is_torn(is_owner)
   if epoch == '' then
     return redis.call('EXISTS', OWNERS, LANES, USED.key) > 0
   end
-  if waker and redis.call('EXISTS', DUE) == 0 then
+  if waker and (not rates or redis.call('EXISTS', DUE, RATES) < 2) then
     return true
   end
   if not is_owner and redis.call('EXISTS', OWNERS, DEAD) == 0 then
@@ -1452,7 +1452,7 @@ end
 local function run_and_write()
   local reply = run()
   local wake, heir, heirs_wake = 0, nil, nil
-  if rates then
+  if rates and reply[1] ~= 'stale' then -- who is stale is not told anything
     rates.note_due()
     wake, heir, heirs_wake = rates.appoint_waker()
   end
