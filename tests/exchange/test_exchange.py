@@ -144,6 +144,33 @@ class SetTests(SynchronousTestCase):
             {b"A": ["é".encode()], b"B": [b"1", b"2"], b"New": [b"1", b"2"]},
         )
 
+    def test_whole_server(self) -> None:
+        """Nothing but OPTIONS is asked of the whole server."""
+        one = exchange(b"*", method=b"OPTIONS")
+        one.set_method("OPTIONS")
+        self.assertEqual(one.target, b"*")
+        one.set_method("GET")
+        self.assertEqual(one.target, b"/")
+
+    def test_one_host(self) -> None:
+        """Actions on headers keep to one Host, and one that names a host."""
+        one = exchange(headers={"Host": ["h"]})
+        one.set_input_header({"host": ["inner"]})
+        self.assertEqual(one.headers.getRawHeaders(b"host"), [b"inner"])
+        for wrong in ("a b@c", ["a", "b"], ""):
+            self.assertRaises(ValueError, one.set_input_header, ("Host", wrong))
+        self.assertRaises(ValueError, one.add_input_header, ("Host", "other"))
+        self.assertEqual(one.headers.getRawHeaders(b"host"), [b"inner"])
+
+    def test_no_status(self) -> None:
+        """What is no status is refused, also where it is not set by an action."""
+        one = exchange()
+        for wrong in (99, 600, "404", True):
+            with self.assertRaises(ValueError):
+                one.status = wrong  # type: ignore[assignment]
+        one.status = None
+        self.assertIsNone(one.early_status)
+
     def test_nobodys_queue(self) -> None:
         """The queue "null" means 404, until another rule routes on; but not if there is one of this name."""
         one = exchange()

@@ -39,6 +39,12 @@ Read = Callable[[int], Deferred[bytes]]
 Fields = tuple[Text, Text | list[Text]] | Mapping[str, Text | list[Text]]
 
 
+def _is_status(_: object, __: object, value: int | None) -> None:
+    """@raise ValueError: a program's function sets a status that no answer has."""
+    if value is not None:
+        settable.status(value)
+
+
 @attrs.define(slots=False, eq=False)
 class Exchange:
     """
@@ -68,7 +74,7 @@ class Exchange:
     client: str
     backend: str
     priority: int = DEFAULT_PRIORITY
-    status: int | None = None
+    status: int | None = attrs.field(default=None, validator=_is_status)
     version: bytes = b"HTTP/1.1"
     remote_ip: str = ""
     routes: Mapping[str, str] = {}
@@ -198,6 +204,8 @@ class Exchange:
     def set_method(self, value: Text) -> None:
         """The method that the backend sees."""
         self.method = settable.method(value)
+        if self.target == b"*" and self.method != b"OPTIONS":
+            self.target = b"/"  # RFC 9112, section 3.2.4
 
     def set_path(self, value: Text) -> None:
         """The path that the backend sees; the query stays."""
@@ -239,12 +247,19 @@ class Exchange:
     def set_input_header(self, value: Fields) -> None:
         """Header fields of the request, in place of those of the same names."""
         for name, texts in settable.pairs(value, "a header"):
-            self.headers.setRawHeaders(settable.header_name(name), settable.header_values(texts))
+            field, values = settable.header_name(name), settable.header_values(texts)
+            if field.lower() == b"host":
+                if len(values) != 1:
+                    raise ValueError("a request has one Host; write one")
+                values = [settable.host(values[0])]
+            self.headers.setRawHeaders(field, values)
 
     def add_input_header(self, value: Fields) -> None:
         """Header fields of the request, beside those of the same names."""
         for name, texts in settable.pairs(value, "a header"):
             field = settable.header_name(name)
+            if field.lower() == b"host":
+                raise ValueError("a request has one Host; set it, with set_host")
             for text in settable.header_values(texts):
                 self.headers.addRawHeader(field, text)
 
