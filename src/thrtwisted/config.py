@@ -623,7 +623,11 @@ class Config(_Table, frozen=True):
     ] = []
     server_timing: Annotated[
         bool,
-        Meta(description="Responses carry `Server-Timing: queue;dur=…, backend;dur=…` (milliseconds)."),
+        Meta(
+            description="Responses carry `Server-Timing: queue;dur=…, backend;dur=…`: milliseconds in the queue, and "
+            "from there to the backend's answer; before these `rules;dur=…` where functions of rules, or services, "
+            "were waited for, on both ways."
+        ),
     ] = True
     shutdown_timeout: Annotated[
         Seconds,

@@ -2,12 +2,12 @@
 The resource: an exchange's way from its client to the backend and back.
 
 L{ProxyResource._serve} is that way, from top to bottom. What a client does meanwhile, above all leave, is
-L{_Client}'s.
+L{Client<thrtwisted.client.Client>}'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,13 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, su
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import datetimeToString
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from .answer import answer, error_answer, last_hop_answer
+from .client import Client, cut
 from .config import Config, default_backend
-from .errors import ExchangeError, GateUnavailable, RateExceeded
+from .errors import ExchangeError, GateUnavailable
 from .exchange import Exchange, ResponseHead
 from .forward import Forwarder, RequestBody
 from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
@@ -29,10 +29,10 @@ from .forward.wellformed import check_request
 from .forwarded import identify
 from .gate import IAdmission, IGate, Ticket
 from .limits import Limits
-from .limits.ratelimit import Fields
 from .networks import trusted
 from .rules import Rules
 from .rules.waiting import Abandoned
+from .timing import Timing
 
 if TYPE_CHECKING:
     from .auth import Authenticator
@@ -69,7 +69,7 @@ class ProxyResource(Resource):
         self._timeout = config.queue.timeout
         self._reclaim_delays = {name: backend.reclaim_delay for name, backend in config.backend.items()}
         self._trusted = trusted(config.trusted_proxies)
-        self._server_timing = config.server_timing
+        self._timed_by = clock if config.server_timing else None
         #: Names, in lower case, of headers that limits and rules hang on: no Connection header takes them away.
         self.kept = self._limits.headers | self._rules.headers
         self._stopping = False
@@ -103,18 +103,25 @@ class ProxyResource(Resource):
         except ExchangeError as error:
             request.ruled = error
             return False  # nor will it be forwarded
+        request.timing = timing = Timing(self._timed_by)
 
         def ruled(_: None) -> bool:
+            timing.end()
             request.ruled = exchange
             ends_here = exchange.answer is not None or exchange.early_status is not None
             return not ends_here and not _is_last_hop(exchange)
 
         def refused(failure: Failure) -> bool:
+            timing.end()
             failure.trap(ExchangeError)
             request.ruled = failure.value
             return False
 
-        return ruled(None) if waiting is None else waiting.addCallbacks(ruled, refused)
+        if waiting is None:
+            return ruled(None)
+        if not waiting.called:
+            timing.begin("rules")
+        return waiting.addCallbacks(ruled, refused)
 
     def when_idle(self) -> Deferred[None]:
         """Fires when no exchange is under way any more, neither with a client nor in a backend."""
@@ -132,11 +139,12 @@ class ProxyResource(Resource):
     def cut_off(self) -> None:
         """Break off the responses that clients still read: at the end of the process they could look complete."""
         for request in list(self._requests):
-            _cut(request)
+            cut(request)
 
     @inlineCallbacks
     def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:
-        client = _Client(request, self._clock if self._server_timing else None)
+        timing = getattr(request, "timing", None) or Timing(self._timed_by)
+        client = Client(request, timing)
         if client.left:
             return
         try:
@@ -158,12 +166,14 @@ class ProxyResource(Resource):
                 ticket = self._ticket(exchange)
                 client.tells(self._limits.policies.of(ticket.counters))
                 forwarder = self._forwarders[exchange.backend]
+                timing.begin("queue")
                 waiting = self._gate.acquire(ticket)
                 client.when_leaving(waiting.cancel)
                 admission = yield waiting
                 at_end.callback(admission.release)
                 if client.has_left():
                     return
+                timing.begin("backend")
                 client.admitted(admission)
                 forwarding = forwarder.send(exchange, body)
                 at_end.pop_all()  # the body and the slots are the forwarding's now
@@ -172,6 +182,7 @@ class ProxyResource(Resource):
                 forwarding.done.addCallback(self._backend_finished, admission)
                 client.when_leaving(forwarding.abandon)
                 head = yield forwarding.head
+                timing.end()
                 if client.left:
                     return
                 exchange.received(head, forwarding.read, method=forwarding.method)
@@ -193,7 +204,7 @@ class ProxyResource(Resource):
             client.answer(*error_answer(problem, request.getHeader(b"accept")))
 
     def _ruled(
-        self, request: Any, body: RequestBody, client: _Client
+        self, request: Any, body: RequestBody, client: Client
     ) -> Generator[Deferred[Any], Any, Exchange]:
         """The exchange, after the rules, which may have been asked before its body came."""
         exchange: Exchange | ExchangeError | None = getattr(request, "ruled", None)
@@ -209,12 +220,11 @@ class ProxyResource(Resource):
         exchange.take_body(body)
         waiting = self._rules.apply(exchange)
         if waiting is not None:
-            client.when_leaving(waiting.cancel)
             self._ruling.add(waiting)
             try:
                 if self._stopping:
                     waiting.cancel()
-                yield waiting
+                yield from client.waits_for(waiting)
             except Abandoned:
                 if client.left:
                     raise
@@ -223,15 +233,14 @@ class ProxyResource(Resource):
                 self._ruling.discard(waiting)
         return exchange
 
-    def _ruled_response(self, exchange: Exchange, client: _Client) -> Generator[Deferred[Any], Any, None]:
+    def _ruled_response(self, exchange: Exchange, client: Client) -> Generator[Deferred[Any], Any, None]:
         """Let the rules change the response. A client that leaves meanwhile is waited for no more."""
         waiting = self._rules.apply_output(exchange)
         if waiting is not None:
-            client.when_leaving(waiting.cancel)
-            yield waiting
+            yield from client.waits_for(waiting)
 
     def _ruled_answer(
-        self, own: tuple[ResponseHead, bytes], exchange: Exchange, request: Any, client: _Client
+        self, own: tuple[ResponseHead, bytes], exchange: Exchange, request: Any, client: Client
     ) -> Generator[Deferred[Any], Any, tuple[ResponseHead, bytes]]:
         """An answer of the proxy's own, after the rules."""
         head, body = own
@@ -240,7 +249,7 @@ class ProxyResource(Resource):
         head, instead = exchange.finished(request.method)
         return head, body if instead is None else instead
 
-    def _check(self, request: Any, client: _Client) -> None:
+    def _check(self, request: Any, client: Client) -> None:
         """See that a request is well-formed, if another site than ours has read it."""
         if getattr(request, "read_strictly", False):
             return
@@ -296,7 +305,7 @@ class ProxyResource(Resource):
     def _failed(self, failure: Failure, request: Any) -> None:
         """Not even an answer could be given: let the client wait no longer."""
         self._log.failure("An exchange could not be answered", failure)
-        _cut(request)
+        cut(request)
 
     def _ended(self, _: None) -> None:
         self._under_way -= 1
@@ -306,105 +315,9 @@ class ProxyResource(Resource):
                 waiting.callback(None)
 
 
-class _Client:
-    """
-    Who sent the request: told once how it ends, and free to leave before.
-
-    @param clock: tells the time for C{Server-Timing}; None for none.
-    @ivar left: it has gone; nothing can be said to it.
-    """
-
-    def __init__(self, request: Any, clock: IReactorTime | None) -> None:
-        # An application that thinks before it renders this resource may take longer than its client has patience.
-        self.left = request.channel is None
-        self._request = request
-        self._clock = clock
-        self._arrived = clock.seconds() if clock else 0.0
-        self._admitted: float | None = None
-        self._fields: Fields | None = None
-        self._leaving: Callable[[], object] = lambda: None
-        request.notifyFinish().addErrback(self._leave)
-
-    def when_leaving(self, action: Callable[[], object]) -> None:
-        """What is to be done if the client leaves from now on, instead of what was to be done so far."""
-        self._leaving = action
-
-    def has_left(self) -> bool:
-        """Look whether it has gone, where it is not noticed by itself: nothing is forwarded for nobody (promise 5)."""
-        look = getattr(self._request.channel, "has_left", None)
-        self.left = self.left or (look is not None and look())
-        return self.left
-
-    def tells(self, fields: Fields | None) -> None:
-        """What its response tells of the limits of the exchange, whatever comes of it."""
-        self._fields = fields
-
-    def admitted(self, admission: IAdmission) -> None:
-        """The exchange was admitted now."""
-        if self._clock:
-            self._admitted = self._clock.seconds()
-        if self._fields:
-            self._fields.admitted(admission.quotas)
-
-    def refused(self, error: ExchangeError) -> None:
-        """The exchange has failed; perhaps for its rate."""
-        if self._fields and isinstance(error, RateExceeded) and error.retry_after is not None:
-            self._fields.rejected(error.retry_after)
-
-    def distrust(self) -> None:
-        """Let nothing follow this request on its connection: other servers may see other ends of it."""
-        if self._request.clientproto in (b"HTTP/1.0", b"HTTP/1.1"):
-            self._request.responseHeaders.setRawHeaders(b"connection", [b"close"])
-            self._request.channel.persistent = False
-
-    def begin(self, head: ResponseHead) -> None:
-        """Set the status and the headers of the response; its body follows."""
-        request = self._request
-        request.setResponseCode(head.status, head.phrase)
-        # The channel says so when it will close the connection after this response.
-        closing = request.responseHeaders.getRawHeaders(b"connection")
-        request.responseHeaders = head.headers
-        request.defaultContentType = None
-        if closing:
-            head.headers.setRawHeaders(b"Connection", closing)
-        if not head.headers.hasHeader(b"date"):
-            head.headers.setRawHeaders(b"Date", [datetimeToString()])  # RFC 9110, section 6.6.1
-        if self._clock:
-            head.headers.addRawHeader(b"Server-Timing", self._timing(self._clock.seconds()))
-        if self._fields:
-            self._fields.write_to(head.headers)
-
-    def answer(self, head: ResponseHead, body: bytes) -> None:
-        """Give the whole of an answer of the proxy's own."""
-        if self.left:
-            return
-        if self._request.startedWriting:
-            _cut(self._request)  # too late for an answer
-            return
-        self.begin(head)
-        self._request.write(body)
-        self._request.finish()
-
-    def _timing(self, now: float) -> bytes:
-        """Milliseconds in the queue, then milliseconds from the admission to the response's head."""
-        if self._admitted is None:
-            return b"queue;dur=%.1f" % ((now - self._arrived) * 1000)
-        queue, backend = self._admitted - self._arrived, now - self._admitted
-        return b"queue;dur=%.1f, backend;dur=%.1f" % (queue * 1000, backend * 1000)
-
-    def _leave(self, _: Failure) -> None:
-        self.left = True
-        self._leaving()
-
-
 def _is_last_hop(exchange: Exchange) -> bool:
     """Whether an exchange goes no further than this, without counting the hop."""
     try:
         return is_last_hop(exchange.method, exchange.headers.copy())
     except ExchangeError:
         return True
-
-
-def _cut(request: Any) -> None:
-    """Break off a response. An orderly close of the connection could look like the end of it."""
-    request.transport.abortConnection()

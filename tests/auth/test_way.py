@@ -220,6 +220,18 @@ class ContinueTests(SynchronousTestCase):
         self.assertTrue(application.value().endswith(b"abc"))
         self.assertEqual(service.value().count(b"GET /auth"), 1)
 
+    def test_timing(self) -> None:
+        """The time of the question is told as such; that in which the client sends its body is nobody's."""
+        rig = Rig(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
+        client = rig.request(self.DATA)
+        rig.clock.advance(0.25)
+        rig.accept().receive(YES)
+        rig.clock.advance(1)
+        client.receive(b"abc")
+        rig.accept().receive(OK)
+        answer = Answer(client.value().removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n"))
+        self.assertEqual(answer.header("Server-Timing"), "rules;dur=250.0, queue;dur=0.0, backend;dur=0.0")
+
 
 class PlainWayTests(WayTests):
     """The same over a site of Twisted's."""

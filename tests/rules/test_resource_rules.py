@@ -654,6 +654,71 @@ class Service:
         self.cancelled += 1
 
 
+class TimingTests(RuledCase):
+    """What clients are told of the time that rules take."""
+
+    def timing(self, client: Wire) -> str | None:
+        """What C{Server-Timing} says."""
+        return Answer(client.value()).header("Server-Timing")
+
+    def test_both_ways(self) -> None:
+        """The waiting of functions, before the gate and after the backend's head, is theirs: neither the queue's nor
+        the backend's."""
+        waiting: list[Deferred[None]] = []
+
+        def wait(_: Exchange) -> Deferred[None]:
+            waiting.append(Deferred())
+            return waiting[-1]
+
+        rig = self.rig({"custom_input": wait, "custom_output": wait})
+        first, second = rig.request(), rig.request()
+        rig.clock.advance(0.25)
+        waiting[0].callback(None)
+        waiting[1].callback(None)
+        backend = rig.accept()
+        rig.clock.advance(0.5)
+        backend.receive(OK)
+        rig.clock.advance(2)
+        waiting[2].callback(None)
+        self.assertEqual(self.timing(first), "rules;dur=2250.0, queue;dur=0.0, backend;dur=500.0")
+        rig.clock.advance(1)
+        backend.receive(OK)
+        waiting[3].callback(None)
+        self.assertEqual(self.timing(second), "rules;dur=250.0, queue;dur=500.0, backend;dur=3000.0")
+
+    def test_failing(self) -> None:
+        """So it is where a function, or the time for it, has failed: that was no waiting in a queue."""
+        waiting: Deferred[None] = Deferred()
+        rig = self.rig({"custom_input": lambda _: waiting})
+        client = rig.request()
+        rig.clock.advance(0.5)
+        waiting.errback(Broken())
+        self.flushLoggedErrors(Broken)
+        self.assertEqual(self.timing(client), "rules;dur=500.0, queue;dur=0.0")
+
+    def test_at_once(self) -> None:
+        """Where nobody was waited for nothing is said of rules."""
+        rig = self.rig({"custom_input": lambda _: None, "custom_output": lambda _: succeed(None)})
+        client = rig.request()
+        rig.accept().receive(OK)
+        self.assertEqual(self.timing(client), "queue;dur=0.0, backend;dur=0.0")
+
+    def test_silence(self) -> None:
+        """It is switched off for these, too."""
+        waiting: Deferred[None] = Deferred()
+        rig = self.rig({"custom_input": lambda _: waiting}, server_timing=False)
+        client = rig.request()
+        waiting.callback(None)
+        rig.accept().receive(OK)
+        self.assertIsNone(self.timing(client))
+
+
+class PlainTimingTests(TimingTests):
+    """The same over a site of Twisted's."""
+
+    rig_class = PlainRig
+
+
 class ExpectTests(RuledCase):
     """Clients that ask leave to send their request's body."""
 

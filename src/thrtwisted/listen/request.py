@@ -6,6 +6,7 @@ from twisted.web.server import Request
 
 from thrtwisted.errors import ExchangeError
 from thrtwisted.exchange import Exchange
+from thrtwisted.timing import Timing
 
 
 class ProxyRequest(Request):
@@ -13,9 +14,11 @@ class ProxyRequest(Request):
     A request that goes to the resources whatever its target is: Twisted's own answers C{OPTIONS *} by itself.
 
     @ivar ruled: what rules have made of it, or why they could not, if that was asked before its body came.
+    @ivar timing: what it has waited for then.
     """
 
     ruled: Exchange | ExchangeError | None = None
+    timing: Timing | None = None
 
     def process(self) -> None:
         """Find the resource, and let it answer."""
