@@ -50,13 +50,14 @@ def function_of(value: str | Function) -> Function:
     A function, of its name or itself.
 
     @param value: C{python:module:function}, or a function.
-    @raise ValueError: it is neither, or cannot be imported.
+    @raise ValueError: it is neither, cannot be imported, or is a generator.
     """
-    if not isinstance(value, str):
-        return value
-    if not value.startswith(PREFIX):
+    if isinstance(value, str) and not value.startswith(PREFIX):
         raise ValueError(f"not a function; write {FORM}")
-    return imported(value.removeprefix(PREFIX))
+    function = imported(value.removeprefix(PREFIX)) if isinstance(value, str) else value
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError("the function is a generator, and nothing runs it; decorate it with inlineCallbacks")
+    return function
 
 
 def plain(function: Function) -> Function:

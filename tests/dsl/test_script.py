@@ -247,6 +247,19 @@ configure(rule=[{"then": {"auth": "who"}}])
 class MistakesTests(ScriptTestCase):
     """What is wrong with calls."""
 
+    def test_generators(self) -> None:
+        """A function that nothing would run is refused, wherever it stands; one of inlineCallbacks is none."""
+        text = (
+            QUEUE + "from twisted.internet.defer import inlineCallbacks\ndef f(exchange): yield\n"
+            "async def g(exchange): yield\nrun = inlineCallbacks(f)\n"
+            "add_rule(Criteria(custom=run), Actions(custom_input=run, set_path=run))\n"
+            "add_rule(Criteria(custom=f), Actions(custom_output=g, set_path=f))"
+        )
+        problems = self.problems(text)
+        self.assertEqual(len(problems), 3)
+        for problem, place in zip(problems, ("custom", "set_path", "custom_output"), strict=True):
+            self.assertIn(f"add_rule 2, {place}: the function is a generator, and nothing runs it", problem)
+
     def test_lines(self) -> None:
         """Each mistake is one line, with that of its call, which says what is wrong and the mend."""
         cases: list[tuple[str, list[str]]] = [

@@ -91,7 +91,7 @@ def compile_action(name: str, value: Any, asks: Asks) -> Action:
         return Action(name, _set_nearest, compile_key(value))
     write = _write(name, asks)
     if callable(value):
-        return Action(name, write, function=value)
+        return Action(name, write, function=function_of(value))
     return Action(name, write, value)
 
 
