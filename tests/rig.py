@@ -19,6 +19,7 @@ from thrtwisted.config import Backend, Config
 from thrtwisted.forward import Forwarder
 from thrtwisted.gate import IGate
 from thrtwisted.gate.local import LocalGate
+from thrtwisted.limits import Limits
 from thrtwisted.listen.site import ProxySite
 from thrtwisted.resource import ProxyResource
 
@@ -80,12 +81,13 @@ class Rig:
         self.forwarders = {
             name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
         }
+        limits = Limits(self.config)
         self.authenticators: dict[str, Any] = {
-            name: Authenticator(self.clock, name, auth, self.gate, queue.timeout)
+            name: Authenticator(self.clock, name, auth, self.gate, queue.timeout, limits)
             for name, auth in self.config.auth.items()
         } | (authenticators or {})
         self.resource = ProxyResource(
-            self.clock, self.config, self.gate, self.forwarders, self.authenticators
+            self.clock, self.config, limits, self.gate, self.forwarders, self.authenticators
         )
         self.site = self.make_site(mount(self.resource))
         self.contents: list[Any] = []

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: What those are told whom a stopping proxy serves no more.
+STOPPING = "The proxy is stopping."
+
 
 class ExchangeError(Exception):
     """
@@ -98,10 +101,18 @@ class TooManyConnections(ExchangeError):
 
 
 class RuleFailed(ExchangeError):
-    """A rule or a key function of the configuration raised an exception."""
+    """A rule or a function of the configuration failed; the log says how, and its client need not know."""
 
     status = 500
     proxy_status = "proxy_configuration_error"
+
+    def __init__(
+        self,
+        message: str = "The configuration of the proxy failed for this request.",
+        *,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class QueueFull(ExchangeError):
@@ -130,6 +141,11 @@ class GateUnavailable(ExchangeError):
 
     status = 503
     proxy_status = "proxy_internal_error"
+
+    @classmethod
+    def stopping(cls) -> GateUnavailable:
+        """The proxy is stopping; another may be there at once."""
+        return cls(STOPPING, retry_after=1.0)
 
 
 class SpoolFull(ExchangeError):

@@ -43,6 +43,7 @@ class ProxyResource(Resource):
     Regulates and forwards every request that reaches it, whatever its method and whatever is below it.
 
     @param clock: tells the time.
+    @param limits: of the configuration.
     @param gate: admits.
     @param forwarders: a way to each backend, by name.
     @param authenticators: the services that say who may pass, by name.
@@ -55,6 +56,7 @@ class ProxyResource(Resource):
         self,
         clock: IReactorTime,
         config: Config,
+        limits: Limits,
         gate: IGate,
         forwarders: Mapping[str, Forwarder],
         authenticators: Mapping[str, Authenticator] | None = None,
@@ -64,7 +66,7 @@ class ProxyResource(Resource):
         self._gate = gate
         self._forwarders = forwarders
         self._rules = Rules(config, authenticators, clock)
-        self._limits = Limits(config)
+        self._limits = limits
         self._default_backend = default_backend(config)
         self._timeout = config.queue.timeout
         self._reclaim_delays = {name: backend.reclaim_delay for name, backend in config.backend.items()}
@@ -228,7 +230,7 @@ class ProxyResource(Resource):
             except Abandoned:
                 if client.left:
                     raise
-                raise GateUnavailable("The proxy is stopping.", retry_after=1.0) from None
+                raise GateUnavailable.stopping() from None
             finally:
                 self._ruling.discard(waiting)
         return exchange

@@ -68,13 +68,15 @@ class Proxy(Service):
         self._forwarders = {
             name: Forwarder(reactor, name, backend, self.disk) for name, backend in config.backend.items()
         }
-        fair = Limits(config).fair
+        limits = Limits(config)
         self._authenticators = {
-            name: Authenticator(reactor, name, auth, self._gate, config.queue.timeout, fair)
+            name: Authenticator(reactor, name, auth, self._gate, config.queue.timeout, limits)
             for name, auth in config.auth.items()
         }
         self._sites: list[ProxySite] = []
-        self.resource = ProxyResource(reactor, config, self._gate, self._forwarders, self._authenticators)
+        self.resource = ProxyResource(
+            reactor, config, limits, self._gate, self._forwarders, self._authenticators
+        )
 
     def site(self, root: IResource | None = None) -> ProxySite:
         """

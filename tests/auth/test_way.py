@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.auth.support import NO, YES
 from tests.forward.support import OK, Wire
 from tests.rig import Answer, PlainRig, Rig
-from thrtwisted.config import Auth, Backend, Limit, Rule, Then, When
+from thrtwisted.config import Auth, Backend, Limit, Queue, Rule, Then, When
 
 URL = "http://127.0.0.1:7000/auth"
 POST = (
@@ -178,6 +178,23 @@ class WayTests(SynchronousTestCase):
         self.assertEqual(rig.connections, 3)
         first.receive(OK)
         self.assertIn(b"GET /second", first.value())
+
+    def test_turns(self) -> None:
+        """Where questions wait for one another their clients take turns, as requests do."""
+        rig = self.rig_class(
+            self,
+            backend={"app": Backend(url="http://127.0.0.1:9999")},
+            auth={"main": Auth(url=URL, max_concurrent=1)},
+            rule=[Rule(then=Then(auth="main"))],
+            queue=Queue(fair="header:X-User"),
+        )
+        for target, user in ((b"/1", b"ann"), (b"/2", b"ann"), (b"/3", b"ann"), (b"/4", b"bob")):
+            rig.request(get(target, b"X-User: " + user))
+        service = self.accept(rig, 7000)
+        for _ in range(3):
+            service.receive(YES)
+        asked = [line[-1:] for line in service.value().split(b"\r\n") if line.startswith(b"X-Forwarded-Uri")]
+        self.assertEqual(asked, [b"1", b"2", b"4", b"3"])
 
     def test_no_slot_while_asked(self) -> None:
         """A question and its request take slots one after the other, of the same gate, and never both at once."""

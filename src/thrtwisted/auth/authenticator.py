@@ -6,7 +6,7 @@ What a client says in the headers that the service is to set is taken away first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from hashlib import sha256
 from typing import Any
 
@@ -24,6 +24,7 @@ from thrtwisted.forward import Forwarder
 from thrtwisted.forward.headers import drop_alike
 from thrtwisted.gate import Counter, IGate, Ticket
 from thrtwisted.keys import Key, compile_key, headers_of
+from thrtwisted.limits import Limits
 
 from .address import parse_service
 from .cache import TOLD_APART, Cache, lifetime
@@ -80,14 +81,14 @@ class Authenticator:
         config: Auth,
         gate: IGate,
         queue_timeout: float | None = None,
-        fair: Callable[[Exchange], str | None] = lambda exchange: None,
+        limits: Limits | None = None,
     ) -> None:
         """
         @param reactor: provides IReactorTime and what the URL needs of IReactorTCP, IReactorUNIX and
             IReactorPluggableNameResolver.
         @param gate: admits questions, where C{max_concurrent} limits them.
         @param queue_timeout: seconds that a question may wait for that; None for no end.
-        @param fair: who takes turns there, as the ticket of the exchange has it.
+        @param limits: say who takes turns there, as for the exchange itself; None: nobody does.
         @raise ValueError: a URL, a header or a key that cannot be read, or a file for TLS that cannot be used.
         """
         address = parse_service(config.url)
@@ -110,7 +111,7 @@ class Authenticator:
         self.own = self.headers - looked_at
         self._gate = gate
         self._queue_timeout = queue_timeout
-        self._fair = fair
+        self._limits = limits
         self._counter = None
         if config.max_concurrent is not None:
             # A limit's name has no colon, so that this counter cannot be a limit's.
@@ -184,13 +185,13 @@ class Authenticator:
             found = tuple(find(exchange) for find in self._keys)
         except Exception:
             self._log.failure("A function in cache_by of auth.{name} failed", name=self.name)
-            raise RuleFailed("The configuration of the proxy failed for this request.") from None
+            raise RuleFailed() from None
         return sha256(repr((sent, found)).encode()).digest()
 
     def _ticket(self, exchange: Exchange) -> Ticket | None:
         if self._counter is None:
             return None
-        fair = self._fair(exchange)
+        fair = None if self._limits is None else self._limits.fair(exchange)
         return Ticket((self._counter,), exchange.priority, self._queue_timeout, fair=fair)
 
     def _shared_question(self, key: bytes, asked: Exchange, ticket: Ticket | None) -> Deferred[Answer]:
@@ -298,7 +299,7 @@ class Authenticator:
         if failure.check(Unanswered) is None:
             return failure
         if self._closed:
-            return Failure(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+            return Failure(GateUnavailable.stopping())
         self.counts.failed += 1
         if self._config.on_error == "allow":
             return None

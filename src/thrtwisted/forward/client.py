@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger, LogPublisher
 
 from thrtwisted.config import Backend
-from thrtwisted.errors import BackendClosed, ExchangeError
+from thrtwisted.errors import STOPPING, BackendClosed, ExchangeError
 from thrtwisted.exchange import Exchange
 from thrtwisted.tls import Security
 
@@ -73,7 +73,7 @@ class Forwarder:
         self._under_way.add(forwarding)
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
         if self._closed:
-            forwarding.fail(BackendClosed("The proxy is stopping."))
+            forwarding.fail(BackendClosed(STOPPING))
         else:
             forwarding.begin()
         return forwarding

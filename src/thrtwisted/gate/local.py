@@ -62,7 +62,7 @@ class LocalGate:
     def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
         """See L{IGate.acquire}."""
         if self._closed:
-            return fail(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+            return fail(GateUnavailable.stopping())
         self._serial += 1
         serial = self._serial
         arrival = self._lanes.arrive(
@@ -95,7 +95,7 @@ class LocalGate:
             self._release(serial)
         for waiter in waiters.values():
             if not waiter.deferred.called:
-                waiter.deferred.errback(GateUnavailable("The proxy is stopping.", retry_after=1.0))
+                waiter.deferred.errback(GateUnavailable.stopping())
 
     def stop(self) -> Deferred[None]:
         """See L{IGate.stop}."""

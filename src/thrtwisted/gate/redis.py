@@ -49,7 +49,6 @@ HEARTBEATS = 4
 #: Turns of the reactor that a batch has at least, however busy it is: to be sent, and to be answered.
 SLICES = 5
 
-_STOPPING = "The proxy is stopping."
 _GONE = "The queue is not available for the moment."
 
 _MEANWHILE = {
@@ -177,7 +176,7 @@ class RedisGate:
     def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
         """See L{IGate.acquire}."""
         if self._stopping:
-            return fail(GateUnavailable(_STOPPING, retry_after=1.0))
+            return fail(GateUnavailable.stopping())
         if not ticket.counters:
             return succeed(Admission(_nothing, 0.0))
         if self._alone and self._outage == "closed":
@@ -223,7 +222,7 @@ class RedisGate:
         """See L{IGate.close}."""
         self._stopping = True
         self._fallback = None
-        problem = GateUnavailable(_STOPPING, retry_after=1.0)
+        problem = GateUnavailable.stopping()
         for place in self._places:
             if not place.admitted:
                 self._send_away(place, problem)

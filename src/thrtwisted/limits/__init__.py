@@ -139,7 +139,7 @@ def _found(function: str, find: Callable[[Exchange], T], exchange: Exchange) -> 
         return find(exchange)
     except BaseException:  # sys.exit() too ends the function, and nothing else
         _log.failure("{function} failed", function=function)
-        raise RuleFailed("The configuration of the proxy failed for this request.") from None
+        raise RuleFailed() from None
 
 
 def compile_limit(limit: Limit) -> CompiledLimit:

@@ -75,9 +75,6 @@ LINGER_BYTES = 1024 * 1024
 STOP_LINGER = 0.25
 STOP_LOOK = 0.1
 
-#: What is said to those who come too late.
-STOPPING = "The proxy is stopping."
-
 #: Bytes per second at which the last answer must be taken, if there is no C{body_min_rate}.
 CLOSING_RATE = 50
 
@@ -290,7 +287,7 @@ class Channel(Protocol):
         """
         if self.state in (State.HEAD, State.BODY):
             if self._begun:
-                self._refuse(GateUnavailable(STOPPING, retry_after=1.0))
+                self._refuse(GateUnavailable.stopping())
             else:
                 self._close()
         elif self._asking is not None:
@@ -410,7 +407,7 @@ class Channel(Protocol):
         if isinstance(wanted, Failure):
             stops = self.site.stopping
             self._refuse(
-                GateUnavailable(STOPPING, retry_after=1.0) if stops else ExchangeError("The proxy failed.")
+                GateUnavailable.stopping() if stops else ExchangeError("The proxy failed.")
             )
         elif wanted:
             self._receive_body(head)

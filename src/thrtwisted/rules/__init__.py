@@ -201,7 +201,7 @@ class Rules:
                 action=", ".join(names),
                 timeout=self._timeout,
             )
-            raise _rule_failed() from None
+            raise RuleFailed() from None
         return results
 
     def _holds(self, rule: CompiledRule, found: Any) -> bool:
@@ -224,7 +224,7 @@ class Rules:
                 action=action.name,
                 error=" ".join(str(error).split()),
             )
-            raise _rule_failed() from None
+            raise RuleFailed() from None
         except Exception:
             raise self._failed(rule, action.name, Failure()) from None
 
@@ -236,11 +236,11 @@ class Rules:
         """What becomes of an exchange whose function has failed: what that says, if it is something for clients."""
         if isinstance(failure.value, RuleFailed):
             self._log.error("{rule}, {action}: {error}", rule=rule.label, action=action, error=failure.value)
-            return _rule_failed()
+            return RuleFailed()
         if isinstance(failure.value, ExchangeError):
             return failure.value
         self._log.failure("{rule}, {action}: the function failed", failure, rule=rule.label, action=action)
-        return _rule_failed()
+        return RuleFailed()
 
     def _time(self) -> _Time:
         return _Time(self._clock, self._timeout)
@@ -274,10 +274,6 @@ class _Time:
             return result
 
         return waiting.addTimeout(max(0.0, self.left), clock).addBoth(count)
-
-
-def _rule_failed() -> RuleFailed:
-    return RuleFailed("The configuration of the proxy failed for this request.")
 
 
 @attrs.frozen
