@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout, RateExceeded
 from thrtwisted.gate import UNLIMITED, Counter, IAdmission, Quota, Rate, Ticket
 from thrtwisted.gate.local import LocalGate
+from thrtwisted.gate.meter import Meters
 
 #: Ten a second, three at once.
 TENTHS = Rate(100_000, 3)
@@ -296,6 +297,20 @@ class RejectTests(RateTestCase):
         held.release()
         for _ in range(2):
             self.successResultOf(self.come(slot, Counter("c", rate=self.REJECT)))
+
+    def test_invented_values(self) -> None:
+        """Whoever is over the rate stays so, however many others come once; of these not all are remembered."""
+        self.patch(Meters, "MOST", 100)
+        daily = Rate(86_400_000_000, 2, "reject")
+        for _ in range(2):
+            self.come(Counter("user=ann", rate=daily))
+        for number in range(1000):
+            self.come(Counter(f"user={number}", rate=daily))
+            self.clock.advance(0.001)
+        self.failureResultOf(self.come(Counter("user=ann", rate=daily)), RateExceeded)
+        for number, left in ((0, 1), (999, 0)):
+            admission = self.successResultOf(self.come(Counter(f"user={number}", rate=daily, shown=True)))
+            self.assertEqual(admission.quotas[f"user={number}"].tickets, left, number)
 
     def test_lets_those_go_who_are_due(self) -> None:
         """One that is rejected lets those go that nobody has woken yet."""

@@ -202,7 +202,7 @@ class Lanes(Generic[Id]):
         self._counters: dict[str, _Counter] = {}
         self._lanes: dict[tuple[tuple[str, int], ...], _Lane] = {}
         self._places: dict[Id, _Place] = {}
-        self._meters = meters or Meters()
+        self._meters = Meters() if meters is None else meters
         self._turns = Turns()
         #: The counters that are due, by time and key.
         self._due: SortedDict = SortedDict()

@@ -18,6 +18,7 @@ and when the clock was set back, or everybody would wait for the difference.
 from __future__ import annotations
 
 import attrs
+from sortedcontainers import SortedList
 
 from . import Rate
 
@@ -65,38 +66,54 @@ class Meters:
     """
     The meters of counters that nobody needs at the moment: a quota of a day outlives the day's last request.
 
-    Those at which nothing is used up any more go, though not at once: from time to time, when there are twice as many
-    as there have to be.
+    Those at which nothing is used up any more go, at most two whenever one comes: so they cost nobody much. And there
+    are never more than L{MOST}, whatever values clients invent that a limit counts by: of too many those go that end
+    first, for they say the least. So whoever is over a rate is remembered for longer than those who came once.
     """
 
-    #: So many are no burden.
-    FEW = 64
+    #: So many take some 30 MB.
+    MOST = 100_000
 
     def __init__(self) -> None:
-        self._meters: dict[str, Meter] = {}
-        self._most = self.FEW
+        #: When each ends, whose it is, and the weight of the last ticket; by that, and by whose it is.
+        self._ends: SortedList = SortedList()
+        self._kept: dict[str, tuple[int, str, int]] = {}
 
     def __len__(self) -> int:
-        return len(self._meters)
+        return len(self._kept)
 
     def take(self, key: str) -> Meter:
         """The meter of a counter that is needed again, or for the first time."""
-        return self._meters.pop(key, None) or Meter()
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            return Meter()
+        self._ends.remove(kept)
+        return Meter(kept[0], kept[2])
 
     def keep(self, key: str, meter: Meter, now: int) -> None:
         """Keep the meter of a counter that nobody needs, as long as it says something."""
-        if not _says_something(meter, now):
-            return
-        self._meters[key] = meter
-        if len(self._meters) > self._most:
-            self.forget(now)
-            self._most = max(self.FEW, 2 * len(self._meters))
+        if key in self._kept:
+            self.take(key)
+        if meter.until + LATE > now:
+            kept = self._kept[key] = (meter.until, key, meter.weight)
+            self._ends.add(kept)
+        if len(self._ends) > self.MOST:
+            self._forget_first()
+        for _ in range(2):
+            self._forget_ended(now)
 
     def forget(self, now: int) -> None:
         """Forget the meters at which nothing is used up any more."""
-        self._meters = {key: kept for key, kept in self._meters.items() if _says_something(kept, now)}
+        while self._forget_ended(now):
+            pass
 
+    def _forget_ended(self, now: int) -> bool:
+        # From then on a ticket is charged as by a new one.
+        has_ended = bool(self._ends) and self._ends[0][0] + LATE <= now
+        if has_ended:
+            self._forget_first()
+        return has_ended
 
-def _says_something(meter: Meter, now: int) -> bool:
-    """Whether a ticket is charged otherwise than by a new one."""
-    return meter.until + LATE > now
+    def _forget_first(self) -> None:
+        _, key, _ = self._ends.pop(0)
+        del self._kept[key]
