@@ -54,7 +54,7 @@ class FinishedTests(SynchronousTestCase):
         head, body = found.finished(b"GET")
         self.assertEqual((head.status, head.phrase, body), (200, b"Their Words", None))
         self.assertEqual(dict(head.headers.getAllRawHeaders()), dict(Headers(FULL).getAllRawHeaders()))
-        self.assertNotIn("response", vars(found))
+        self.assertIsNone(found._response)
 
     def test_bodies(self) -> None:
         """Which body is sent, and of which length, by the response's status and length and by what rules say."""

@@ -66,12 +66,15 @@ class GoodTests(SynchronousTestCase):
             self.assertEqual(settable.nearest_priority(text), expected, text)
 
     def test_pairs(self) -> None:
-        """Names and values come as a table or as one pair."""
-        for value in ({"a": "b"}, ("a", "b"), ["a", "b"]):
-            self.assertEqual(list(settable.pairs(value, "a header")), [("a", "b")])
-        for wrong in ("ab", ("a",), ("a", "b", "c"), 5):
+        """Names and values come as a table, as one pair or as a list of pairs."""
+        for value in ({"a": "b"}, ("a", "b"), ["a", "b"], [("a", "b")], (["a", "b"],)):
+            self.assertEqual(settable.pairs(value, "a header"), [("a", "b")])
+        self.assertEqual(settable.pairs([("a", "b"), ("c", ["d"])], ""), [("a", "b"), ("c", ["d"])])
+        self.assertEqual(settable.pairs(("a", ("b", "c")), ""), [("a", ("b", "c"))])
+        self.assertEqual(settable.pairs([], ""), [])
+        for wrong in ("ab", ("a",), ("a", "b", "c"), [("a", "b"), "c", "d"], 5):
             with self.assertRaisesRegex(ValueError, "a header is given as a pair"):
-                list(settable.pairs(wrong, "a header"))
+                settable.pairs(wrong, "a header")
 
 
 class WrongTests(SynchronousTestCase):

@@ -129,6 +129,7 @@ class LimitsTests(SynchronousTestCase):
         found = exchange(headers={"Foo": ["x"]})
         expected = (Counter("b=x", 1), Counter("a=192.0.2.1", 2))
         self.assertEqual(limits.counters(found), (*expected, Counter("backend:app", 10)))
+        found.routes = {"other": "other"}
         found.backend = "other"
         self.assertEqual(limits.counters(found), expected)
 

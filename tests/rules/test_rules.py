@@ -16,7 +16,7 @@ from tests.kinds import KINDS
 from thrtwisted.config import Auth, Backend, Config, Limit, Rule, Then, When
 from thrtwisted.errors import AuthFailed, BadRequest, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
-from thrtwisted.exchange.settable import RESERVED_HEADERS, compile_header
+from thrtwisted.exchange.settable import RESERVED_HEADERS, fields
 from thrtwisted.forward.headers import HOP_BY_HOP
 from thrtwisted.limits import Limits
 from thrtwisted.rules import Rules
@@ -310,14 +310,43 @@ class WayTests(SynchronousTestCase):
 
     def test_exit(self) -> None:
         """A function that would end the process ends no more than its exchange."""
-        for error in (SystemExit(1), GeneratorExit(), KeyboardInterrupt()):
-            for kind in KINDS:
 
-                def leave(_: object) -> None:
-                    raise error  # noqa: B023
+        def leave(_: object) -> None:
+            raise SystemExit(1)
 
-                self.failed(Rule(then=Then(custom_input=kind(leave))))
-                self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+        for kind in KINDS:
+            self.failed(Rule(then=Then(custom_input=kind(leave))))
+            self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
+    def test_assigned(self) -> None:
+        """What a function assigns is looked at there: the log names its rule, and for a wrong name the right one."""
+
+        def assigning(what: str, name: str, value: object) -> Callable[[Exchange], None]:
+            return lambda found: setattr(getattr(found, what) if what else found, name, value)
+
+        for what, name, value, error, says in [
+            ("", "backend", "nope", ValueError, ""),
+            ("", "redis_queue", "nope", ValueError, ""),
+            ("", "priority", "high", ValueError, ""),
+            ("", "priorty", 5, AttributeError, '; did you mean "priority"?'),
+            ("", "set_path", "/", AttributeError, ""),
+            ("request", "heders", {}, AttributeError, '; did you mean "headers"?'),
+            ("response", "status", 403, AttributeError, '; did you mean "status_code"?'),
+            ("response", "xyz", 1, AttributeError, ""),
+        ]:
+            rule = Rule(name="mine", then=Then(custom_input=assigning(what, name, value)))  # type: ignore[arg-type]
+            with capturedLogs() as events:
+                self.failed(rule)
+            self.assertEqual(
+                [formatEvent(event) for event in events], [f"mine, custom_input: the function failed{says}"]
+            )
+            self.assertEqual(len(self.flushLoggedErrors(error)), 1)
+
+        def own(found: Exchange) -> None:
+            found.no_such_name = 1  # type: ignore[attr-defined]
+
+        self.failed(Rule(then=Then(custom_input=own)))  # type: ignore[arg-type]
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
 
     def test_undecided(self) -> None:
         """What a criterion's function returns may be neither true nor false: then the function has failed."""
@@ -657,7 +686,7 @@ class HeaderTests(SynchronousTestCase):
             ("A", "a\tb c"),
             ("a", "x" * 9),
         ]:
-            self.assertEqual(compile_header(name, value), (name.encode(), value.encode()))
+            self.assertEqual(fields((name, value)), [(name.encode(), [value.encode()])])
 
     def test_mistakes(self) -> None:
         """What could break the message, or the connection, is refused."""
@@ -681,7 +710,7 @@ class HeaderTests(SynchronousTestCase):
             ("Proxy-Authorization", "a", "leave it out"),
             ("X_User", "a", 'write "X-User"'),
         ]:
-            self.assertIn(message, str(self.assertRaises(ValueError, compile_header, name, value)))
+            self.assertIn(message, str(self.assertRaises(ValueError, fields, (name, value))))
 
     def test_reserved(self) -> None:
         """Whatever forwarding takes away cannot be set."""

@@ -23,6 +23,15 @@ def breaking(_: object) -> Any:
 class CallTests(SynchronousTestCase):
     """Functions that are called and waited for."""
 
+    def test_interrupt(self) -> None:
+        """An interrupt of the process, or the end of a generator, is no failure of the function that it meets."""
+        for error in (KeyboardInterrupt(), GeneratorExit()):
+
+            def interrupted(_: object) -> None:
+                raise error  # noqa: B023
+
+            self.assertRaises(type(error), call, [interrupted], None)
+
     def test_kinds(self) -> None:
         """However a function gives its result, that is what comes."""
         results = call([kind(lambda exchange: exchange + 1) for kind in KINDS], 1)

@@ -9,7 +9,6 @@ are the actions of rules; each takes a value as rules have it, and raises a L{Va
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, AnyStr
 
 import attrs
@@ -35,17 +34,12 @@ _OF_BODY = (b"content-digest", b"content-encoding", b"content-md5", b"digest", b
 #: Reads a response's body, if it has no more than so many bytes.
 Read = Callable[[int], Deferred[bytes]]
 
-#: Header fields, as a pair or a table: a name, and one value or several.
-Fields = tuple[Text, Text | list[Text]] | Mapping[str, Text | list[Text]]
+#: Fields of a header or arguments of a query, as a pair, a list of pairs or a table: a name, and one value or several.
+Pair = tuple[Text, Text | list[Text]]
+Fields = Pair | list[Pair] | Mapping[str, Text | list[Text]]
 
 
-def _is_status(_: object, __: object, value: int | None) -> None:
-    """@raise ValueError: a program's function sets a status that no answer has."""
-    if value is not None:
-        settable.status(value)
-
-
-@attrs.define(slots=False, eq=False)
+@attrs.define(eq=False)  # with slots, so that a name that there is not cannot be set in vain
 class Exchange:
     """
     A client's request, with what the proxy has decided about it.
@@ -55,11 +49,7 @@ class Exchange:
     @ivar headers: the request's header fields; rules change them before they are forwarded.
     @ivar client: the client's address: of the connection, or what a trusted proxy says; the empty string if it is not
         known, as on a unix socket.
-    @ivar backend: the name of the backend to forward to.
     @ivar unserved: a rule has routed it to nobody: it is answered 404, unless another one routes it on.
-    @ivar priority: 1 (best) to 99 (worst).
-    @ivar status: set by a rule: answer with this status, without forwarding; once the response is there, instead of
-        its own.
     @ivar version: the protocol that the request came by.
     @ivar remote_ip: the address that the connection comes from; the empty string if it is not known.
     @ivar routes: the backends by the names that rules may route to.
@@ -72,9 +62,9 @@ class Exchange:
     target: bytes
     headers: Headers
     client: str
-    backend: str
-    priority: int = DEFAULT_PRIORITY
-    status: int | None = attrs.field(default=None, validator=_is_status)
+    _backend: str
+    _priority: int = DEFAULT_PRIORITY
+    _status: int | None = None
     version: bytes = b"HTTP/1.1"
     remote_ip: str = ""
     routes: Mapping[str, str] = {}
@@ -85,24 +75,85 @@ class Exchange:
     _new_body: bytes | None = attrs.field(default=None, init=False)
     _received: tuple[ResponseHead, Read, bool] | None = attrs.field(default=None, init=False)
     _sent_as: bytes = attrs.field(default=b"", init=False)
+    _request: RequestView | None = attrs.field(default=None, init=False)
+    _response: Response | None = attrs.field(default=None, init=False)
+    _values: dict[Any, Any] | None = attrs.field(default=None, init=False)
 
-    @cached_property
+    @property
     def request(self) -> RequestView:
         """The request as text, for functions."""
-        return RequestView(self)
+        if self._request is None:
+            self._request = RequestView(self)
+        return self._request
 
-    @cached_property
+    @property
     def response(self) -> Response:
         """The response as text, for functions."""
-        response = Response(self)
-        if self._received is not None:
-            response.begin(*self._received)
-        return response
+        if self._response is None:
+            self._response = Response(self)
+            if self._received is not None:
+                self._response.begin(*self._received)
+        return self._response
 
-    @cached_property
+    @property
     def values(self) -> dict[Any, Any]:
         """Values that rules and functions keep with the exchange."""
-        return {}
+        if self._values is None:
+            self._values = {}
+        return self._values
+
+    @property
+    def priority(self) -> int:
+        """1 (best) to 99 (worst); of another number that is set the nearest."""
+        return self._priority
+
+    @priority.setter
+    def priority(self, value: float | Text) -> None:
+        self.set_input_priority(value)
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend to forward to; it can be set by one that routes to it, too."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, value: str) -> None:
+        self.set_backend(value)
+
+    @property
+    def redis_queue(self) -> str:
+        """THR's name of where the request goes: of the backend's queues the first, or its own name."""
+        if self.unserved:
+            return NO_QUEUE
+        return next(
+            (name for name, backend in self.routes.items() if backend == self._backend), self._backend
+        )
+
+    @redis_queue.setter
+    def redis_queue(self, value: str) -> None:
+        self.set_redis_queue(value)
+
+    @property
+    def redis_host(self) -> None:
+        """Nothing, whatever is set: one Redis serves all exchanges, C{redis.url} says where it is."""
+
+    @redis_host.setter
+    def redis_host(self, value: object) -> None:
+        pass
+
+    redis_port = redis_uds = redis_host
+
+    @property
+    def status(self) -> int | None:
+        """
+        What a rule has set: answer with this status, without forwarding; once the response is there, instead of its
+        own.
+        """
+        return self._status
+
+    @status.setter
+    def status(self, value: int | None) -> None:
+        self._status = None if value is None else settable.status(value)
 
     @property
     def early_status(self) -> int | None:
@@ -218,14 +269,13 @@ class Exchange:
 
     def set_query_string_arg(self, value: Fields) -> None:
         """Query arguments in place of those of the same names. The others stay byte for byte."""
-        for name, texts in settable.pairs(value, "a query argument"):
-            added = settable.argument(name, texts)
+        for name, texts in settable.merged(settable.arguments(value)):
             self.del_query_string_arg(name)
-            self._add_query(added)
+            self._add_query(settable.argument(name, texts))
 
     def add_query_string_arg(self, value: Fields) -> None:
         """Query arguments beside those of the same names."""
-        for name, texts in settable.pairs(value, "a query argument"):
+        for name, texts in settable.arguments(value):
             self._add_query(settable.argument(name, texts))
 
     def del_query_string_arg(self, value: Text | list[Text]) -> None:
@@ -246,22 +296,20 @@ class Exchange:
 
     def set_input_header(self, value: Fields) -> None:
         """Header fields of the request, in place of those of the same names."""
-        for name, texts in settable.pairs(value, "a header"):
-            field, values = settable.header_name(name), settable.header_values(texts)
-            if field.lower() == b"host":
+        for name, values in settable.merged(settable.fields(value), ignore_case=True):
+            if name.lower() == b"host":
                 if len(values) != 1:
                     raise ValueError("a request has one Host; write one")
                 values = [settable.host(values[0])]
-            self.headers.setRawHeaders(field, values)
+            self.headers.setRawHeaders(name, values)
 
     def add_input_header(self, value: Fields) -> None:
         """Header fields of the request, beside those of the same names."""
-        for name, texts in settable.pairs(value, "a header"):
-            field = settable.header_name(name)
-            if field.lower() == b"host":
+        for name, values in settable.fields(value):
+            if name.lower() == b"host":
                 raise ValueError("a request has one Host; set it, with set_host")
-            for text in settable.header_values(texts):
-                self.headers.addRawHeader(field, text)
+            for text in values:
+                self.headers.addRawHeader(name, text)
 
     def del_input_header(self, value: Text | list[Text]) -> None:
         """Take away the request's header fields of a name, or of several."""
@@ -276,14 +324,14 @@ class Exchange:
 
     def set_input_priority(self, value: float | Text) -> None:
         """The priority: of 1 (best) to 99 (worst) the nearest to a number."""
-        self.priority = settable.priority(value)
+        self._priority = settable.priority(value)
 
     def set_backend(self, value: str) -> None:
         """The backend to forward to, by its name or one that routes to it."""
         found = self.routes.get(value) if isinstance(value, str) else None
         if found is None:
             raise ValueError(f"there is no backend or queue {value!r:.100}; add it, or correct the name")
-        self.backend = found
+        self._backend = found
         self.unserved = False
 
     def set_redis_queue(self, value: str) -> None:
@@ -306,13 +354,13 @@ class Exchange:
 
     def set_output_header(self, value: Fields) -> None:
         """Header fields of the response, in place of those of the same names."""
-        for name, texts in settable.pairs(value, "a header"):
+        for name, texts in settable.merged(settable.fields(value, distinct=False), ignore_case=True):
             self.response.headers[name] = texts
 
     def add_output_header(self, value: Fields) -> None:
         """Header fields of the response, beside those of the same names."""
-        for name, texts in settable.pairs(value, "a header"):
-            for text in settable.listed(texts):
+        for name, texts in settable.fields(value, distinct=False):
+            for text in texts:
                 self.response.headers.add(name, text)
 
     def del_output_header(self, value: Text | list[Text]) -> None:
@@ -360,9 +408,8 @@ class Exchange:
         """
         self._received = head, read, proxys
         self._sent_as = self.method if method is None else method
-        response: Response | None = self.__dict__.get("response")
-        if response is not None:
-            response.begin(head, read, proxys)
+        if self._response is not None:
+            self._response.begin(head, read, proxys)
 
     def finished(self, asked: bytes) -> tuple[ResponseHead, bytes | None]:
         """
@@ -373,7 +420,7 @@ class Exchange:
         """
         assert self._received is not None
         head, _, proxys = self._received
-        if "response" not in self.__dict__ and (self._sent_as == asked or proxys):
+        if self._response is None and (self._sent_as == asked or proxys):
             return head, None
         return self.response.finished(asked, asked if proxys else self._sent_as)
 

@@ -49,6 +49,20 @@ class Response:
     @ivar headers: the header fields; before the response is there, those that will be set.
     """
 
+    __slots__ = (
+        "_body",
+        "_default_body",
+        "_deleted",
+        "_exchange",
+        "_fields",
+        "_head",
+        "_own",
+        "_proxys",
+        "_read",
+        "_set",
+        "headers",
+    )
+
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._head: ResponseHead | None = None

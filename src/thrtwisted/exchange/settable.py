@@ -8,14 +8,16 @@ line each: what is wrong; the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from thrtwisted.grammar import NAME_LENGTH, is_authority, is_token
 from thrtwisted.networks import parse_address
 
 Text = str | bytes
+
+T = TypeVar("T")
 
 #: What the connection decides for itself (RFC 9110, sections 7.6.1 and 8.6; RFC 9112, section 6): a second one of these
 #: tells the other side another end of the message than the proxy means.
@@ -96,22 +98,13 @@ def header_value(value: Text) -> bytes:
     return found
 
 
-def header_values(values: Text | list[Text]) -> list[bytes]:
+def header_values(values: Text | Sequence[Text]) -> list[bytes]:
     """
     The values of one header.
 
     @raise ValueError: one of them is none of a header.
     """
     return [header_value(value) for value in listed(values)]
-
-
-def compile_header(name: str, value: str) -> tuple[bytes, bytes]:
-    """
-    A header field of a request that a rule sets.
-
-    @raise ValueError: no header has such a name or value, or the proxy sets it itself.
-    """
-    return header_name(name), header_value(value)
 
 
 def check_distinct(name: str) -> None:
@@ -170,17 +163,22 @@ def query(value: Text) -> bytes:
     return found
 
 
-def argument(name: Text, values: Text | list[Text]) -> bytes:
+def argument(name: Text, values: Text | Sequence[Text]) -> bytes:
     """
     Arguments of one name as a query has them, percent-encoded.
 
     @raise ValueError: there is no name, or no text.
     """
+    found = _argument_name(name)
+    texts = (encoded(value, "a query argument") for value in listed(values))
+    return b"&".join(b"%b=%b" % (_quoted(found), _quoted(text)) for text in texts)
+
+
+def _argument_name(name: Text) -> bytes:
     found = encoded(name, "a query argument's name")
     if not found:
         raise ValueError("a query argument has a name; write one")
-    texts = (encoded(value, "a query argument") for value in listed(values))
-    return b"&".join(b"%b=%b" % (_quoted(found), _quoted(text)) for text in texts)
+    return found
 
 
 def argument_name(pair: bytes) -> bytes:
@@ -259,15 +257,54 @@ def listed(values: Any) -> list[Text]:
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
-def pairs(value: Any, what: str) -> Iterator[tuple[Any, Any]]:
+def pairs(value: Any, what: str) -> list[tuple[Any, Any]]:
     """
-    Names and their values, of a table or of one pair.
+    Names and their values, of a pair, of a list of pairs or of a table.
 
-    @raise ValueError: it is neither.
+    @raise ValueError: it is none of these.
     """
     if isinstance(value, Mapping):
-        yield from value.items()
-    elif isinstance(value, (tuple, list)) and len(value) == 2:
-        yield value[0], value[1]
-    else:
-        raise ValueError(f"{what} is given as a pair, such as (name, value), or as a table; write one")
+        return list(value.items())
+    if isinstance(value, (tuple, list)):
+        if all(isinstance(each, (tuple, list)) and len(each) == 2 for each in value):
+            return [(name, each) for name, each in value]
+        if len(value) == 2:
+            return [(value[0], value[1])]
+    raise ValueError(
+        f"{what} is given as a pair, such as (name, value), as a list of pairs, or as a table; write one"
+    )
+
+
+def merged(
+    named: Iterable[tuple[bytes, list[T]]], *, ignore_case: bool = False
+) -> list[tuple[bytes, list[T]]]:
+    """Names, each once and with all its values: who names one twice means both."""
+    found: dict[bytes, tuple[bytes, list[T]]] = {}
+    for name, values in named:
+        found.setdefault(name.lower() if ignore_case else name, (name, []))[1].extend(values)
+    return list(found.values())
+
+
+def fields(value: Any, *, distinct: bool = True) -> list[tuple[bytes, list[bytes]]]:
+    """
+    Header fields.
+
+    @param distinct: as L{header_name}.
+    @raise ValueError: no message has such ones.
+    """
+    return [
+        (header_name(name, distinct=distinct), header_values(texts))
+        for name, texts in pairs(value, "a header")
+    ]
+
+
+def arguments(value: Any) -> list[tuple[bytes, list[bytes]]]:
+    """
+    Names and values of arguments of a query.
+
+    @raise ValueError: no query has such ones.
+    """
+    return [
+        (_argument_name(name), [encoded(text, "a query argument") for text in listed(texts)])
+        for name, texts in pairs(value, "a query argument")
+    ]

@@ -7,7 +7,8 @@ each other without loss, also where a client has sent no UTF-8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,10 @@ from .settable import Text, argument, decoded, encoded, header_name, header_valu
 
 if TYPE_CHECKING:
     from . import Exchange
+
+
+#: A body that is arguments like a query's.
+_FORM = "application/x-www-form-urlencoded"
 
 
 class TextHeaders(MutableMapping[str, str]):
@@ -51,7 +56,7 @@ class TextHeaders(MutableMapping[str, str]):
             raise KeyError(name)
         return ", ".join(values)
 
-    def __setitem__(self, name: Text, value: Text | list[Text]) -> None:
+    def __setitem__(self, name: Text, value: Text | Sequence[Text]) -> None:
         field, values = self._name(name), header_values(value)
         self._headers.setRawHeaders(field, values)
         self._changed(field.lower(), True)
@@ -91,12 +96,58 @@ class TextHeaders(MutableMapping[str, str]):
         return header_name(name, distinct=self._distinct)
 
 
+class QueryArguments(MutableMapping[str, list[bytes]]):
+    """
+    The arguments of a query, decoded: names, each with a list of values. One that is set or deleted is so in the
+    target; the others stay there byte for byte.
+    """
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __repr__(self) -> str:
+        return repr(self._found())
+
+    def __getitem__(self, name: str) -> list[bytes]:
+        return self._found()[name]
+
+    def __setitem__(self, name: Text, values: Text | list[Text]) -> None:  # type: ignore[override]
+        self._exchange.set_query_string_arg((name, values))
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._exchange.del_query_string_arg(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found())
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def _found(self) -> dict[str, list[bytes]]:
+        return parsed(self._exchange.query)
+
+
+def parsed(query: bytes) -> dict[str, list[bytes]]:
+    """The values of arguments by their names, decoded."""
+    found: dict[str, list[bytes]] = {}
+    for pair in filter(None, query.split(b"&")):
+        name, _, value = pair.partition(b"=")
+        found.setdefault(decoded(unquoted(name)), []).append(unquoted(value))
+    return found
+
+
 class RequestView:
     """
     The request of an exchange, as text.
 
     @ivar headers: its header fields.
     """
+
+    __slots__ = ("_exchange", "headers")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -140,20 +191,58 @@ class RequestView:
         self._exchange.set_query_string(value)
 
     @property
-    def query_arguments(self) -> Mapping[str, list[bytes]]:
+    def query_arguments(self) -> QueryArguments:
         """
-        The values of the query's arguments by their names, decoded. It can be replaced, and not be changed in place:
-        for that the exchange has C{set_query_string_arg} and its like.
+        The values of the query's arguments by their names, decoded. Names can be set and deleted, and all be replaced;
+        the lists are copies.
         """
-        found: dict[str, list[bytes]] = {}
-        for pair in filter(None, self._exchange.query.split(b"&")):
-            name, _, value = pair.partition(b"=")
-            found.setdefault(decoded(unquoted(name)), []).append(unquoted(value))
-        return MappingProxyType(found)
+        return QueryArguments(self._exchange)
 
     @query_arguments.setter
     def query_arguments(self, value: Mapping[str, Text | list[Text]]) -> None:
         self._exchange.set_query_string(b"&".join(filter(None, (argument(*pair) for pair in value.items()))))
+
+    @property
+    def arguments(self) -> Mapping[str, list[bytes]]:
+        """The values of the query's arguments, and of those of a form in the body, as Tornado has them; to be read."""
+        found = parsed(self._exchange.query)
+        if (self._exchange.header("content-type") or "").partition(";")[0].strip().lower() == _FORM:
+            for name, values in parsed(self.body).items():
+                found.setdefault(name, []).extend(values)
+        return MappingProxyType(found)
+
+    @property
+    def cookies(self) -> SimpleCookie:
+        """The cookies, as Tornado has them: C{cookies["NAME"].value}; to be read."""
+        found = SimpleCookie()
+        for field in self.headers.get_list("cookie"):
+            for pair in field.split(";"):
+                name, equals, value = pair.strip().partition("=")
+                try:
+                    if equals and name not in found:
+                        found[name] = value.strip('"')
+                except CookieError:
+                    continue  # a name that browsers send, and the library does not know
+        return found
+
+    @property
+    def version(self) -> str:
+        """The protocol that it came by, such as C{HTTP/1.1}."""
+        return decoded(self._exchange.version)
+
+    @property
+    def protocol(self) -> str:
+        """C{http} or C{https}, as the client, or a trusted proxy, says it."""
+        return decoded(self._exchange.header(b"x-forwarded-proto") or b"http")
+
+    @property
+    def url(self) -> str:
+        """The whole URL: what C{request.url} was for THR's hash functions."""
+        return f"{self.protocol}://{self.host}{self.uri}"
+
+    def full_url(self) -> str:
+        """The same as C{url}, by the name that Tornado has for it."""
+        return self.url
 
     @property
     def host(self) -> str:

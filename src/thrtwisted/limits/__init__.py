@@ -137,7 +137,7 @@ def _found(function: str, find: Callable[[Exchange], T], exchange: Exchange) -> 
     """
     try:
         return find(exchange)
-    except BaseException:  # sys.exit() too ends the function, and nothing else
+    except (Exception, SystemExit):  # sys.exit() too ends the function, and nothing else
         _log.failure("{function} failed", function=function)
         raise RuleFailed() from None
 

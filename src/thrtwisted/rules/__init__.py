@@ -29,7 +29,7 @@ from thrtwisted.keys import Key, compile_key
 from thrtwisted.match import CompiledMatch, compile_match
 
 from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, given, routes, try_action
-from .waiting import Abandoned, Failed, call, detached, together, waits
+from .waiting import Abandoned, Failed, call, detached, mend, together, waits
 
 if TYPE_CHECKING:
     from thrtwisted.auth import Authenticator
@@ -239,7 +239,13 @@ class Rules:
             return RuleFailed()
         if isinstance(failure.value, ExchangeError):
             return failure.value
-        self._log.failure("{rule}, {action}: the function failed", failure, rule=rule.label, action=action)
+        self._log.failure(
+            "{rule}, {action}: the function failed{mend}",
+            failure,
+            rule=rule.label,
+            action=action,
+            mend=mend(failure.value),
+        )
         return RuleFailed()
 
     def _time(self) -> _Time:

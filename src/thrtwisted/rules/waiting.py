@@ -7,20 +7,40 @@ after it was cancelled. Whoever waits here and is cancelled goes on at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from thrtwisted.exchange import Exchange
+from thrtwisted.exchange.response import Response
+from thrtwisted.exchange.views import RequestView
 from thrtwisted.functions import Function
+from thrtwisted.structure import quoted
 
 _log = Logger()
 
 
+#: What functions look at and change, by the names that Python's errors have for it, as these say them.
+_VIEWS = {kind.__name__: kind for kind in (Exchange, RequestView, Response)}
+_NO_ATTRIBUTE = re.compile(r"'(\w+)' object has no attribute '(\w+)'")
+
+
 class Abandoned(CancelledError):
     """Nobody waits any more. It is raised where functions are waited for, and by none of them."""
+
+
+def mend(error: BaseException | None) -> str:
+    """What was meant, where a function has used a name that the exchange or a view of it does not have."""
+    said = _NO_ATTRIBUTE.match(str(error)) if isinstance(error, AttributeError) else None
+    if said is None or said[1] not in _VIEWS:
+        return ""
+    close = get_close_matches(said[2], [name for name in dir(_VIEWS[said[1]]) if name[0] != "_"], 1)
+    return f"; did you mean {quoted(close[0])}?" if close else ""
 
 
 class Failed(Exception):
@@ -48,7 +68,7 @@ def call(functions: Sequence[Function], exchange: object) -> list[Any]:
     for index, function in enumerate(functions):
         try:
             result = _result(function(exchange))
-        except BaseException:  # sys.exit() too ends the function, and nothing else
+        except (Exception, SystemExit):  # sys.exit() too ends the function, and nothing else
             failure = Failure()
             give_up(results)
             raise Failed(index, failure) from None
