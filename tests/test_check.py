@@ -170,6 +170,12 @@ class CheckTests(SynchronousTestCase):
             (limit(match="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
             (limit(default="x"), 'limit 1 ("l"), key: match and default say nothing', "add a key"),
             (limit(max_concurrent=None), 'limit 1 ("l"): it limits nothing', 'rate = "100/min"'),
+            (
+                limit(max_concurrent=None, rate=100, burst=5),
+                'limit 1 ("l"), rate: must be a text, not the number 100',
+                "",
+            ),
+            (limit(rate="1/s", over="demot", demote_to=80), 'limit 1 ("l"), over: must be', '"demote"'),
             (limit(rate="100/m"), 'limit 1 ("l"), rate: "m" is no time of a rate', "s, min, hour or day"),
             (limit(rate="1/day", burst=12), 'limit 1 ("l"), rate: a burst of 12', "lower burst to 11"),
             (limit(burst=2), 'limit 1 ("l"), burst: says nothing without a rate', "leave it out"),

@@ -363,9 +363,10 @@ class TwistdTests(TestCase):
         self.assertIn(b"IMPORTED []", child.output)
 
     async def test_command_help(self) -> None:
-        """The command's help names its options."""
+        """The command's help names its options, and is written without holes."""
         child, _ = self.twistd("thrproxy", "--help")
         self.assertEqual(await child.ended, 0)
+        self.assertNotRegex(child.output, rb"[a-z,;.] {2,}[a-z(]")
         for option in (b"--config", b"--listen", b"--redis", b"--backend", b"--check", b"--demo"):
             self.assertIn(option, child.output)
 

@@ -72,10 +72,12 @@ def examine(data: object, override: Callable[[Config], Config] | None = None) ->
 def _with_new(problems: list[Problem], more: Iterable[Problem]) -> list[Problem]:
     """Add problems, but for those with values that had a problem already, for such values have been replaced."""
     wrong = {problem.path for problem in problems}
+    within = {path[:end] for path in wrong for end in range(1, len(path) + 1)}
     return problems + [
         problem
         for problem in more
-        if not any(problem.path[:end] in wrong for end in range(1, len(problem.path) + 1))
+        if within.isdisjoint(problem.unless)
+        and not any(problem.path[:end] in wrong for end in range(1, len(problem.path) + 1))
     ]
 
 
@@ -156,15 +158,16 @@ def _senseless_auth(place: Path, auth: Auth) -> Iterator[Problem]:
         for index, entry in enumerate(getattr(auth, field)):
             yield from _refused((*place, field, index), read, entry)
     if auth.cache_by and not auth.cache:
-        yield Problem((*place, "cache_by"), "it says nothing without cache; add cache, or leave this out")
+        text = "it says nothing without cache; add cache, or leave this out"
+        yield Problem((*place, "cache_by"), text, unless=((*place, "cache"),))
     if auth.cache and not auth.cache_by and not auth.send_headers:
         text = (
             "one answer would hold for all requests; name in send_headers or cache_by what tells them apart"
         )
-        yield Problem((*place, "cache"), text)
+        yield Problem((*place, "cache"), text, unless=((*place, "cache_by"), (*place, "send_headers")))
     if auth.max_waiting is not None and auth.max_concurrent is None:
         text = "it says nothing without max_concurrent; add max_concurrent, or leave this out"
-        yield Problem((*place, "max_waiting"), text)
+        yield Problem((*place, "max_waiting"), text, unless=((*place, "max_concurrent"),))
 
 
 def _senseless_services(config: Config) -> Iterator[Problem]:
@@ -182,7 +185,7 @@ def _senseless_services(config: Config) -> Iterator[Problem]:
                 "no rule that is reached asks it, so that everybody passes; "
                 f'let one have auth = "{name}", or leave this out'
             )
-            yield Problem(("auth", name), text)
+            yield Problem(("auth", name), text, unless=(("rule",),))
 
 
 def _senseless_bounds(bounds: Bounds) -> Iterator[Problem]:
@@ -226,18 +229,18 @@ def _senseless_limit(place: Path, limit: Limit) -> Iterator[Problem]:
 
 def _senseless_rate(place: Path, limit: Limit) -> Iterator[Problem]:
     """What a limit says of a rate that it has not."""
+    rate = (*place, "rate")
     if limit.max_concurrent is None and limit.rate is None:
         text = 'it limits nothing; add max_concurrent = 10, or rate = "100/min", or both'
-        yield Problem((*place, "max_concurrent"), text, at_parent=True)
+        yield Problem((*place, "max_concurrent"), text, at_parent=True, unless=(rate,))
     for field in fields(Limit):
         if field.name in ("burst", "over", "demote_to") and getattr(limit, field.name) != field.default:
             if limit.rate is None:
                 text = 'says nothing without a rate; add rate = "100/min", or leave it out'
-                yield Problem((*place, field.name), text)
+                yield Problem((*place, field.name), text, unless=(rate,))
             elif field.name == "demote_to" and limit.over != "demote":
-                yield Problem(
-                    (*place, field.name), 'says nothing unless over = "demote"; add that, or leave it out'
-                )
+                text = 'says nothing unless over = "demote"; add that, or leave it out'
+                yield Problem((*place, field.name), text, unless=((*place, "over"),))
 
 
 def _senseless_queue(queue: Queue) -> Iterator[Problem]:

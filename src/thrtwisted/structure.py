@@ -37,11 +37,13 @@ class Problem:
     @ivar path: the value that is wrong, missing or unknown.
     @ivar text: what is wrong; the mend.
     @ivar at_parent: whether the text names the value itself, so that the place to show is the table around it.
+    @ivar unless: other values that it is a problem with. Where one of them is wrong, it may be none.
     """
 
     path: Path
     text: str
     at_parent: bool = False
+    unless: tuple[Path, ...] = ()
 
     def line(self, config: Config) -> str:
         """

@@ -68,10 +68,7 @@ class Options(usage.Options):
         self.listen: list[str] = []
 
     def opt_config(self, path: str) -> None:
-        """
-        The configuration, a TOML file, or one in Python (.py), of which there may be several; the other options
-        override it.
-        """
+        """The configuration: a file in TOML, or one or several in Python (.py); the other options override it."""
         self.files.append(path)
 
     opt_c = opt_config

@@ -25,12 +25,12 @@ class ParseTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """What cannot be asked is refused, with the mend and without the URL, which may hold a secret."""
         for url, part in (
-            ("auth", "write"),
-            ("ftp://a/auth", "write"),
-            ("http://a:0/auth", "port"),
+            ("auth", 'not the URL of a service; write "http://HOST[:PORT]/PATH"'),
+            ("htp://a/auth", 'not the URL of a service; write "http://HOST[:PORT]/PATH"'),
+            ("http://a:0/auth", 'no valid host and port; write "http://HOST[:PORT]/PATH"'),
             ("http:///auth", "host"),
-            ("http://user:secret@a/auth", "no user"),
-            ("http://a?secret", "no query"),
+            ("http://user:secret@a/auth", "a service's URL has no user"),
+            ("http://a?secret", "/PATH"),
             ("http://a/auth#secret", "percent-encoded"),
             ("http://a/secret auth", "percent-encoded"),
             ("http://a/secr\u00e9t", "percent-encoded"),

@@ -60,10 +60,20 @@ class CheckTests(SynchronousTestCase):
                 ],
             )
 
+    def test_not_asked_by_mistake(self) -> None:
+        """A rule with a mistake may be the one that was to ask it: only the mistake is said."""
+        wrong: Any = ["main"]
+        for rule, place in (
+            (Rule(then=Then(auth=wrong)), "rule 1, then.auth: must be"),
+            ({"then": {"outh": "main"}}, 'rule 1, then: unknown name "outh"'),
+        ):
+            (problem,) = check(msgspec.structs.replace(configured(), rule=[rule]))
+            self.assertTrue(problem.startswith(place), problem)
+
     def test_mistakes(self) -> None:
         """Each mistake is a line."""
         for fields, place, mend in (
-            ({"url": "somewhere"}, "auth.main.url: not the URL", "write"),
+            ({"url": "somewhere"}, "auth.main.url: not the URL of a service", "/PATH"),
             ({"url": "http://h/a b"}, "auth.main.url: ", "percent-encoded"),
             ({"ca": "x"}, "auth.main.ca: the url of this service has no TLS", "https://"),
             (
@@ -82,6 +92,9 @@ class CheckTests(SynchronousTestCase):
             ),
             ({"max_waiting": 1}, "auth.main.max_waiting: it says nothing without max_concurrent", "add"),
             ({"cache_by": ["path"]}, "auth.main.cache_by: it says nothing without cache", "add cache"),
+            ({"cache_by": ["path"], "cache": "x"}, "auth.main.cache: must be a number", "not the text"),
+            ({"send_headers": "Cookie", "cache": 1.0}, "auth.main.send_headers: must be a list", "not the"),
+            ({"max_waiting": 1, "max_concurrent": "x"}, "auth.main.max_concurrent: must be a whole", "not"),
         ):
             problems = check(configured(**fields))
             self.assertEqual(len(problems), 1, problems)

@@ -81,5 +81,5 @@ class RateTests(SynchronousTestCase):
             longest = min(LONGEST // interval, 1_000_000)
             self.assertIsNotNone(compile_rate(Limit(name="l", rate=rate, burst=longest)))
         error = self.assertRaises(ValueError, compile_rate, Limit(name="l", rate="1/day", burst=12))
-        self.assertIn("more than 12 days", str(error))
+        self.assertIn("more than 11 days", str(error))
         self.assertIn("lower burst to 11 or less", str(error))

@@ -12,7 +12,8 @@ from twisted.internet.abstract import isIPv6Address
 
 from thrtwisted.redis.url import check_socket_path
 
-_MEND = 'write "http://HOST[:PORT]", "https://HOST[:PORT]" or "unix:///PATH"'
+#: What is to be written for a backend.
+MEND = 'write "http://HOST[:PORT]", "https://HOST[:PORT]" or "unix:///PATH"'
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -39,35 +40,37 @@ class BackendAddress:
     authority: bytes = b"localhost"
 
 
-def parse(url: str) -> BackendAddress:
+def parse(url: str, server: str = "backend", mend: str = MEND) -> BackendAddress:
     """
     Read a URL.
 
-    @raise ValueError: no backend can be reached by it; the message is one line with the mend, and without the URL.
+    @param server: what is reached by it, in messages.
+    @param mend: what is to be written instead.
+    @raise ValueError: no server can be reached by it; the message is one line with the mend, and without the URL.
     """
     if re.search(r"[\s\x00-\x1f\x7f\\]", url):
-        raise ValueError(f"a URL has neither blanks nor backslashes; {_MEND}")
+        raise ValueError(f"a URL has neither blanks nor backslashes; {mend}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535") from None
+        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535") from None
     scheme = parts.scheme
     if scheme not in (*_PORTS, "unix") or not url.lower().startswith(f"{scheme}://"):
-        raise ValueError(f"not the URL of a backend; {_MEND}")
+        raise ValueError(f"not the URL of a {server}; {mend}")
     if parts.query or parts.fragment or url.endswith(("?", "#")):
-        raise ValueError(f"a backend's URL has no query; {_MEND}")
+        raise ValueError(f"a {server}'s URL has no query; {mend}")
     if "@" in parts.netloc:
-        raise ValueError(f"a backend's URL has no user; {_MEND}")
+        raise ValueError(f"a {server}'s URL has no user; {mend}")
     if scheme == "unix":
         if parts.netloc or len(parts.path) < 2:
             raise ValueError('unix: needs the path of a socket; write three slashes, "unix:///run/app.sock"')
         check_socket_path(parts.path)
         return BackendAddress(url, "unix", path=parts.path)
     if not parts.hostname or port == 0:
-        raise ValueError(f"no valid host and port; {_MEND}, the port from 1 to 65535")
+        raise ValueError(f"no valid host and port; {mend}, the port from 1 to 65535")
     if parts.path not in ("", "/"):
-        raise ValueError(f"a backend's URL ends after the port, for the request's own path follows; {_MEND}")
+        raise ValueError(f"a {server}'s URL ends after the port, for the request's own path follows; {mend}")
     name = _checked_name(parts.hostname)
     authority = parts.netloc.encode("ascii") if parts.netloc.isascii() else name
     if not parts.netloc.isascii() and port:

@@ -86,9 +86,9 @@ def compile_rate(limit: Limit) -> Rate | None:
         return None
     interval = read_allowance(limit.rate).interval
     if limit.burst * interval > LONGEST:
-        days = LONGEST // _MICROSECONDS / UNITS["day"]
+        days = LONGEST // (_MICROSECONDS * UNITS["day"])
         raise ValueError(
-            f"a burst of {limit.burst} would take more than {days:.0f} days to come back at this rate; "
+            f"a burst of {limit.burst} would take more than {days} days to come back at this rate; "
             f"lower burst to {LONGEST // interval} or less"
         )
     return Rate(interval, limit.burst, limit.over, limit.demote_to)
