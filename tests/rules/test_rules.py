@@ -13,7 +13,8 @@ from twisted.web.http_headers import Headers
 
 from tests.exchange.test_exchange import exchange
 from tests.kinds import KINDS
-from thrtwisted.config import Auth, Backend, Config, Limit, Rule, Then, When
+from thrtwisted.check import validated
+from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Rule, Then, When
 from thrtwisted.errors import AuthFailed, BadRequest, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.exchange.settable import RESERVED_HEADERS, fields
@@ -493,8 +494,9 @@ class WayTests(SynchronousTestCase):
             (Then(priority="high"), "unknown key"),
             (Then(set_method=""), "no request has such a method"),
         ]:
-            error = self.assertRaises(ValueError, Rules, Config(rule=[Rule(then=then)], **CONFIG))  # type: ignore[arg-type]
-            self.assertIn(message, str(error))
+            config = Config(rule=[Rule(then=then)], **CONFIG)  # type: ignore[arg-type]
+            (problem,) = self.assertRaises(ConfigError, validated, config).problems
+            self.assertIn(message, problem)
 
     # Services that say who may pass
 

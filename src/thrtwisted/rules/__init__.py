@@ -28,7 +28,7 @@ from thrtwisted.functions import Function, function_of
 from thrtwisted.keys import Key, compile_key
 from thrtwisted.match import CompiledMatch, compile_match
 
-from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, given, routes, try_action
+from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, routes
 from .waiting import Abandoned, Failed, call, detached, mend, together, waits
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Rules:
         clock: IReactorTime | None = None,
     ) -> None:
         """
+        @param config: as L{thrtwisted.check} has found it good: its constants are not tried again.
         @param authenticators: the services that say who may pass, by name.
         @param clock: tells the time for C{rule_timeout}; None: functions may take for ever.
         @raise ValueError: a rule that cannot be read.
@@ -71,8 +72,6 @@ class Rules:
         self.routes: Mapping[str, str] = routes(config)
         self._clock = clock
         self._timeout = config.rule_timeout
-        for rule in config.rule:
-            check_rule(rule, config)
         self._rules = tuple(
             compile_rule(rule, f"rule {number}", asks) for number, rule in enumerate(config.rule, 1)
         )
@@ -349,16 +348,6 @@ def compile_rule(rule: Rule, label: str = "rule", asks: Asks | None = None) -> C
         output=tuple(_stages(action for action in actions if action.name in OUTPUT)),
         stop=rule.stop,
     )
-
-
-def check_rule(rule: Rule, config: Config) -> None:
-    """
-    See that all that a rule does can be done.
-
-    @raise ValueError: it cannot; the message is one line, with the mend.
-    """
-    for name, value in given(rule.then):
-        try_action(name, value, config)
 
 
 def _stages(actions: Iterable[Action]) -> Iterator[Stage]:
