@@ -212,7 +212,7 @@ class Promises:
 
     def admitted(self, client: Client, admission: IAdmission) -> None:
         client.state, client.admission = "admitted", admission
-        client.alone = client.owner.gate._fallback is not None
+        client.alone = client.owner.gate._outages.deciding
         if client.at_once:
             self.release(client)
         else:
@@ -491,7 +491,7 @@ class Promises:
             }
             assert wanted == found, (owner.name, wanted, found)
             assert owner.gate._places.held == sum(client.owner is owner for client in self.believed.values())
-            assert not owner.gate._gone
+            assert not owner.gate._outages.gone
 
     def check_dead(self) -> None:
         """Leases and reclaim delays of the dead are over: nothing of them is left."""

@@ -110,7 +110,7 @@ class LongTests(RedisGateTestCase):
         """Whatever comes and goes meanwhile, nothing of it stays in memory."""
         nowhere = RedisAddress("unix", path="/nonexistent/redis.sock")
         gate = self.gate(nowhere, timeout=0.05, lease=1.0, outage=outage)
-        yield until(lambda: gate._alone)
+        yield until(lambda: gate._outages._alone)
         for number in range(2000):
             staying, leaving = (
                 gate.acquire(Ticket((Counter(f"{number % 50}", 1), *more))) for more in ((), TWO)
@@ -121,8 +121,8 @@ class LongTests(RedisGateTestCase):
         places = gate._places
         self.assertEqual((len(places), places.held, places._outbox, places._freed), (0, 0, [], None))
         self.assertFalse(gate._admitted)
-        if gate._fallback is not None:
-            self.assertTrue(gate._fallback._lanes.idle)
+        if gate._outages.deciding:
+            self.assertTrue(gate._outages._fallback._lanes.idle)
 
     def test_local(self) -> Any:
         """Where the process goes on alone."""
@@ -173,4 +173,4 @@ class FiguresTests(RedisGateTestCase):
             self.client.client_pause(200, all=True)
             gate._beat()
             yield until(lambda number=number: gate.figures.outages == number)
-            yield until(lambda: not gate._gone)
+            yield until(lambda: not gate._outages.gone)
