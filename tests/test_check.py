@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from typing import Any
 
@@ -440,6 +441,35 @@ class EffectiveTests(SynchronousTestCase):
         ):
             self.assertIn(f"\n{line}", text)
         self.assertEqual(toml.loads(text).rule[0].then, Then(set_method="PUT"))
+
+    def test_custom_values(self) -> None:
+        """Of custom values TOML has what it can say, and the others are comments."""
+        said = {
+            "a": "b",
+            "c": [1, 2.5, True, {"d": "\x7f"}],
+            "e": datetime.datetime(2026, 11, 23, 3, tzinfo=datetime.timezone.utc),
+            "f": datetime.time(3, 12),
+        }
+        for others, lines in [
+            ({}, []),
+            ({"g": b"x"}, ["# then.set_custom_value.g is of the type bytes"]),
+            (
+                {"g h": len, "i": [None]},
+                ['then.set_custom_value."g h" is the function len', "value.i is of the type NoneType"],
+            ),
+            (
+                {5: "x", "j": {"k": (1,)}},
+                ["value.5 has a name that is no text", "value.j is of the type tuple"],
+            ),
+        ]:
+            rule = Rule(then=Then(set_custom_value={**said, **others}))
+            self.assertEqual(check(replace(GOOD, rule=[rule])), [])
+            text = effective(replace(GOOD, rule=[rule]))
+            for line in lines:
+                self.assertIn(line, text)
+            self.assertEqual(toml.loads(text).rule[0].then.set_custom_value, said)
+        text = effective(replace(GOOD, rule=[Rule(then=Then(set_custom_value={"a": object()}))]))
+        self.assertIn("# then.set_custom_value is of the type object\n", text)
 
     def test_password(self) -> None:
         """The password of Redis is not shown, and what is shown can be read again."""

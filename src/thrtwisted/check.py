@@ -6,6 +6,7 @@ Files and programs are checked alike. What can be compiled is compiled, so that 
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import json
 import os
@@ -284,6 +285,8 @@ def _unknown(place: Path, name: str, what: str, known: Iterable[str]) -> Iterato
 def _senseless_table(place: Path, table: dict[str, object], config: Config) -> Iterator[Problem]:
     """Names and values that an action sets: each has its own place."""
     action = str(place[-1])
+    if action == "set_custom_value":
+        return  # it takes anything
     seen: set[str] = set()
     for name, value in table.items():
         yield from _refused((*place, name), try_action, action, (name, value), config)
@@ -375,10 +378,25 @@ def _line(name: str, value: object) -> str:
 def _inline(name: str, table: Struct) -> Iterator[str]:
     """A table on one line, and what cannot stand there as comments."""
     parts = {part: value for part, value in asdict(table).items() if value not in (None, {}, [])}
-    yield f"{name} = {_toml({part: value for part, value in parts.items() if not _unwritten(value)})}"
+    unwritten: list[str] = []
     for part, value in parts.items():
-        if _unwritten(value):
-            yield f"# {name}.{part} {_unwritten(value)}"
+        entries = value if isinstance(value, dict) else {}
+        without = {key: entry for key, entry in entries.items() if not _unwritten({key: entry})}
+        if 0 < len(without) < len(entries):
+            unwritten += [
+                f"# {name}.{part}.{_name(str(key))} {_unwritten({key: entry})}"
+                for key, entry in entries.items()
+                if key not in without
+            ]
+            parts[part] = without
+        elif _unwritten(value):
+            unwritten.append(f"# {name}.{part} {_unwritten(value)}")
+    yield f"{name} = {_toml({part: value for part, value in parts.items() if not _unwritten(value)})}"
+    yield from map(printable, unwritten)
+
+
+#: Beside texts, lists and tables, what TOML has.
+_PLAIN = (bool, int, float, datetime.datetime, datetime.date, datetime.time)
 
 
 def _unwritten(value: object) -> str:
@@ -387,11 +405,19 @@ def _unwritten(value: object) -> str:
         code = getattr(inspect.unwrap(value), "__code__", None)
         place = f" ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else ""
         return printable(f"is the function {name_of(value)}{place}")
-    try:
-        if isinstance(value, str | list | dict):
-            _toml(value).encode("utf-8")
-    except UnicodeEncodeError:
-        return "is not Unicode"
+    if isinstance(value, dict):
+        if not all(isinstance(name, str) for name in value):
+            return "has a name that is no text"
+        return next(filter(None, map(_unwritten, [*value, *value.values()])), "")
+    if isinstance(value, list):
+        return next(filter(None, map(_unwritten, value)), "")
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return "is not Unicode"
+    elif type(value) not in _PLAIN:
+        return f"is of the type {type(value).__name__}"
     return ""
 
 
@@ -407,6 +433,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, dict):
         entries = ", ".join(f"{_name(name)} = {_toml(part)}" for name, part in value.items())
         return f"{{ {entries} }}" if entries else "{}"
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
     return repr(value)
 
 

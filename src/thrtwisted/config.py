@@ -6,7 +6,7 @@ Every field carries its description, from which the reference in docs/ and the J
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -500,7 +500,7 @@ class Then(_Table, frozen=True):
         _action("`python:module:function`, called with the exchange before all else; it may change it."),
     ] = None
     set_custom_value: Annotated[
-        dict[str, str], _action("Values kept with the exchange under these names, for functions.")
+        dict[Any, Any], _action("Values kept with the exchange under these names, for functions.")
     ] = {}
     del_custom_value: Annotated[Texts, _action("Names of values that are kept no more.")] = []
     set_method: Annotated[str | None, _action("The method that the backend sees.")] = None

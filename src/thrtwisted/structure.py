@@ -105,6 +105,8 @@ def _value(
     data: object, kind: Any, path: Path, problems: list[Problem], default: object = NODEFAULT
 ) -> object:
     """A value of a type; instead of another type's value, the default and a problem."""
+    if kind is Any:
+        return data
     if callable(data) and takes_function(kind):
         return data
     table = _optional_structure(kind)
@@ -160,16 +162,16 @@ def _shape(kind: type[Struct]) -> tuple[tuple[FieldInfo, ...], dict[str, Any]]:
 
 def _dictionary(
     data: dict[Any, object], key_kind: Any, kind: Any, path: Path, problems: list[Problem]
-) -> dict[str, object]:
+) -> dict[Any, object]:
     """The entries of a table whose names are the user's own."""
-    built: dict[str, object] = {}
+    built: dict[Any, object] = {}
     for name, value in data.items():
         try:
             msgspec.convert(name, key_kind)
         except msgspec.ValidationError:
             text = f"{found(name)} must be {wanted(type_info(key_kind))}"
             problems.append(Problem((*path, str(name)), text, at_parent=True))
-        built[str(name)] = _value(value, kind, (*path, str(name)), problems)
+        built[name if key_kind is Any else str(name)] = _value(value, kind, (*path, str(name)), problems)
     return built
 
 

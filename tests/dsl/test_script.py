@@ -589,7 +589,9 @@ class ActionsTests(ScriptTestCase):
             ("('A', 'b')", {"A": "b"}),
             ("['A', b'b']", {"A": "b"}),
             ("[('A', 'b'), ('C', 'd')]", {"A": "b", "C": "d"}),
-            ("(('A', 'b'), ('A', 'c'))", {"A": "c"}),
+            ("(('A', 'b'), ('A', 'c'))", {"A": ["b", "c"]}),
+            ("[('A', 'b'), ('a', ['c', b'd'])]", {"A": ["b", "c", "d"]}),
+            ("(b'A', 'b')", {"A": "b"}),
             ("{'A': ['b', 'c']}", {"A": ["b", "c"]}),
             ("[]", {}),
         ]:
@@ -598,6 +600,32 @@ class ActionsTests(ScriptTestCase):
             self.then("add_output_header=[('A', 'b'), ('A', ['c', 'd'])]").add_output_header,
             {"A": ["b", "c", "d"]},
         )
+
+    def test_custom_values(self) -> None:
+        """A custom value may be anything, under any name, and is not changed."""
+        for value, expected in [
+            ("('k', 5)", {"k": 5}),
+            ("('k', ['a', b'b'])", {"k": ["a", b"b"]}),
+            ("('k', None)", {"k": None}),
+            ("[('k', {1: (2,)}), (7, b'x')]", {"k": {1: (2,)}, 7: b"x"}),
+            ("{('a', 1): f}", None),
+        ]:
+            kept = self.then(f"set_custom_value={value}").set_custom_value
+            if expected is None:
+                self.assertEqual(kept["a", 1].__name__, "f")
+            else:
+                self.assertEqual(kept, expected)
+                self.assertEqual(repr(kept), repr(expected))
+
+    def test_priority(self) -> None:
+        """A priority is a number or a text that is one, and of another number the nearest, as in THR; or a key."""
+        for value, expected in [("100", 99), ("0", 1), ("'10'", 10), ("b'1000'", 99), ("2.6", 3)]:
+            self.assertEqual(self.then(f"set_input_priority={value}").set_input_priority, expected)
+        key = self.then("set_input_priority='header:X-Priority'").set_input_priority
+        self.assertEqual(key, "header:X-Priority")
+        for wrong in ("True", "'high'", "[]"):
+            (problem,) = self.problems(f"{QUEUE}add_rule(Criteria(), Actions(set_input_priority={wrong}))")
+            self.assertIn("add_rule 1, set_input_priority: ", problem)
 
     def test_constants(self) -> None:
         """Names are one or several; bytes are the text that stands for them; None is as if it were not there."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from thrtwisted.config import Then, When
+from thrtwisted.exchange import settable
 from thrtwisted.structure import found, quoted, suggestion
 
 from .declared import Call, bracketed, declaration
@@ -126,6 +127,8 @@ def _then(call: Call, actions: object) -> dict[str, object]:
             then[name] = value
         elif name in tables:
             then[name] = _table(call, name, value)
+        elif name == "set_input_priority":
+            then[name] = _priority(_text(value))
         elif name in lists and isinstance(value, tuple):
             then[name] = [_text(each) for each in value]
         elif name in _REDIS:
@@ -135,27 +138,36 @@ def _then(call: Call, actions: object) -> dict[str, object]:
     return then
 
 
-def _table(call: Call, action: str, value: object) -> dict[str, object]:
-    """Names and values, of a pair, a list of pairs or a dictionary."""
-    pairs: Iterable[object]
-    if isinstance(value, Mapping):
-        pairs = value.items()
-    elif isinstance(value, list | tuple) and not (value and isinstance(value[0], str)):
-        pairs = value
-    else:
-        pairs = [value]
+def _table(call: Call, action: str, value: object) -> dict[Any, object]:
+    """Names and values, of a pair, a list of pairs or a dictionary; a name that stands there twice has both values."""
+    try:
+        pairs = settable.pairs(value, action)
+        if action == "set_custom_value":
+            return dict(pairs)
+        if not all(isinstance(name, str | bytes) for name, _ in pairs):
+            raise TypeError
+    except (ValueError, TypeError):  # no pairs, or of no names
+        call.refuse(
+            action, f'must be ("NAME", "value"), a list of such pairs or a dictionary, not {found(value)}'
+        )
+        return {}
     table: dict[str, object] = {}
-    for pair in pairs:
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            call.refuse(
-                action, f'must be ("NAME", "value"), a list of such pairs or a dictionary, not {found(pair)}'
-            )
-            return {}
-        name, given = pair[0], _text(pair[1])
-        if action.startswith("add_") and name in table:
-            given = [*_list(table[name]), *_list(given)]
-        table[name] = given
+    first: dict[
+        str, str
+    ] = {}  # the names of headers are the same in other letters, but in a dictionary twice
+    ignores_case = action.endswith("_header") and not isinstance(value, Mapping)
+    for name, given in ((str(_text(name)), _text(given)) for name, given in pairs):
+        same = first.setdefault(name.lower() if ignores_case else name, name)
+        table[same] = [*_list(table[same]), *_list(given)] if same in table else given
     return table
+
+
+def _priority(value: object) -> object:
+    """A priority of THR's: a number, or a text that is one, of which the nearest priority counts."""
+    try:
+        return value if isinstance(value, bool) else settable.priority(value)
+    except ValueError:
+        return value  # perhaps a key
 
 
 def _list(value: object) -> list[object]:
