@@ -572,7 +572,10 @@ class Then(_Table, frozen=True):
         str | None, _action("The response's body, in place of its own; may be empty.")
     ] = None
     set_output_default_body: Annotated[
-        str | None, _action("The response's body, if it is an answer of `set_status_code`, or has none.")
+        str | None,
+        _action(
+            "The response's body, if it is an answer of `set_status_code` or to an error of the proxy's, or has none."
+        ),
     ] = None
 
 

@@ -147,6 +147,7 @@ class ProxyResource(Resource):
     def _serve(self, request: Any) -> Generator[Deferred[Any], Any, None]:
         timing = getattr(request, "timing", None) or Timing(self._timed_by)
         client = Client(request, timing)
+        exchange: Exchange | None = None
         if client.left:
             return
         try:
@@ -197,7 +198,10 @@ class ProxyResource(Resource):
                     client.answer(head, instead)
         except ExchangeError as error:
             client.refused(error)
-            client.answer(*error_answer(error, request.getHeader(b"accept")))
+            own = error_answer(error, request.getHeader(b"accept"))
+            if exchange is not None:
+                own = self._rules.apply_to_error(exchange, request.method, *own)
+            client.answer(*own)
         except Exception as error:
             if client.left and isinstance(error, CancelledError):
                 return  # the ticket has left the queue with its client, or nothing was waited for any more

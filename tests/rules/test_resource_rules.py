@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from tests.forward.support import OK, Wire
 from tests.kinds import KINDS
 from tests.rig import GET, Answer, PlainRig, Rig, one_slot
-from thrtwisted.config import Auth, Backend, Rule, Then, When
+from thrtwisted.config import Auth, Backend, Queue, Rule, Then, When
 from thrtwisted.errors import AuthFailed, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 
@@ -239,6 +239,124 @@ class AnswerTests(RuledCase):
             rig = self.rig({"set_status_code": kind(lambda _: 403), "set_output_body": kind(lambda _: "new")})
             answer = Answer(rig.request().value())
             self.assertEqual((answer.status, answer.body), (403, b"new"))
+
+
+class ErrorTests(RuledCase):
+    """The proxy's own answers to what goes wrong behind the rules."""
+
+    def test_headers(self) -> None:
+        """Rules that matched set, add and delete headers, but for those that are about the error and its words."""
+        rig = self.rig(
+            Rule(when=When(path="/other"), then=Then(set_output_header={"X-Other": "1"})),
+            {
+                "set_output_header": {
+                    "X-Set": "1",
+                    "Retry-After": "0",
+                    "Cache-Control": "max-age=1",
+                    "Content-Type": "text/html",
+                },
+                "add_output_header": {"X-Set": "2"},
+                "del_output_header": ["X-Gone"],
+            },
+            {"del_output_header": ["Retry-After", "X-Set"], "set_output_header": {"X": "3"}},
+            queue=Queue(max_waiting=0),
+        )
+        working = rig.request()
+        answer = Answer(rig.request().value())
+        self.assertEqual((answer.status, answer.header("X"), answer.header("X-Set")), (503, "3", None))
+        self.assertIsNone(answer.header("X-Other"))
+        self.assertIn("error=connection_limit_reached", answer.header("Proxy-Status") or "")
+        self.assertGreaterEqual(int(answer.header("Retry-After") or 0), 1)
+        self.assertEqual(answer.header("Cache-Control"), "no-store")
+        self.assertEqual(answer.header("Content-Type"), "text/plain; charset=utf-8")
+        self.assertEqual(answer.header("Content-Length"), str(len(answer.body)))
+        rig.refuse(ConnectionRefusedError())
+        answer = Answer(working.value())
+        self.assertEqual((answer.status, answer.header("X")), (502, "3"))
+
+    def test_body(self) -> None:
+        """A default body takes the place of the proxy's words, of the type that a rule says; another body does not."""
+        page = {"set_output_default_body": "<p>Soon.", "set_output_header": {"Content-Type": "text/html"}}
+        for then, expected, content_type in [
+            (page, b"<p>Soon.", "text/html"),
+            ({"set_output_default_body": "Soon."}, b"Soon.", "text/plain; charset=utf-8"),
+            ({"set_output_body": "own", **page}, b"<p>Soon.", "text/html"),
+        ]:
+            for accept in (b"text/plain", b"application/json"):
+                rig = self.rig(then)
+                client = rig.request(b"GET / HTTP/1.1\r\nHost: h\r\nAccept: " + accept + b"\r\n\r\n")
+                rig.refuse(ConnectionRefusedError())
+                answer = Answer(client.value())
+                self.assertEqual((answer.status, answer.body), (502, expected))
+                self.assertEqual(answer.header("Content-Type"), content_type)
+                self.assertEqual(answer.header("Content-Length"), str(len(expected)))
+        rig = self.rig({"set_output_body": "own"})
+        client = rig.request()
+        rig.refuse(ConnectionRefusedError())
+        self.assertNotIn(b"own", client.value())
+
+    def test_head(self) -> None:
+        """The answer to HEAD has the length of the body that it does not have, whatever method the backend sees."""
+        for method in ("GET", "HEAD"):
+            rig = self.rig({"set_method": method, "set_output_default_body": "Soon."})
+            client = rig.request(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+            rig.refuse(ConnectionRefusedError())
+            answer = Answer(client.value())
+            self.assertEqual((answer.status, answer.header("Content-Length"), answer.body), (502, "5", b""))
+
+    def test_functions(self) -> None:
+        """Functions are not called, and what they have said of a response that never came is not said."""
+        called: list[object] = []
+
+        def early(exchange: Exchange) -> None:
+            exchange.response.headers["X-Early"] = "1"
+            exchange.response.default_body = "early"
+
+        rig = self.rig(
+            {
+                "custom_input": early,
+                "custom_output": called.append,
+                "set_output_header": called.append,
+                "add_output_header": {"X": "1"},
+            }
+        )
+        client = rig.request()
+        rig.refuse(ConnectionRefusedError())
+        answer = Answer(client.value())
+        self.assertEqual((answer.status, answer.header("X"), answer.header("X-Early")), (502, "1", None))
+        self.assertEqual(called, [])
+        self.assertNotEqual(answer.body, b"early")
+
+    def test_behind_the_response(self) -> None:
+        """Where it goes wrong when the response is there already, nothing of that is in the answer."""
+
+        async def read(exchange: Exchange) -> None:
+            exchange.response.status_code = 404
+            exchange.response.headers["X-Set"] = "1"
+            await exchange.response.read_body()
+
+        rig = self.rig({"custom_output": read, "set_output_header": {"X": "1"}})
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(b"HTTP/1.1 200 OK\r\nX-Theirs: 1\r\nContent-Length: 9\r\n\r\nhalf")
+        backend.lose()
+        answer = Answer(client.value())
+        self.assertEqual((answer.status, answer.header("X")), (502, "1"))
+        self.assertEqual((answer.header("X-Theirs"), answer.header("X-Set")), (None, None))
+
+    def test_rules_that_fail(self) -> None:
+        """Where the rules themselves have failed on the way in, they say nothing of the answer."""
+        rig = self.rig({"set_output_header": {"X": "1"}}, {"custom_input": breaking})
+        client = rig.request()
+        self.failed(client)
+        self.assertIsNone(Answer(client.value()).header("X"))
+        self.flushLoggedErrors(Broken)
+
+
+class PlainErrorTests(ErrorTests):
+    """The same over a site of Twisted's."""
+
+    rig_class = PlainRig
 
 
 class ResponseTests(RuledCase):

@@ -406,9 +406,7 @@ class Channel(Protocol):
             return  # the client has left
         if isinstance(wanted, Failure):
             stops = self.site.stopping
-            self._refuse(
-                GateUnavailable.stopping() if stops else ExchangeError("The proxy failed.")
-            )
+            self._refuse(GateUnavailable.stopping() if stops else ExchangeError("The proxy failed."))
         elif wanted:
             self._receive_body(head)
         else:

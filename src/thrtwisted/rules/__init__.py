@@ -15,20 +15,21 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
 
 from thrtwisted.config import Config, Match, Rule, When
 from thrtwisted.errors import ExchangeError, RuleFailed
-from thrtwisted.exchange import Exchange
+from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward.headers import drop_alike
 from thrtwisted.functions import Function, function_of
 from thrtwisted.keys import Key, compile_key
 from thrtwisted.match import CompiledMatch, compile_match
 
-from .actions import OUTPUT, REDIS, Action, Asks, compile_actions, routes
+from .actions import ON_ERRORS, OUTPUT, REDIS, Action, Asks, compile_actions, routes
 from .waiting import Abandoned, Failed, call, detached, mend, together, waits
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ Criterion = tuple[Key, CompiledMatch]
 
 #: Actions whose functions are called together.
 Stage = tuple[Action, ...]
+
+#: Fields of an answer about an error, beside Proxy-Status, which no rule can change: when to come again, and that it
+#: must not be kept, though the rule's other answers may be.
+_OF_ERROR = (b"Retry-After", b"Cache-Control")
+#: Those that say what the proxy's own words are.
+_OF_WORDS = (b"Content-Type", b"Content-Encoding")
 
 _HEADER = "header:"
 _HEADERS = ("set_input_header", "add_input_header", "del_input_header")
@@ -129,6 +136,32 @@ class Rules:
                 for action in stage:
                     self._write(rule, action, exchange, action.value)
         return None
+
+    def apply_to_error(
+        self, exchange: Exchange, asked: bytes, head: ResponseHead, body: bytes
+    ) -> tuple[ResponseHead, bytes]:
+        """
+        Let every rule that matched on the way in change the answer to an exchange that has failed since, as far as
+        constants say how. What tells programs of the error stays.
+
+        @param asked: the client's method.
+        """
+        if not exchange.matched:
+            return head, body
+        told = {name: head.headers.getRawHeaders(name) for name in (*_OF_ERROR, *_OF_WORDS)}
+        answered = Exchange(asked, b"/", Headers(), "", "")  # the failed one may have a response already
+        answered.received(head, lambda limit: succeed(body), proxys=True)
+        for rule in exchange.matched:
+            for stage in rule.output:
+                for action in stage:
+                    if action.name in ON_ERRORS and action.function is None:
+                        self._write(rule, action, answered, action.value)
+        head, instead = answered.finished(asked)
+        for name in _OF_ERROR if instead is not None else told:
+            head.headers.removeHeader(name)
+            for value in told[name] or ():
+                head.headers.addRawHeader(name, value)
+        return head, body if instead is None else instead
 
     @inlineCallbacks
     def _apply(self, exchange: Exchange, time: _Time) -> Generator[Deferred[Any], Any, None]:

@@ -35,6 +35,10 @@ OUTPUT = frozenset(
         "set_output_default_body",
     )
 )
+#: Of these, what holds for the proxy's own answers about errors, too.
+ON_ERRORS = frozenset(
+    ("set_output_header", "add_output_header", "del_output_header", "set_output_default_body")
+)
 _CUSTOM = frozenset(("custom_input", "custom_output"))
 _PRIORITY = frozenset(("priority", "set_input_priority"))
 _NAMED = {"priority": "set_input_priority", "backend": "set_backend"}
