@@ -35,8 +35,8 @@ _RESPONSE = re.compile(r"[2-5]\d\d")
 _FIELD = re.compile(r"([\w-]+): (.*)")
 _AFTER = re.compile(r"after (\d+(?:\.\d+)?) (ms|s)")
 
-#: Under this heading each section is a recipe.
-RECIPES = "Recipes"
+#: The title of a page whose sections are recipes, each of them.
+RECIPES = "# Recipes\n"
 
 
 class Unproven(Exception):
@@ -112,19 +112,16 @@ class Recipe:
 
 def read(page: str) -> Iterator[Recipe]:
     """
-    Read a page.
+    Read a page: of one that is called otherwise, the sections with a configuration.
 
-    @raise Unproven: a recipe, or another section with a configuration, does not show what one sees of it, or shows what
+    @raise Unproven: one of these, or any section of a page of recipes, does not show what one sees of it, or shows what
         cannot be read.
     """
     _, *parts = _HEADING.split(page)
     titles, texts = parts[::2], parts[1::2]
-    if RECIPES not in titles:
-        raise Unproven(f"there is no heading {RECIPES!r}; write it before the recipes")
-    of_recipes = titles.index(RECIPES)
-    for place, (title, text) in enumerate(zip(titles, texts, strict=True)):
+    for title, text in zip(titles, texts, strict=True):
         recipe = _recipe(title, text)
-        if recipe.configurations or recipe.files or recipe.proofs or place > of_recipes:
+        if recipe.configurations or recipe.files or recipe.proofs or page.startswith(RECIPES):
             if not recipe.configurations:
                 raise Unproven(f"{title}: there is no configuration; write one, in toml or python")
             if not any(step for proof in recipe.proofs for step in proof if _is_request(step)):

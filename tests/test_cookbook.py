@@ -1,4 +1,4 @@
-"""Every recipe of docs/rules.md does what the page shows of it, through a proxy in memory."""
+"""Every recipe of docs/recipes.md and docs/rules.md does what is shown of it, through a proxy in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from thrtwisted import toml
 from thrtwisted.config import Backend, Config, ConfigError
 from thrtwisted.dsl import script
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 #: What the configurations of the page leave out, as with C{--backend}.
 BACKEND = {"app": Backend(url="http://127.0.0.1:8000")}
@@ -197,10 +197,9 @@ def _test(recipe: Recipe) -> Callable[[CookbookCase], Any]:
     return test
 
 
-_PAGE = """
-## Recipes
+_PAGE = """# Recipes
 
-### One
+## One
 
 ```toml
 [[rule]]
@@ -294,13 +293,19 @@ class ProofsTests(CookbookCase):
             page.replace("> GET /a", "> GET"): "neither begins",
             page.replace("> GET /a", "GET /a"): "cannot be read",
             page.replace("> GET /a", "> GET /a\n> X-A"): "no header",
-            page + "\n### Two\n\nJust believe it.\n": "Two: there is no configuration",
-            page.replace("## Recipes", "## One more"): "'Recipes'",
+            page + "\n## Two\n\nJust believe it.\n": "Two: there is no configuration",
         }.items():
             self.assertNotEqual(text, page, why)
             with self.assertRaises(Unproven) as caught:
                 list(read(text))
             self.assertIn(why, str(caught.exception))
+
+    def test_other_pages(self) -> None:
+        """On other pages the sections with configurations have to be proven, and the others need none."""
+        page = _PAGE.format(proof="> GET /a").replace("# Recipes", "# Rules") + "\n## Two\n\nIt is so.\n"
+        self.assertEqual([recipe.title for recipe in read(page)], ["One"])
+        with self.assertRaises(Unproven):
+            list(read(page.replace("> GET /a", "")))
 
 
 class PageTests(SynchronousTestCase):
@@ -308,14 +313,13 @@ class PageTests(SynchronousTestCase):
 
     def test_listed(self) -> None:
         """The list at the top of the recipes names each of them."""
-        _, _, recipes = PAGE.read_text("utf-8").partition("\n## Recipes\n")
-        table, _, rest = recipes.partition("\n### ")
-        titles = findall(r"^### (.+)$", "### " + rest, MULTILINE)
+        table, _, rest = (DOCS / "recipes.md").read_text("utf-8").partition("\n## ")
+        titles = findall(r"^## (.+)$", "## " + rest, MULTILINE)
         anchors = [sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles]
         self.assertEqual(sorted(findall(r"\(#([^)]+)\)", table)), sorted(anchors))
 
 
-RECIPES = list(read(PAGE.read_text("utf-8")))
+RECIPES = [recipe for name in ("rules.md", "recipes.md") for recipe in read((DOCS / name).read_text("utf-8"))]
 
 for _recipe in RECIPES:
     _name = "test_" + "_".join(findall(r"[a-z0-9]+", _recipe.title.lower()))
