@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter as TallyOf
 from typing import Any
 
+from msgspec import msgpack
 from twisted.internet.defer import Deferred
 
 from tests.gate.test_histories import ONE, HistoryTestCase
@@ -150,6 +151,15 @@ class WakerTests(WakingTestCase):
         self.assertEqual(self.waker(), "a")
         self.advance(1.95)
         self.successResultOf(waiting).release()
+
+    def test_all_stop_at_once(self) -> None:
+        """One that has said goodbye begins no timer when another, which did so a moment before, leaves it one."""
+        self.start("a")
+        owner = self.world.owners["a"]
+        owner.gate.stop()
+        self.advance(0.1)
+        owner.gate.message(msgpack.encode([[], [], SECOND]))
+        self.assertEqual(owner.clock.getDelayedCalls(), [])
 
     def test_lost_reply(self) -> None:
         """A reply that said who has the timer may be lost; the answer to the announcement says it again."""

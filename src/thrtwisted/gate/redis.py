@@ -406,7 +406,8 @@ class RedisGate:
         @param delay: seconds until it is for this process to wake somebody, there or here; None if it is not.
         """
         self._waking = _cancelled(self._waking)
-        if delay is not None:  # in whole ms, and rather late than early: one that is early has to come again
+        if delay is not None and not self._quit:
+            # In whole ms, and rather late than early: one that is early has to come again.
             self._waking = self._clock.callLater(math.ceil(delay * 1000) / 1000, self._wake)
 
     def _wake(self) -> None:
