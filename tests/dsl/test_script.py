@@ -743,6 +743,15 @@ class LimitTests(ScriptTestCase):
         counters = Limits(self.load(text)).counters(exchange())
         self.assertEqual([counter.key for counter in counters], ["shard=1"])
 
+    def test_tornados(self) -> None:
+        """A function finds what Tornado's requests have, such as the whole URL."""
+        text = (
+            f"{QUEUE}def url(request): return request.url\nadd_max_limit('url', url, glob('http://h/a*'), 2)"
+        )
+        for target, expected in [(b"/a?b", ["url"]), (b"/b", [])]:
+            counters = Limits(self.load(text)).counters(exchange(target, {"Host": ["h"]}))
+            self.assertEqual([counter.key for counter in counters], expected)
+
     def test_none(self) -> None:
         """None is no limit, whatever the value is to be."""
         for hash_value in ("'bar'", "glob('*')", "diff('a')", "foo"):

@@ -263,12 +263,15 @@ class WayTests(SynchronousTestCase):
                 self.assertEqual(look(found), look(untouched), (name, kind))
 
     def test_pairs(self) -> None:
-        """A function may give a name and a value as a pair."""
+        """A function may give a name and a value as a pair, or several as a list of pairs."""
         for name, value, look, expected in ACTIONS:
             if isinstance(value, dict):
                 ((key, text),) = value.items()
-                found = self.done(old(), Rule(then=Then(**{name: lambda exchange: (key, text)})))  # type: ignore  # noqa: B023
-                self.assertEqual(look(found), expected, name)
+                for pairs in ((key, text), [(key, text)], [("Other", "x"), (key, text)]):
+                    found = self.done(old(), Rule(then=Then(**{name: lambda exchange: pairs})))  # type: ignore  # noqa: B023
+                    if len(pairs) == 2 and isinstance(pairs, list):
+                        getattr(found, name.replace("set_", "del_").replace("add_", "del_"))("Other")
+                    self.assertEqual(look(found), expected, (name, pairs))
 
     def test_wrong_values(self) -> None:
         """A value that no message may have is one line in the log, with rule and action, and no traceback."""
