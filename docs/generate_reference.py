@@ -103,8 +103,8 @@ The function is called for every request, in the proxy's one thread: it must not
 exception, that is logged with the limit's name and the request is answered 500. twistd finds the module in the
 directory of the file, and on `PYTHONPATH`. The exchange offers `method`, `target`, `path`, `query`, `host` and
 `headers` (bytes, and Twisted's `Headers`), `client` (a text), `backend` and `priority`; and the methods `header(name)`,
-`cookie(name)` and `query_argument(name)`, which give bytes if the name is bytes and a text if it is one, or `None` where
-there is none. [Rules](rules.md) tell of all that functions may do.
+`cookie(name)` and `query_argument(name)`, which give bytes if the name is bytes and a text if it is one, or `None`
+where there is none. [Rules](rules.md) tell of all that functions may do.
 
 ```python
 def tenant(exchange):
