@@ -219,6 +219,8 @@ class SetTests(SynchronousTestCase):
             (one.response, "status"),
         ]:
             self.assertRaises(AttributeError, setattr, view, name, 1)
+        for view in (one.request, one.response):
+            self.assertRaises(AttributeError, setattr, view, "headers", {"A": "b"})
         self.assertEqual((one.priority, one.backend, one.status), (2, "app", None))
 
     def test_nobodys_queue(self) -> None:

@@ -43,11 +43,7 @@ _OK, _NO_CONTENT, _RESET, _PARTIAL, _NOT_MODIFIED = 200, 204, 205, 206, 304
 
 
 class Response:
-    """
-    What a client will get.
-
-    @ivar headers: the header fields; before the response is there, those that will be set.
-    """
+    """What a client will get."""
 
     __slots__ = (
         "_body",
@@ -56,11 +52,11 @@ class Response:
         "_exchange",
         "_fields",
         "_head",
+        "_headers",
         "_own",
         "_proxys",
         "_read",
         "_set",
-        "headers",
     )
 
     def __init__(self, exchange: Exchange) -> None:
@@ -74,7 +70,12 @@ class Response:
         self._set: set[bytes] = set()  # of these, those in place of the response's
         self._deleted: set[bytes] = set()
         self._fields = Headers()
-        self.headers = TextHeaders(self._fields, distinct=False, changed=self._changed)
+        self._headers = TextHeaders(self._fields, distinct=False, changed=self._changed)
+
+    @property
+    def headers(self) -> TextHeaders:
+        """The header fields; before the response is there, those that will be set."""
+        return self._headers
 
     @property
     def status_code(self) -> int | None:
@@ -139,7 +140,7 @@ class Response:
         """
         self._head, self._read, self._proxys = head, read, proxys
         early, self._fields = self._fields, head.headers
-        self.headers = TextHeaders(head.headers, distinct=False, changed=self._changed)
+        self._headers = TextHeaders(head.headers, distinct=False, changed=self._changed)
         for name in self._deleted | self._set:
             head.headers.removeHeader(name)
         for name, values in early.getAllRawHeaders():

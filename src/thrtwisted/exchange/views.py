@@ -141,17 +141,18 @@ def parsed(query: bytes) -> dict[str, list[bytes]]:
 
 
 class RequestView:
-    """
-    The request of an exchange, as text.
+    """The request of an exchange, as text."""
 
-    @ivar headers: its header fields.
-    """
-
-    __slots__ = ("_exchange", "headers")
+    __slots__ = ("_exchange", "_headers")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self.headers = TextHeaders(exchange.headers)
+        self._headers = TextHeaders(exchange.headers)
+
+    @property
+    def headers(self) -> TextHeaders:
+        """The header fields."""
+        return self._headers
 
     @property
     def method(self) -> str:
