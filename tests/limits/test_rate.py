@@ -74,6 +74,17 @@ class RateTests(SynchronousTestCase):
         limit = Limit(name="l", rate="100/s", burst=10, over="demote", demote_to=80)
         self.assertEqual(compile_rate(limit), Rate(10_000, 10, "demote", 80))
 
+    def test_fast(self) -> None:
+        """
+        As many may go at once as come in ten milliseconds, where requests wait for timers: these are no more exact, and
+        what they are late by would be lost.
+        """
+        self.assertEqual(compile_rate(Limit(name="l", rate="100/s")), Rate(10_000, 1))
+        self.assertEqual(compile_rate(Limit(name="l", rate="1000/s")), Rate(1000, 10))
+        self.assertEqual(compile_rate(Limit(name="l", rate="10000/s", burst=5)), Rate(100, 100))
+        self.assertEqual(compile_rate(Limit(name="l", rate="10000/s", burst=500)), Rate(100, 500))
+        self.assertEqual(compile_rate(Limit(name="l", rate="1000/s", over="reject")), Rate(1000, 1, "reject"))
+
     def test_longest(self) -> None:
         """A burst that takes longer to come back than any time of the configuration is refused, with the longest."""
         for rate in ("1/day", "7/hour", "10000/s"):

@@ -22,6 +22,10 @@ _MICROSECONDS = 1_000_000
 #: The shortest interval (microseconds): what passes faster than this is no matter of rates.
 SHORTEST = 100
 
+#: Who waits is let go by timers, which are no more exact than this (microseconds). So as many may always go at once as
+#: come in this time, or a rate of a thousand a second would be one of some hundreds.
+EXACT = 10_000
+
 #: The most time (microseconds) that one request, or a burst, may use up: as long as any time of the configuration.
 LONGEST = 1_000_000 * _MICROSECONDS
 
@@ -91,4 +95,5 @@ def compile_rate(limit: Limit) -> Rate | None:
             f"a burst of {limit.burst} would take more than {days} days to come back at this rate; "
             f"lower burst to {LONGEST // interval} or less"
         )
-    return Rate(interval, limit.burst, limit.over, limit.demote_to)
+    burst = max(limit.burst, EXACT // interval) if limit.over == "wait" else limit.burst
+    return Rate(interval, burst, limit.over, limit.demote_to)
