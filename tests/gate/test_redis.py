@@ -85,8 +85,10 @@ class RedisGateTests(RedisGateTestCase):
         """What can hold no slot is refused where a program makes it."""
         for options in ({"namespace": "a{b}"}, {"lease": 0.0}, {"timeout": 0.0}):
             self.assertRaises(ValueError, RedisGate, reactor, **options)
-        for slots in (-1, 1.5):
+        for slots in (-1, 1.5, 2**53 + 1):
             self.assertRaises(ValueError, Counter, "one", slots)
+        for options in ({"interval": 0}, {"interval": 2**64}, {"interval": 1, "burst": 2**64}):
+            self.assertRaises(ValueError, Rate, **options)
 
     def test_no_counters(self) -> None:
         """A ticket without counters asks nobody."""

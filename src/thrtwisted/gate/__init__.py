@@ -54,9 +54,9 @@ class Rate:
 
     def __attrs_post_init__(self) -> None:
         if not _whole(self.interval, 1):
-            raise ValueError(f"an interval is 1 microsecond or more, a whole number, not {self.interval!r}")
+            raise ValueError(f"an interval is 1 to 2**53 microseconds, a whole number, not {self.interval!r}")
         if not _whole(self.burst, 1):
-            raise ValueError(f"a burst is 1 ticket or more, a whole number, not {self.burst!r}")
+            raise ValueError(f"a burst is 1 to 2**53 tickets, a whole number, not {self.burst!r}")
         if not 1 <= self.demote_to <= 99:
             raise ValueError(f"a priority is 1 (best) to 99 (worst), not {self.demote_to}")
 
@@ -89,7 +89,7 @@ class Counter:
     @ivar rate: how many in a time; None for any number. A ticket counts there as often as it is heavy; one that is
         heavier than the burst goes where nothing of it is used up.
     @ivar shown: whether an admission tells what is left.
-    @raise ValueError: one of these numbers is not whole, or is below 0 (the weight: below 1).
+    @raise ValueError: one of these numbers is not whole, is below 0 (the weight: below 1), or above 2**53.
     """
 
     key: str
@@ -101,12 +101,12 @@ class Counter:
 
     def __attrs_post_init__(self) -> None:
         if not _whole(self.max_concurrent, 0):
-            raise ValueError(f"a counter has 0 slots or more, a whole number, not {self.max_concurrent!r}")
+            raise ValueError(f"a counter has 0 to 2**53 slots, a whole number, not {self.max_concurrent!r}")
         if not _whole(self.weight, 1):
-            raise ValueError(f"a weight is 1 slot or more, a whole number, not {self.weight!r}")
+            raise ValueError(f"a weight is 1 to 2**53 slots, a whole number, not {self.weight!r}")
         if not (self.max_waiting is None or _whole(self.max_waiting, 0)):
             raise ValueError(
-                f"0 tickets or more may wait for a counter, a whole number, or None for any, not {self.max_waiting!r}"
+                f"0 to 2**53 tickets may wait for a counter, a whole number, or None for any, not {self.max_waiting!r}"
             )
 
     @classmethod
@@ -126,7 +126,8 @@ class Counter:
 
 
 def _whole(number: object, least: int) -> bool:
-    return isinstance(number, int) and number >= least
+    # Above, Redis would be sent what neither a double nor 64 bits can hold; it would refuse all that goes with it.
+    return isinstance(number, int) and least <= number <= UNLIMITED
 
 
 def printable(value: bytes) -> str:

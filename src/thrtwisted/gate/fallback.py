@@ -63,7 +63,8 @@ class Shares:
         if rate is None or self.everything:
             return None
         processes = max(1, self.processes)
-        return attrs.evolve(rate, interval=rate.interval * processes, burst=max(1, rate.burst // processes))
+        interval = min(rate.interval * processes, UNLIMITED)
+        return attrs.evolve(rate, interval=interval, burst=max(1, rate.burst // processes))
 
     def next_change(self, now: float) -> float | None:
         """Seconds until the slots change; None if they do so no more."""
