@@ -639,6 +639,68 @@ class ReclaimTests(ScriptTestCase):
         self.assertEqual(living.published(), [1])
 
 
+class EvictedTests(ScriptTestCase):
+    """Redis is short of memory, and may let those keys go that would go by themselves."""
+
+    def evict(self) -> None:
+        """Redis has no memory for what it may let go."""
+        before = self.client.config_get("maxmemory*")
+        self.client.config_set("maxmemory-policy", "volatile-ttl")
+        try:
+            while [key for key in self.keys() if self.client.pttl(key) >= 0]:
+                self.client.config_set("maxmemory", 1)
+                self.client.ping()
+                self.client.config_set("maxmemory", before["maxmemory"])
+        finally:
+            for name in ("maxmemory", "maxmemory-policy"):
+                self.client.config_set(name, before[name])
+
+    def test_quota(self) -> None:
+        """Quotas begin anew, and nothing else is forgotten: neither who has a slot nor who waits."""
+        daily = [[Counter(f"user={n}", rate=Rate(86_400 * SECOND, over="reject"))] for n in range(20)]
+        a, b = self.owner("a"), self.owner("b")
+        for serial, counters in enumerate(daily):
+            self.assertEqual(
+                a.batch(acquire_operation(serial, counters), ["release", serial]).admitted, [serial]
+            )
+        a.batch(acquire_operation(101, ONE))
+        b.batch(acquire_operation(101, ONE))
+        lasting = {key for key in self.keys() if b":rate:" not in key}
+        self.assertEqual(len(self.keys()), len(lasting) + 20)
+        self.evict()
+        self.assertEqual(set(self.keys()), lasting)
+        for serial, counters in enumerate(daily, 200):
+            reply = b.batch(acquire_operation(serial, counters), ["release", serial])
+            self.assertEqual((reply.admitted, reply.rejected), ([serial], []))
+        self.assertEqual((reply.waiting, reply.grace), (1, 0))
+        a.batch(["release", 101])
+        self.assertEqual(b.published(), [101])
+        b.batch(["release", 101])
+        self.evict()
+
+    def test_waits(self) -> None:
+        """Who waits for a rate goes when it would have, whatever comes and goes meanwhile, and nobody overtakes it."""
+        counters = {
+            "light": [Counter("light", rate=Rate(SECOND, 5))],
+            "heavy": [Counter("heavy", weight=4, rate=Rate(SECOND // 4, 20))],
+        }
+        for name, needed in counters.items():
+            for other in (["release", 7], acquire_operation(8, needed), ["release", 1]):
+                a = self.owner(f"{name}-{other[0]}-{other[1]}")
+                a.now = 1_000_000 * SECOND
+                reply = a.batch(*(acquire_operation(serial, needed) for serial in range(1, 8)))
+                self.assertEqual((reply.admitted, reply.wake), ([1, 2, 3, 4, 5], SECOND))
+                a.now += SECOND // 2
+                self.evict()
+                reply = a.batch(other)
+                self.assertEqual((reply.admitted, reply.wake), ([], SECOND // 2), other)
+                a.now += SECOND // 2
+                reply = a.batch()
+                self.assertEqual((reply.admitted, reply.wake), ([6], 0 if other[1] == 7 else SECOND), other)
+                a.batch(["quit"])
+                self.evict()
+
+
 class TornTests(ScriptTestCase):
     """Somebody has deleted a part of the namespace."""
 
@@ -690,7 +752,7 @@ class TornTests(ScriptTestCase):
         self.assertEqual(b.published(), [1])
 
     def test_rates(self) -> None:
-        """If it is not known any more by which rate somebody waits, nobody goes without one, and owners say it again."""
+        """If it is not known any more by which rate somebody waits, nobody goes without one; owners say it again."""
         hourly = [Counter("hourly", rate=Rate(3600 * SECOND))]
         for number, part in enumerate(("rates", "rated")):
             a = self.owner(f"a{number}")

@@ -518,11 +518,31 @@ local function rules_for_rates()
     return true
   end
 
+  -- The rate of a counter, if tickets wait for it.
+  local function awaited_rate(counter)
+    local rate = rate_of(counter)
+    return rate and rate.interval > 0 and rate.over == 0 and rate
+  end
+
+  -- A tat that Redis has evicted, as it may where memory is short: while somebody waits for it, it follows from when that
+  -- one may go. Otherwise whoever comes next would go before him, and he might wait for ever.
+  local function evicted_tat(counter)
+    local rate = awaited_rate(counter)
+    local due = rate and get(WAITING, counter) > 0 and redis.call('ZSCORE', DUE, counter)
+    local lane = due and best_parked(counter)
+    if not lane then
+      return 0
+    end
+    local weight = needs_of(lane).weights[counter]
+    TATS.changed[counter] = true
+    return tonumber(due) + (math.max(rate.burst, weight) - weight) * rate.interval
+  end
+
   local function tat_of(counter)
     local tat = TATS.read[counter]
     if not tat then
       local found, weight = string.match(redis.call('GET', RATE .. counter) or '', '^(%d+) (%d+)$')
-      tat = { tonumber(found or 0), tonumber(weight or 1) }
+      tat = { tonumber(found) or evicted_tat(counter), tonumber(weight or 1) }
       TATS.read[counter] = tat
     end
     return tat[1], tat[2]
@@ -552,12 +572,6 @@ local function rules_for_rates()
   local function charge(counter, rate, weight, waited)
     local from = waited and instant - math.min(rate.interval, LATE) or instant
     set_tat(counter, math.max((tat_of(counter)), from) + weight * rate.interval, weight)
-  end
-
-  -- The rate of a counter, if tickets wait for it.
-  local function awaited_rate(counter)
-    local rate = rate_of(counter)
-    return rate and rate.interval > 0 and rate.over == 0 and rate
   end
 
   -- Take over the rate that a ticket came with; whether somebody may go by it who could not before.
