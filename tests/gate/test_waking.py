@@ -6,6 +6,7 @@ pass in seconds; the gates and the script are the product's own.
 from __future__ import annotations
 
 from collections import Counter as TallyOf
+from itertools import pairwise
 from typing import Any
 
 from msgspec import msgpack
@@ -235,6 +236,8 @@ class RateTests(WakingTestCase):
         self.assertEqual(len(times), 210)
         for number, when in enumerate(times[10:], 1):
             self.assertLess(abs(when - number / 100), 0.02, number)
+        gaps = [later - earlier for earlier, later in pairwise(times[9:])]
+        self.assertTrue(0.009 < min(gaps) <= max(gaps) < 0.011, gaps)
         # The one with the timer for each that goes, the one whose it is to release it; and heartbeats.
         self.assertLess(sum(self.batches.values()), 2 * 210 + 3 * 10)
 

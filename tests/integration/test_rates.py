@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from itertools import pairwise
+from statistics import quantiles
 from typing import Any
 
 from twisted.internet.defer import gatherResults
@@ -82,9 +84,18 @@ def unsteady(work: list[Work]) -> Missed | None:
     worst = max(seconds, key=lambda second: abs(second - 1))
     if abs(worst - 1) > TOLERANCE:
         return Missed(f"{RATE} requests took {worst:.3f} s, not 1", max(worst, 1 / worst))
-    widest = max(later - earlier for earlier, later in pairwise(after))
-    if widest > 5 / RATE:
-        return Missed(f"nobody went for {widest * 1000:.0f} ms")
+    gaps = [later - earlier for earlier, later in pairwise(after)]
+    # Were they let go in bunches, of two or more, half of the gaps at least would be next to nothing.
+    short, middle, long = quantiles(gaps, n=4)
+    if short < 0.5 / RATE or long > 1.5 / RATE or abs(middle - 1 / RATE) > 0.2 / RATE:
+        said = ", ".join(f"{gap * 1000:.1f}" for gap in (short, middle, long))
+        return Missed(f"the quartiles of the gaps are {said} ms, not {1000 / RATE:g}", math.inf)
+    if max(gaps) > 5 / RATE:
+        return Missed(f"nobody went for {max(gaps) * 1000:.0f} ms")
+    # A pause that is an accident is made up for by the next few.
+    together = [bisect_left(after, begin + 2 / RATE) - number for number, begin in enumerate(after)]
+    if sum(number > 4 for number in together) > len(together) / 50:
+        return Missed(f"up to {max(together)} came within {2000 / RATE:g} ms")
     return None
 
 
