@@ -29,7 +29,7 @@ key = "header:X-User"
 max_concurrent = 100
 [[rule]]
 when = {{ path = "/hello" }}
-then = {{ status = 204 }}
+then = {{ set_status_code = 204 }}
 [bounds]
 connections = 0
 connections_per_client = 0

@@ -204,5 +204,7 @@ class WordsTests(SynchronousTestCase):
     def test_suggestion(self) -> None:
         """The nearest name is meant; without one, all are named."""
         self.assertEqual(suggestion("ap", ["app", "other"]), 'did you mean "app"?')
+        self.assertEqual(suggestion("status", ["set_status_code", "auth"]), 'did you mean "set_status_code"?')
+        self.assertEqual(suggestion("ab", ["xxxxxxab", "abyyyyyy"]), 'it may be "xxxxxxab" or "abyyyyyy"')
         self.assertEqual(suggestion("zzz", ["app", "b", "c"]), 'it may be "app", "b" or "c"')
         self.assertEqual(suggestion("zzz", ["app"]), 'it may be "app"')

@@ -81,9 +81,10 @@ def quoted(text: str) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The mend of a wrong name: the known one that is most like it, or all of them."""
+    """The mend of a wrong name: the known one that is most like it, or that has it within, or all of them."""
     names = list(known)
-    close = get_close_matches(name, names, 1)
+    within = [known for known in names if name and name.lower() in known.lower()]
+    close = get_close_matches(name, names, 1) or (within if len(within) == 1 else [])
     if close:
         return f"did you mean {quoted(close[0])}?"
     return f"it may be {' or '.join(filter(None, [', '.join(map(quoted, names[:-1])), *map(quoted, names[-1:])]))}"

@@ -29,7 +29,7 @@ class BoundsCase(IntegrationCase):
         table = "\n".join(bounds)
         self.clients: list[Raw] = []
         self.addCleanup(lambda: [client.leave() for client in self.clients])
-        rule = '[[rule]]\nwhen = { path = ["/", "/digest/no"] }\nthen = { status = 403 }\n'
+        rule = '[[rule]]\nwhen = { path = ["/", "/digest/no"] }\nthen = { set_status_code = 403 }\n'
         return await self.proxy(
             f'[bounds]\n{table}\n[backend.app]\nurl = "{self.backend.url}"\n{rule}', **proxy
         )

@@ -18,7 +18,7 @@ max_concurrent = 10
 
 [[rule]]
 when = {{ path = "/hello" }}
-then = {{ status = 204 }}
+then = {{ set_status_code = 204 }}
 
 [bounds]
 connections_per_client = 0

@@ -19,11 +19,11 @@ url = "{url}"
 
 [[rule]]
 when = {{ client = "192.0.2.7" }}
-then = {{ status = 418 }}
+then = {{ set_status_code = 418 }}
 
 [[rule]]
 when = {{ client = "2001:db8::7" }}
-then = {{ status = 451 }}
+then = {{ set_status_code = 451 }}
 """
 
 GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: h\r\n\r\n"

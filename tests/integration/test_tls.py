@@ -28,7 +28,7 @@ url = "{url}"
 
 [[rule]]
 when = {{ header = {{ X-Forwarded-Proto = "https" }}, path = "/secure" }}
-then = {{ status = 418 }}
+then = {{ set_status_code = 418 }}
 """
 
 GET = b"GET /work/%s?seconds=0 HTTP/1.1\r\nHost: localhost\r\n\r\n"
