@@ -5,13 +5,24 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+from twisted.logger import Logger
+
+from .errors import RuleFailed
+
+T = TypeVar("T")
 
 #: What is called with an exchange.
 Function = Callable[[Any], object]
 
 PREFIX = "python:"
 FORM = '"python:module:function"'
+
+#: What is wrong with a function that yields, and the mend.
+GENERATOR = "the function is a generator, and nothing runs it; decorate it with inlineCallbacks"
+
+_log = Logger()
 
 
 def imported(name: str, *, plain: bool = False) -> Function:
@@ -56,7 +67,7 @@ def function_of(value: str | Function) -> Function:
         raise ValueError(f"not a function; write {FORM}")
     function = imported(value.removeprefix(PREFIX)) if isinstance(value, str) else value
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise ValueError("the function is a generator, and nothing runs it; decorate it with inlineCallbacks")
+        raise ValueError(GENERATOR)
     return function
 
 
@@ -69,6 +80,20 @@ def plain(function: Function) -> Function:
     if inspect.iscoroutinefunction(inspect.unwrap(function)):
         raise ValueError("the function is async, and nothing waits for it; name a plain one")
     return function
+
+
+def found(what: str, find: Callable[[Any], T], exchange: object) -> T:
+    """
+    What a function that does not wait finds in an exchange.
+
+    @param what: it is, for the log.
+    @raise RuleFailed: it has raised an exception, which is logged.
+    """
+    try:
+        return find(exchange)
+    except (Exception, SystemExit):  # sys.exit() too ends the function, and nothing else
+        _log.failure("{function} failed", function=what)
+        raise RuleFailed() from None
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -21,6 +22,10 @@ from thrtwisted.gate import Counter, Ticket
 def failing(exchange: Exchange) -> str:
     """A user's function with a mistake."""
     raise ZeroDivisionError
+
+
+def leaving(exchange: Exchange) -> str:
+    sys.exit("a function is no program")
 
 
 def with_status(status: int, *fields: bytes, body: bytes = b"body") -> bytes:
@@ -549,6 +554,12 @@ class CacheTests(AuthCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertIsNone(header(asked, "X-User"))
         self.assertEqual(self.connections, 0)
+
+    def test_key_that_exits(self) -> None:
+        """Nor does a key function end the exchange, or more, by sys.exit()."""
+        authenticator = self.make(cache=30.0, cache_by=[f"python:{__name__}:leaving"])
+        self.failureResultOf(authenticator.check(exchange()), RuleFailed)
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
     def test_size(self) -> None:
         """So many are remembered."""

@@ -18,10 +18,11 @@ from twisted.web.http_headers import Headers
 
 from thrtwisted.answer import NAME
 from thrtwisted.config import Auth, Backend
-from thrtwisted.errors import AuthFailed, BadRequest, ExchangeError, GateUnavailable, RuleFailed
+from thrtwisted.errors import AuthFailed, BadRequest, ExchangeError, GateUnavailable
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder
 from thrtwisted.forward.headers import drop_alike
+from thrtwisted.functions import found
 from thrtwisted.gate import Counter, IGate, Ticket
 from thrtwisted.keys import Key, compile_key, headers_of
 from thrtwisted.limits import Limits
@@ -151,10 +152,10 @@ class Authenticator:
         if key is None:
             asking = self._ask(asked, ticket)
         else:
-            found = self._cache.get(key, self._clock.seconds())
-            if found is not None:
+            cached = self._cache.get(key, self._clock.seconds())
+            if cached is not None:
                 self.counts.cached += 1
-                self._apply(found[0], exchange, found[1])
+                self._apply(cached[0], exchange, cached[1])
                 return succeed(None)
             asking = self._shared_question(key, asked, ticket)
         return asking.addCallbacks(self._apply, self._unanswered, callbackArgs=(exchange,))
@@ -181,12 +182,9 @@ class Authenticator:
         @raise RuleFailed: a function of the configuration raised an exception, which is logged.
         """
         sent = tuple(tuple(asked.headers.getRawHeaders(name) or ()) for name in (*self._sent, *self._told))
-        try:
-            found = tuple(find(exchange) for find in self._keys)
-        except Exception:
-            self._log.failure("A function in cache_by of auth.{name} failed", name=self.name)
-            raise RuleFailed() from None
-        return sha256(repr((sent, found)).encode()).digest()
+        what = f"A function in cache_by of auth.{self.name}"
+        keyed = tuple(found(what, key, exchange) for key in self._keys)
+        return sha256(repr((sent, keyed)).encode()).digest()
 
     def _ticket(self, exchange: Exchange) -> Ticket | None:
         if self._counter is None:

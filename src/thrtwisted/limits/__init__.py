@@ -7,30 +7,24 @@ The limits are compiled once, when the configuration is read; what is left for e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import attrs
-from twisted.logger import Logger
 
 from thrtwisted.config import Config, Limit
-from thrtwisted.errors import RuleFailed
 from thrtwisted.exchange import Exchange
-from thrtwisted.functions import imported, name_of, plain
+from thrtwisted.exchange.settable import encoded
+from thrtwisted.functions import found, imported, name_of, plain
 from thrtwisted.gate import UNLIMITED, Counter, Rate, printable
 from thrtwisted.keys import FORMS, Key, compile_key, headers_of
-from thrtwisted.match import CompiledMatch, compile_match, encoded
+from thrtwisted.match import CompiledMatch, compile_match
 
 from .rate import LONGEST, compile_rate
 from .ratelimit import Policies
 
 Weight = Callable[[Exchange], int]
 
-T = TypeVar("T")
-
 #: The turn of those that lack the key of C{queue.fair}: no value's, for these begin with an equals sign.
 _NOBODY = "-"
-
-_log = Logger()
 
 
 class Limits:
@@ -77,7 +71,7 @@ class Limits:
         """
         if self._fair is None:
             return None
-        value = _found("The key function of queue.fair", self._fair, exchange)
+        value = found("The key function of queue.fair", self._fair, exchange)
         return _NOBODY if value is None else f"={printable(value)}"
 
 
@@ -111,7 +105,7 @@ class CompiledLimit:
         """The counter that an exchange needs slots of; None where the limit does not apply."""
         if self.key is None:
             return self._counter(exchange, None)
-        value = _found(f"The key function of limit {self.name}", self.key, exchange)
+        value = found(f"The key function of limit {self.name}", self.key, exchange)
         if value is None:
             value = self.default
         if value is None:
@@ -122,24 +116,16 @@ class CompiledLimit:
 
     def _counter(self, exchange: Exchange, value: bytes | None) -> Counter:
         # Heavier than the limit is as heavy as the limit: so lanes, which weights keep apart, do not get many.
-        found = _found(f"The weight function of limit {self.name}", self.weight, exchange)
-        weight = min(found, self.heaviest)
+        weight = found(f"The weight function of limit {self.name}", self.weight, exchange)
         return Counter.of(
-            self.name, self.max_concurrent, value, weight, self.max_waiting, self.rate, self.shown
+            self.name,
+            self.max_concurrent,
+            value,
+            min(weight, self.heaviest),
+            self.max_waiting,
+            self.rate,
+            self.shown,
         )
-
-
-def _found(function: str, find: Callable[[Exchange], T], exchange: Exchange) -> T:
-    """
-    What may come from a function of the user's.
-
-    @param function: what it is, for the log.
-    """
-    try:
-        return find(exchange)
-    except (Exception, SystemExit):  # sys.exit() too ends the function, and nothing else
-        _log.failure("{function} failed", function=function)
-        raise RuleFailed() from None
 
 
 def compile_limit(limit: Limit) -> CompiledLimit:

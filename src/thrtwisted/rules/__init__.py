@@ -26,7 +26,7 @@ from thrtwisted.errors import ExchangeError, RuleFailed
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward.headers import drop_alike
 from thrtwisted.functions import Function, function_of
-from thrtwisted.keys import Key, compile_key
+from thrtwisted.keys import Key, compile_key, headers_of
 from thrtwisted.match import CompiledMatch, compile_match
 
 from .actions import ON_ERRORS, OUTPUT, REDIS, Action, Asks, compile_actions, routes
@@ -47,7 +47,6 @@ _OF_ERROR = (b"Retry-After", b"Cache-Control")
 #: Those that say what the proxy's own words are.
 _OF_WORDS = (b"Content-Type", b"Content-Encoding")
 
-_HEADER = "header:"
 _HEADERS = ("set_input_header", "add_input_header", "del_input_header")
 
 
@@ -91,7 +90,8 @@ class Rules:
         self.have_functions = any(rule.has_functions for rule in self._rules)
         self._waits = self.have_functions or any(rule.asks for rule in self._rules)
         self.headers = frozenset(name.lower().encode() for rule in config.rule for name in named(rule)).union(
-            *(authenticator.headers for authenticator in authenticators.values())
+            *(headers_of((rule.then.priority, rule.then.set_input_priority)) for rule in config.rule),
+            *(authenticator.headers for authenticator in authenticators.values()),
         )
         # Nobody but a service speaks in its name, also where no rule asks it.
         self._spoken_for = frozenset[bytes]().union(
@@ -414,7 +414,7 @@ def criteria(when: When) -> Iterator[tuple[tuple[str, ...], str, Match]]:
 
 
 def named(rule: Rule) -> Iterator[str]:
-    """The headers that a rule looks at or changes, as far as the configuration names them."""
+    """The headers that a rule matches or changes, as far as the configuration names them."""
     yield from rule.when.header
     for action in _HEADERS:
         value: Any = getattr(rule.then, action)
@@ -422,6 +422,3 @@ def named(rule: Rule) -> Iterator[str]:
             yield from value
         elif isinstance(value, str):
             yield value
-    for priority in (rule.then.priority, rule.then.set_input_priority):
-        if isinstance(priority, str) and priority.startswith(_HEADER):
-            yield priority.removeprefix(_HEADER)

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from thrtwisted.exchange import Exchange
 from thrtwisted.exchange.response import Response
 from thrtwisted.exchange.views import RequestView
-from thrtwisted.functions import Function
+from thrtwisted.functions import GENERATOR, Function
 from thrtwisted.structure import quoted
 
 _log = Logger()
@@ -82,7 +82,7 @@ def _result(result: Any) -> Any:
     if isinstance(result, Coroutine):
         return Deferred.fromCoroutine(result)
     if isinstance(result, Generator):
-        raise TypeError("the function is a generator, and nothing runs it; decorate it with inlineCallbacks")
+        raise TypeError(GENERATOR)
     if isinstance(result, Awaitable):
         raise TypeError(f"a {type(result).__name__} cannot be waited for; return a Deferred or a coroutine")
     return result
