@@ -21,6 +21,7 @@ from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
 from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule, When
 from .exchange import NO_QUEUE
+from .exchange.settable import encoded
 from .forward.address import check_health
 from .forward.address import parse as parse_backend
 from .forward.disk import MEMORY
@@ -29,7 +30,7 @@ from .keys import compile_key
 from .limits import compile_limit, compile_weight
 from .limits.rate import compile_rate
 from .listen import endpoint
-from .match import compile_match, encoded
+from .match import compile_match
 from .networks import trusted as trusted_proxies
 from .redis.url import parse
 from .rules import criteria

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 from thrtwisted.exchange import Exchange
-from thrtwisted.exchange.settable import check_distinct
+from thrtwisted.exchange.settable import check_distinct, encoded
 from thrtwisted.forward.headers import is_hop_by_hop
 from thrtwisted.functions import imported, name_of, plain
 from thrtwisted.grammar import is_token
-from thrtwisted.match import encoded
 
 Key = Callable[[Exchange], bytes | None]
 
@@ -101,7 +100,7 @@ def _key_of(function: Callable[[Exchange], object], name: str) -> Key:
 
 def _client(exchange: Exchange) -> bytes | None:
     """The client's address; a client on a unix socket has none."""
-    return exchange.client.encode("utf-8", "surrogateescape") or None
+    return encoded(exchange.client) or None
 
 
 _NAMED: dict[str, Callable[[str], Key]] = {

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import attrs
 
 from . import config
+from .exchange.settable import decoded, encoded
 from .networks import Network, network, parse_address
 
 _NOT = "not:"
@@ -56,7 +57,7 @@ class _Alternatives:
             return True
         if not self.patterns and not self.networks:
             return False
-        text = value.decode("utf-8", "surrogateescape")
+        text = decoded(value)
         return any(pattern.fullmatch(text) for pattern in self.patterns) or self._have(text)
 
     def _have(self, text: str) -> bool:
@@ -161,15 +162,3 @@ def _pattern(expression: str, ignore_case: bool) -> re.Pattern[str]:
         return re.compile(expression, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a regular expression of Python: {error}; correct it") from None
-
-
-def encoded(text: str) -> bytes:
-    """
-    A text of the configuration as the bytes of a request.
-
-    @raise ValueError: it is not Unicode, but for bytes smuggled in by C{surrogateescape}.
-    """
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raise ValueError("a text that is no Unicode; correct it") from None

@@ -152,9 +152,8 @@ def _table(call: Call, action: str, value: object) -> dict[Any, object]:
         )
         return {}
     table: dict[str, object] = {}
-    first: dict[
-        str, str
-    ] = {}  # the names of headers are the same in other letters, but in a dictionary twice
+    # The names of headers are the same in other letters; but in a dictionary both stand there, which is refused later.
+    first: dict[str, str] = {}
     ignores_case = action.endswith("_header") and not isinstance(value, Mapping)
     for name, given in ((str(_text(name)), _text(given)) for name, given in pairs):
         same = first.setdefault(name.lower() if ignores_case else name, name)
@@ -177,7 +176,7 @@ def _list(value: object) -> list[object]:
 def _text(value: object) -> object:
     """Bytes as the text that stands for them; all else, and what is in a list, as it is."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
+        return settable.decoded(value)
     return [_text(each) for each in value] if isinstance(value, list) else value
 
 

@@ -8,7 +8,8 @@ import re
 
 import attrs
 
-from thrtwisted.match import compile_match, encoded, is_like_network, literal
+from thrtwisted.exchange.settable import encoded
+from thrtwisted.match import compile_match, is_like_network, literal
 from thrtwisted.structure import found
 
 #: Flags of a regular expression, which may stand nowhere but at its start.
