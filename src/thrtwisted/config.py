@@ -26,6 +26,17 @@ Name = Annotated[
 Priority = Annotated[int, Meta(ge=1, le=99)]
 Status = Annotated[int, Meta(ge=200, le=599)]
 Match = str | list[str]
+Authorities = Annotated[
+    str | None,
+    Meta(
+        description="A file with the certificates (PEM) whose signatures are trusted, with TLS; "
+        "absent: those that the system trusts."
+    ),
+]
+OwnCertificate = Annotated[
+    str | None,
+    Meta(description="A file with a certificate and its key (PEM), with TLS, if one is asked for."),
+]
 Texts = str | list[str]
 
 #: Marks a field that a program may fill with a function, too. Of the exchange it makes the value, or None for none; and
@@ -61,17 +72,8 @@ class Redis(_Table, frozen=True):
             "see `docs/redis.md`."
         ),
     ] = "embedded:"
-    ca: Annotated[
-        str | None,
-        Meta(
-            description="A file with the certificates (PEM) whose signatures are trusted, with TLS; "
-            "absent: those that the system trusts."
-        ),
-    ] = None
-    certificate: Annotated[
-        str | None,
-        Meta(description="A file with a certificate and its key (PEM), for a server that asks for one."),
-    ] = None
+    ca: Authorities = None
+    certificate: OwnCertificate = None
     namespace: Annotated[
         Name, Meta(description="Processes with the same namespace share slots and queues.")
     ] = "thr"
@@ -106,17 +108,8 @@ class Backend(_Table, frozen=True):
             "the one with the fewest requests in flight."
         ),
     ]
-    ca: Annotated[
-        str | None,
-        Meta(
-            description="A file with the certificates (PEM) whose signatures are trusted, with `https:`; "
-            "absent: those that the system trusts."
-        ),
-    ] = None
-    certificate: Annotated[
-        str | None,
-        Meta(description="A file with a certificate and its key (PEM), for a backend that asks for one."),
-    ] = None
+    ca: Authorities = None
+    certificate: OwnCertificate = None
     max_concurrent: Annotated[
         Count | None,
         Meta(description="Slots of the backend as a whole; absent: no limit."),
@@ -303,17 +296,8 @@ class Auth(_Table, frozen=True):
             "passed on to the client as they are; anything else is 502, or as `on_error` says."
         ),
     ]
-    ca: Annotated[
-        str | None,
-        Meta(
-            description="A file with the certificates (PEM) whose signatures are trusted, with `https:`; "
-            "absent: those that the system trusts."
-        ),
-    ] = None
-    certificate: Annotated[
-        str | None,
-        Meta(description="A file with a certificate and its key (PEM), for a service that asks for one."),
-    ] = None
+    ca: Authorities = None
+    certificate: OwnCertificate = None
     send_headers: Annotated[
         list[str],
         Meta(
