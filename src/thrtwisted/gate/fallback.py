@@ -157,8 +157,7 @@ class Fallback:
 
     def quotas(self, place: Place, now: float) -> dict[str, Quota]:
         """What is left of the counters of an admitted place that are to be shown, of this process's share."""
-        shown = [counter for counter in place.ticket.counters if counter.shown]
-        return self._lanes.quotas(shown, self._at(now))
+        return self._lanes.quotas(place.ticket.counters, self._at(now))
 
     def _at(self, now: float) -> int:
         """A time as it is reckoned here: us."""

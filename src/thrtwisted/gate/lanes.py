@@ -241,8 +241,12 @@ class Lanes(Generic[Id]):
         return counter.waiting if counter else 0
 
     def quotas(self, counters: Iterable[Counter], now: int) -> dict[str, Quota]:
-        """What is left of counters that an admitted ticket has slots of, by their keys."""
-        return {counter.key: self._quota(self._counters[counter.key], now) for counter in counters}
+        """What is left of the counters to be shown, of those that an admitted ticket has slots of, by their keys."""
+        return {
+            counter.key: self._quota(self._counters[counter.key], now)
+            for counter in counters
+            if counter.shown
+        }
 
     def _quota(self, counter: _Counter, now: int) -> Quota:
         slots = max(0, counter.slots - counter.used)

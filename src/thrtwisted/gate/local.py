@@ -32,7 +32,7 @@ class LocalGate:
     Admits tickets within this process.
 
     @param clock: tells the time, lets those go who wait for a rate, and ends the waiting of tickets that have a
-    timeout.
+        timeout.
     @param max_waiting: tickets that may wait, of all counters; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
     """
@@ -107,8 +107,7 @@ class LocalGate:
         return round(self._clock.seconds() * MICROSECONDS)
 
     def _admission(self, serial: int, ticket: Ticket, waited: float) -> Admission:
-        shown = [counter for counter in ticket.counters if counter.shown]
-        quotas = self._lanes.quotas(shown, self._microseconds) if shown else None
+        quotas = self._lanes.quotas(ticket.counters, self._microseconds)
         return Admission(lambda: self._release(serial), waited, quotas)
 
     def _leave(self, serial: int) -> None:
