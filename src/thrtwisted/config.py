@@ -285,6 +285,51 @@ class Queue(_Table, frozen=True):
     ] = None
 
 
+class Relay(_Table, frozen=True):
+    """
+    The way through Redis: fronts have the clients, workers have the applications, and only Redis is common ground.
+
+    Absent: the proxy itself connects to the applications.
+    """
+
+    role: Annotated[
+        Literal["front", "worker"],
+        Meta(
+            description="`front`: this process has the clients, and workers forward what it admits. `worker`: it listens "
+            "nowhere; it takes what fronts with its `redis.namespace` admit, and forwards it to its backends. The rest of "
+            "the file may be the same for both; a worker does without rules, limits and services, a front without the "
+            "backends' URLs."
+        ),
+    ]
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(
+            description="Requests that a worker has in its backends at once, all together: as many as the applications "
+            "serve at once."
+        ),
+    ] = 10
+    backends: Annotated[
+        list[Name],
+        Meta(description="The backends that a worker serves; an empty list means all that the file has."),
+    ] = []
+    max_inline: Annotated[
+        Annotated[int, Meta(ge=4096, le=2**27)],
+        Meta(
+            description="Bytes of one exchange that stand in Redis at once, at most. Longer bodies follow in pieces, as "
+            "fast as the other side takes them."
+        ),
+    ] = 256 * 1024
+    retry: Annotated[
+        Literal["never", "safe"],
+        Meta(
+            description="What happens to a request that a worker had when it died. `never`: 502. `safe`: it goes to "
+            "another worker, once, if its method is safe (GET, HEAD, OPTIONS), and then it may be executed twice; "
+            "whatever its method, if the worker had certainly not begun with it. After the response has begun, "
+            "it is cut."
+        ),
+    ] = "never"
+
+
 class Auth(_Table, frozen=True):
     """An external service that says who may pass. A rule's `auth` names it."""
 
@@ -586,6 +631,10 @@ class Config(_Table, frozen=True):
     redis: Annotated[
         Redis | None,
         Meta(description="Absent: limits and queue are this process's own, in memory."),
+    ] = None
+    relay: Annotated[
+        Relay | None,
+        Meta(description="Absent: the proxy forwards to its backends itself, without workers in between."),
     ] = None
     backend: Annotated[dict[Name, Backend], Meta(description="The applications, by name; at least one.")] = {}
     auth: Annotated[dict[Name, Auth], Meta(description="Services that say who may pass, by name.")] = {}

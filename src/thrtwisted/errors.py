@@ -223,3 +223,10 @@ class BackendResponseTimeout(ExchangeError):
 
     status = 504
     proxy_status = "http_response_timeout"
+
+
+class WorkerLost(ExchangeError):
+    """The worker that had the request is gone: it may have been executed, or not."""
+
+    status = 502
+    proxy_status = "connection_terminated"
