@@ -51,6 +51,7 @@ class Frame(Struct, frozen=True, array_like=True):
     @ivar seq: its place in its flow, from 1 on; or 0.
     @ivar ack: the frames of the other flow up to this one are consumed.
     @ivar more: the payload goes on in the next frame of the flow, which is of the same kind.
+    @ivar sender: who says it, where an answer is wanted of one who may not know the exchange any more; or empty.
     """
 
     front: str
@@ -60,6 +61,7 @@ class Frame(Struct, frozen=True, array_like=True):
     ack: int = 0
     more: bool = False
     payload: bytes = b""
+    sender: str = ""
 
 
 class Opening(Struct, frozen=True, array_like=True):
