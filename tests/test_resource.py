@@ -677,13 +677,16 @@ class Broken(RuntimeError):
 class BrokenForwarder:
     """Stands in for a forwarder with a mistake, which a real one cannot be made to have."""
 
-    def __init__(self, forwarding: object = None) -> None:
+    queue = None
+
+    def __init__(self, forwarding: Any = None) -> None:
         self.forwarding = forwarding
 
-    def send(self, exchange: Exchange, body: Any) -> Any:
+    def send(self, exchange: Exchange, body: Any, admission: IAdmission) -> Any:
         if self.forwarding is None:
             raise Broken
         body.close()
+        self.forwarding.done.addCallback(lambda _: admission.release())
         return self.forwarding
 
     def close(self) -> Deferred[None]:

@@ -23,11 +23,11 @@ from .client import Client, cut
 from .config import Config, default_backend
 from .errors import ExchangeError, GateUnavailable
 from .exchange import Exchange, ResponseHead
-from .forward import Forwarder, RequestBody
+from .forward import IForwarder, RequestBody
 from .forward.headers import drop_ambiguous, end_to_end, is_last_hop, origin_form, shown
 from .forward.wellformed import check_request
 from .forwarded import identify
-from .gate import IAdmission, IGate, Ticket
+from .gate import IGate, Ticket
 from .limits import Limits
 from .networks import trusted
 from .rules import Rules
@@ -58,7 +58,7 @@ class ProxyResource(Resource):
         config: Config,
         limits: Limits,
         gate: IGate,
-        forwarders: Mapping[str, Forwarder],
+        forwarders: Mapping[str, IForwarder],
         authenticators: Mapping[str, Authenticator] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -166,9 +166,9 @@ class ProxyResource(Resource):
                 if is_last_hop(exchange.method, exchange.headers):
                     client.answer(*self._last_hop(request))
                     return
+                forwarder = self._forwarders[exchange.backend]
                 ticket = self._ticket(exchange)
                 client.tells(self._limits.policies.of(ticket.counters))
-                forwarder = self._forwarders[exchange.backend]
                 timing.begin("queue")
                 waiting = self._gate.acquire(ticket)
                 client.when_leaving(waiting.cancel)
@@ -178,11 +178,11 @@ class ProxyResource(Resource):
                     return
                 timing.begin("backend")
                 client.admitted(admission)
-                forwarding = forwarder.send(exchange, body)
+                forwarding = forwarder.send(exchange, body, admission)
                 at_end.pop_all()  # the body and the slots are the forwarding's now
                 at_end.callback(forwarding.abandon)
                 self._under_way += 1
-                forwarding.done.addCallback(self._backend_finished, admission)
+                forwarding.done.addCallback(self._ended)
                 client.when_leaving(forwarding.abandon)
                 head = yield forwarding.head
                 timing.end()
@@ -303,10 +303,6 @@ class ProxyResource(Resource):
             self._reclaim_delays[exchange.backend],
             self._limits.fair(exchange),
         )
-
-    def _backend_finished(self, _: None, admission: IAdmission) -> None:
-        admission.release()
-        self._ended(None)
 
     def _failed(self, failure: Failure, request: Any) -> None:
         """Not even an answer could be given: let the client wait no longer."""

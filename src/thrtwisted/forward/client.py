@@ -6,10 +6,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger, LogPublisher
+from zope.interface import implementer
 
 from thrtwisted.config import Backend
 from thrtwisted.errors import STOPPING, BackendClosed, ExchangeError
 from thrtwisted.exchange import Exchange
+from thrtwisted.gate import IAdmission
 from thrtwisted.tls import Security
 
 from .address import parse
@@ -19,13 +21,16 @@ from .disk import Disk
 from .failures import reason
 from .forwarding import Forwarding
 from .health import Health
+from .interfaces import IForwarder
 from .pool import Pool
 from .routes import Routes
 
 
+@implementer(IForwarder)
 class Forwarder:
     """Forwards exchanges to one backend. A backend with several URLs gets them where the fewest are."""
 
+    queue: str | None = None
     _log = Logger()
 
     def __init__(
@@ -63,15 +68,13 @@ class Forwarder:
         """Begin to ask for the URLs' health, if that is configured."""
         self._health.start()
 
-    def send(self, exchange: Exchange, body: RequestBody) -> Forwarding:
-        """
-        Begin at once to forward an exchange.
-
-        @param body: is closed by the forwarding, whatever happens.
-        """
+    def send(self, exchange: Exchange, body: RequestBody, admission: IAdmission | None = None) -> Forwarding:
+        """Begin at once to forward an exchange, as L{IForwarder.send} has it."""
         forwarding = Forwarding(self, exchange, body)
         self._under_way.add(forwarding)
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
+        if admission is not None:
+            forwarding.done.addCallback(lambda _: admission.release())
         if self._closed:
             forwarding.fail(BackendClosed(STOPPING))
         else:

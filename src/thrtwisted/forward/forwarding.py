@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BackendTLSFailed, ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
@@ -17,6 +18,7 @@ from .body import RequestBody, ResponseBody
 from .connection import Connection
 from .failures import UNREACHED, exchange_error, is_ours
 from .headers import announces_body, check_request_line, response_head
+from .interfaces import IForwarding
 
 if TYPE_CHECKING:
     from .client import Forwarder
@@ -25,17 +27,17 @@ if TYPE_CHECKING:
 SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
+@implementer(IForwarding)
 class Forwarding:
     """
-    One exchange with the backend.
+    One exchange with the backend, which this process has connections to.
 
     It ends once, when the backend has finished with it, however that comes about: the response was read
     completely, no connection was ever made, or the last one was lost, or was aborted after C{abandon_timeout}.
     Until then the client may come and go, and attempts may fail of which nothing was executed.
 
-    @ivar head: fires with the L{ResponseHead}. Errbacks with an L{ExchangeError} only. Cancelling abandons.
-    @ivar done: fires once, when the backend has finished with the exchange: its slot is free. Never errbacks;
-        do not cancel it. C{head} has always fired before.
+    @ivar head: as L{IForwarding.head}.
+    @ivar done: as L{IForwarding.done}.
     """
 
     def __init__(self, forwarder: Forwarder, exchange: Exchange, body: RequestBody) -> None:
@@ -69,27 +71,13 @@ class Forwarding:
         return self._exchange.method
 
     def deliver(self, request: Any) -> Deferred[None]:
-        """
-        Send the response's body to the client, and finish the request; status and headers are set already.
-
-        If the backend cuts its response, the client's connection is aborted instead.
-
-        @param request: a L{twisted.web.http.Request}.
-        @return: fires when the client was given everything, or has left. Never errbacks.
-        @raise RuntimeError: the response's head is not there yet.
-        """
+        """Send the response's body to the client, as L{IForwarding.deliver} has it."""
         if self._download is None:
             raise RuntimeError("deliver() comes after the response's head")
         return self._download.deliver(request)
 
     def read(self, limit: int) -> Deferred[bytes]:
-        """
-        Read the response's body before it is delivered.
-
-        @param limit: bytes that it may have.
-        @return: as L{ResponseBody.read}.
-        @raise RuntimeError: the response's head is not there yet.
-        """
+        """Read the response's body before it is delivered, as L{IForwarding.read} has it."""
         if self._download is None:
             raise RuntimeError("read() comes after the response's head")
         return self._download.read(limit)
