@@ -8,9 +8,9 @@ was consumed. A frame with the number 0 stands outside of the flow: it is done w
 
 A front says C{OPEN}, then C{DATA} as long as the request has a body, then C{END}; or C{ABANDON}, at any time.
 
-A worker says C{REFUSED}, and nothing else; or C{HEAD}, then C{DATA}, then C{END} or C{CUT}; or C{FAILED} in place of the
-head. Its last word is always C{DONE}: the backend has finished with the exchange, and the slot is free. That may be long
-before the front has taken all of a body, so it is said outside of the flow too.
+A worker says C{REFUSED}, and nothing else; or C{HEAD}, then C{DATA}, then C{END} or C{CUT}; or C{FAILED} in place of
+the head. Its last word is always C{DONE}: the backend has finished with the exchange, and the slot is free. That may be
+long before the front has taken all of a body, so it is said outside of the flow too.
 
 Whoever hears of an exchange that he does not know, any more, says C{GONE}.
 """

@@ -2,7 +2,11 @@
 One exchange, as one of the two who talk about it sees it: a flow out, a flow in, and what stands outside of them.
 
 What is said arrives once and in its order, whatever Redis loses or repeats in between: all that the other side has not
-acknowledged is kept, and sent again as soon as the post is up again. No more than the window is on its way at once.
+acknowledged is kept, and sent again as soon as the post is up again. No more than the window is on its way at once, and
+C{DATA} is acknowledged only when it has gone on to whom it is for: so the slowest on the way sets the pace.
+
+An acknowledgement rides with every frame. It goes alone once a quarter of the window was consumed since the last; and
+when all is over.
 """
 
 from __future__ import annotations
@@ -11,10 +15,20 @@ from zope.interface import Interface
 
 from thrtwisted.relay import IPost
 from thrtwisted.relay.codec import Frame, Kind
+from thrtwisted.relay.flow import Incoming, Numbered, Outgoing, piece_of
+
+#: What is heard whenever it comes, outside of the flow.
+OUTSIDE = frozenset({Kind.ABANDON, Kind.DONE, Kind.ACK, Kind.GONE})
+
+#: What is never in a flow.
+NEVER_INSIDE = frozenset({Kind.ACK, Kind.GONE})
+
+#: The last words of a worker.
+LAST_WORDS = frozenset({Kind.DONE, Kind.REFUSED})
 
 
 class IConversationUser(Interface):
-    """Whose exchange it is. Every call comes from within L{Conversation.received}."""
+    """Whose exchange it is. C{drained} is called from within L{Conversation.received} alone, and so is C{said}."""
 
     def said(kind: Kind, payload: bytes) -> None:
         """
@@ -29,7 +43,15 @@ class IConversationUser(Interface):
 
 
 def answer_unknown(post: IPost, frame: Frame) -> None:
-    """Say C{GONE} to whoever has sent a frame of an exchange that is not known here (any more), if he waits for a word."""
+    """
+    An exchange is not known here (any more), but a frame of it has come: say C{GONE} to whoever has sent it, if he
+    waits for a word.
+    """
+    if frame.kind == Kind.GONE or (frame.kind == Kind.ACK and not frame.sender):
+        return
+    peer = frame.sender or frame.front
+    if peer != post.owner:
+        post.send(peer, Frame(frame.front, frame.number, Kind.GONE))
 
 
 class Conversation:
@@ -46,36 +68,174 @@ class Conversation:
         @param front: the owner whose exchange it is, and its number there.
         @param window: bytes that may be under way to the peer at once.
         """
-        raise NotImplementedError
+        self._post = post
+        self._peer = peer
+        self._front = front
+        self._number = number
+        self._window = window
+        self._user = user
+        self._out = Outgoing(window, piece_of(window))
+        self._in = Incoming()
+        self._told: list[Kind] = []
+        self._last_said: Kind | None = None
+        self._last_word_heard = False
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Conversation {self._front}/{self._number} with {self._peer}: {self._out.in_flight} bytes out, "
+            f"said {self._last_said!r}, heard {self._in.last}, acknowledged {self._in.ack}>"
+        )
 
     @property
     def full(self) -> bool:
-        raise NotImplementedError
+        return self._out.full
 
     @property
     def quiet(self) -> bool:
-        raise NotImplementedError
+        return self._out.quiet
 
     def say(self, kind: Kind, payload: bytes = b"") -> None:
         """Say something in the flow, after all that was said before. It is split if it is long."""
+        if self._ended:
+            return
+        self._last_said = kind
+        self._out.put(kind, payload)
+        self._pump()
 
     def write(self, data: bytes) -> None:
-        """C{DATA}, in the flow. It may be called when full, too: what there is no room for is kept here, not in Redis."""
+        """C{DATA}, in the flow. It may be called when full, too: what there is no room for is kept here."""
+        if data:
+            self.say(Kind.DATA, data)
 
     def tell(self, kind: Kind) -> None:
-        """Say it at once, outside of the flow; and again whenever the post was down: C{ABANDON}, C{DONE} early."""
+        """
+        Say it at once, outside of the flow; and again whenever the post was down: C{ABANDON}, C{DONE} early.
+
+        What was just said in the flow, and sent, is not told in addition: to have it known at once, say it and tell it.
+        """
+        if self._ended or (self._last_said == kind and self._out.all_sent):
+            return
+        if kind not in self._told:
+            self._told.append(kind)
+        self._send(kind, sender=self._post.owner)
 
     def consumed(self, size: int) -> None:
         """So many bytes of C{DATA} have gone on to whom they are for: others may come for them."""
+        if self._ended:
+            return
+        self._in.consumed(size)
+        self._acknowledge()
 
     def received(self, frame: Frame) -> None:
         """The post has brought a frame of this exchange. Never raises, whatever the frame is."""
+        if self._ended:
+            return
+        self._hear_acknowledgement(frame.ack)
+        if self._ended:
+            return
+        try:
+            kind = Kind(frame.kind)
+            if frame.seq:
+                payload = self._flows_in(Numbered(frame.seq, kind, frame.payload, frame.more))
+            else:
+                payload = self._outside(kind, frame)
+        except ValueError:  # nobody of ours says this: whoever it is, he knows nothing of the exchange
+            kind, payload = Kind.GONE, b""
+        if payload is not None:
+            self._user.said(kind, payload)
 
     def resend(self) -> None:
         """The post is up again: say again what is not acknowledged, and what was told, and acknowledge again."""
+        if self._ended:
+            return
+        for numbered in tuple(self._out.sent):
+            self._send_numbered(numbered, sender=self._post.owner)
+        if not self._out.sent and self._in.last:
+            self._send(Kind.ACK)
+        for kind in self._told:
+            self._send(kind, sender=self._post.owner)
 
     def ask(self) -> None:
-        """Have the other side say C{GONE} if it does not know the exchange any more: for one that is silent for long."""
+        """Have the other side say C{GONE} if it does not know the exchange any more: when it is silent for long."""
+        if not self._ended:
+            self._send(Kind.ACK, sender=self._post.owner)
 
     def end(self) -> None:
-        """Forget it all: it says nothing any more and hears nothing; a last acknowledgement goes out, in its time."""
+        """
+        Forget it all: it says nothing any more and hears nothing.
+
+        What this side is done with is acknowledged, in its time. If the other side does not know yet that it is over
+        (the worker's last word has not come through), it is told C{GONE}.
+        """
+        if self._ended:
+            return
+        through = self._last_word_heard or (self._last_said in LAST_WORDS and self._out.quiet)
+        if not through and (self._out.begun or self._in.last):
+            self._send(Kind.GONE)
+        elif self._in.due:
+            self._send(Kind.ACK, soon=False)
+        self._ended = True
+
+    def _hear_acknowledgement(self, ack: int) -> None:
+        """The other side is done with so much: send what there is room for now."""
+        was_full = self._out.full
+        self._out.acknowledged(ack)
+        self._pump()
+        if was_full and not self._out.full:
+            self._user.drained()
+
+    def _flows_in(self, numbered: Numbered) -> bytes | None:
+        """What a frame of the flow says, or None."""
+        if numbered.kind in NEVER_INSIDE:
+            raise ValueError(f"a {numbered.kind.name} in the flow")
+        if (
+            numbered.seq == self._in.last
+        ):  # the other side has sent all again: it may not know what was acknowledged
+            self._send(Kind.ACK, soon=False)
+        heard = self._in.last
+        payload = self._in.received(numbered)
+        if self._in.last > heard and numbered.kind in LAST_WORDS:
+            self._last_word_heard = True
+        self._acknowledge()
+        return payload
+
+    def _outside(self, kind: Kind, frame: Frame) -> bytes | None:
+        """What a frame outside of the flow says, or None."""
+        if kind not in OUTSIDE:
+            raise ValueError(f"a {kind.name} outside of the flow")
+        if kind != Kind.ACK:
+            return b""
+        if frame.sender:  # he asks
+            self._send(Kind.ACK, soon=False)
+        return None
+
+    def _acknowledge(self) -> None:
+        """Say how far this side is, if the other may wait for it."""
+        if self._in.due >= self._window // 4:
+            self._send(Kind.ACK)
+
+    def _pump(self) -> None:
+        """Send what there is room for."""
+        while numbered := self._out.next():
+            self._send_numbered(numbered)
+
+    def _send_numbered(self, numbered: Numbered, sender: str = "") -> None:
+        self._send(
+            numbered.kind, seq=numbered.seq, more=numbered.more, payload=numbered.payload, sender=sender
+        )
+
+    def _send(
+        self,
+        kind: Kind,
+        *,
+        seq: int = 0,
+        more: bool = False,
+        payload: bytes = b"",
+        sender: str = "",
+        soon: bool = True,
+    ) -> None:
+        """Send a frame. It says how far this side is, as any does."""
+        self._in.due = 0
+        frame = Frame(self._front, self._number, kind, seq, self._in.ack, more, payload, sender)
+        self._post.send(self._peer, frame, soon=soon)
