@@ -149,6 +149,8 @@ class Ticket:
         application may still be at work on what that process had sent.
     @ivar fair: of equal priorities, the tickets with the same text here take turns with those of other texts, as
         L{printable} makes one; None for the order of arrival.
+    @ivar queue: it is admitted only together with a place at a worker that serves this queue; None if it needs none.
+        Any text, as of backends' names.
     @raise ValueError: the priority or the delay is out of bounds, a counter is there twice, or its key is of other
         characters (L{Counter.of} makes one of any value).
     """
@@ -158,6 +160,7 @@ class Ticket:
     timeout: float | None = None
     reclaim_delay: float = 0.0
     fair: str | None = None
+    queue: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.priority <= 99:
@@ -169,15 +172,27 @@ class Ticket:
                 raise ValueError(f"a counter's key is printable ASCII without spaces, not {counter.key!r}")
         if len({counter.key for counter in self.counters}) < len(self.counters):
             raise ValueError("a ticket needs a counter once, or not at all")
+        if self.queue == "":
+            raise ValueError("a queue has a name, which is not empty")
         if self.fair is not None and not _KEY.fullmatch(self.fair):
             raise ValueError(
                 f"what takes turns is called in printable ASCII without spaces, not {self.fair!r}"
             )
 
 
-class IAdmission(Interface):
-    """The slots that a ticket was given."""
+class AlreadyTaken(Exception):
+    """A worker has taken the ticket, or may have: what it was for may have been begun."""
 
+
+class IAdmission(Interface):
+    """The slots that a ticket was given, and its place at a worker if it asked for one."""
+
+    serial: int = Attribute(
+        "What the ticket is called, among those of its process. No two are called the same."
+    )
+    worker: str | None = Attribute(
+        "The owner of the worker that it has a place at; None if it asked for none."
+    )
     waited: float = Attribute("Seconds between the ticket's arrival and its admission.")
     quotas: Mapping[str, Quota] = Attribute(
         "What is left of the counters to be shown, by their keys, if known."
@@ -189,14 +204,28 @@ class IAdmission(Interface):
         a second call is logged and changes nothing.
         """
 
+    def again(*, taken_too: bool) -> Deferred[IAdmission]:
+        """
+        Give back all and queue again, at the old rank, for the worker will not answer. While Redis is gone, this waits.
+
+        @param taken_too: even if the worker has taken the ticket.
+        @return: fires with a new admission, with a serial of its own; this one is spent then, and not to be released.
+            Errbacks with L{AlreadyTaken} if the worker has taken the ticket, or may have, and not C{taken_too}: then
+            this admission is as it was, and has to be released. Errbacks otherwise as L{IGate.acquire} (the time that
+            the ticket may wait begins anew), and this one is spent. Cancelling leaves the queue; everything is given
+            back, and this one is spent.
+        @raise ValueError: it has no place at a worker.
+        """
+
 
 class IGate(Interface):
     """Admits tickets: never more than a counter has slots, never fewer than fit, best first."""
 
     def acquire(ticket: Ticket) -> Deferred[IAdmission]:
         """
-        Wait for one slot of each of the ticket's counters.
+        Wait for one slot of each of the ticket's counters, and for a place at a worker if the ticket has a queue.
 
+        @raise ValueError: the ticket has a queue, and this gate knows no workers.
         @return: fires with an L{IAdmission}. Errbacks with L{QueueFull}, L{QueueTimeout}, L{RateExceeded} or
             L{GateUnavailable} of L{thrtwisted.errors}. Cancelling leaves the queue, and gives back a slot that was
             granted meanwhile.

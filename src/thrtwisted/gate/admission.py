@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from thrtwisted.errors import QueueFull, QueueTimeout, RateExceeded
 
-from . import IAdmission, Quota
+from . import AlreadyTaken, IAdmission, Quota
 
 
 @implementer(IAdmission)
@@ -22,15 +22,27 @@ class Admission:
     An admission whose release is a call to its gate.
 
     @param release: called at the first release.
+    @param again: queues again; it is told whether to do so though the worker has taken the ticket.
     @ivar waited: seconds between the ticket's arrival and its admission.
     @ivar quotas: what is left of the counters to be shown, by their keys.
+    @ivar serial: what the ticket is called.
+    @ivar worker: the worker that it has a place at.
     """
 
     _log = Logger()
 
     def __init__(
-        self, release: Callable[[], None], waited: float, quotas: Mapping[str, Quota] | None = None
+        self,
+        release: Callable[[], None],
+        waited: float,
+        quotas: Mapping[str, Quota] | None = None,
+        serial: int = 0,
+        worker: str | None = None,
+        again: Callable[[bool], Deferred[IAdmission]] | None = None,
     ) -> None:
+        self.serial = serial
+        self.worker = worker
+        self._again = again
         self.waited = waited
         self.quotas: Mapping[str, Quota] = quotas or {}
         self._release: Callable[[], None] | None = release
@@ -42,6 +54,19 @@ class Admission:
             self._log.failure("A slot was released twice", Failure(RuntimeError("released twice")))
             return
         release()
+
+    def again(self, *, taken_too: bool) -> Deferred[IAdmission]:
+        """See L{IAdmission.again}."""
+        if self._again is None:
+            raise ValueError("no place at a worker was asked for")
+        release, self._release = self._release, None
+
+        def is_kept(failure: Failure) -> Failure:
+            if failure.check(AlreadyTaken):
+                self._release = release
+            return failure
+
+        return self._again(taken_too).addErrback(is_kept)
 
 
 def limit_waiting(

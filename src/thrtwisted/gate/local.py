@@ -61,6 +61,8 @@ class LocalGate:
 
     def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
         """See L{IGate.acquire}."""
+        if ticket.queue is not None:
+            raise ValueError("within one process there are no workers")
         if self._closed:
             return fail(GateUnavailable.stopping())
         self._serial += 1
@@ -108,7 +110,7 @@ class LocalGate:
 
     def _admission(self, serial: int, ticket: Ticket, waited: float) -> Admission:
         quotas = self._lanes.quotas(ticket.counters, self._microseconds)
-        return Admission(lambda: self._release(serial), waited, quotas)
+        return Admission(lambda: self._release(serial), waited, quotas, serial)
 
     def _leave(self, serial: int) -> None:
         self._waiters.pop(serial, None)
