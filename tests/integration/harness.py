@@ -417,15 +417,27 @@ class IntegrationCase(TestCase):
         @param url: of Redis, if other than the tests'.
         @param listen: where it listens, at port 0.
         """
-        path = os.path.abspath(self.mktemp())
+        config = f'listen = "{listen}"\nshutdown_timeout = 5.0\n{config}\n{self.redis_table(url)}'
+        return await self.twistd("--config", self.written(config), covered=covered)
+
+    def redis_table(self, url: str = "") -> str:
+        """
+        The table C{[redis]} of its configuration.
+
+        @param url: if other than the tests'.
+        """
         settings = "\n".join(f"{name} = {value}" for name, value in self.settings.items())
+        return (
+            f'[redis]\nurl = "{url or self.redis}"\nnamespace = "{self.namespace}"\n'
+            f'outage = "{self.outage}"\n{settings}\n'
+        )
+
+    def written(self, text: str) -> str:
+        """A file with this text."""
+        path = os.path.abspath(self.mktemp())
         with open(path, "w") as file:
-            file.write(
-                f'listen = "{listen}"\nshutdown_timeout = 5.0\n{config}\n'
-                f'[redis]\nurl = "{url or self.redis}"\nnamespace = "{self.namespace}"\n'
-                f'outage = "{self.outage}"\n{settings}\n'
-            )
-        return await self.twistd("--config", path, covered=covered)
+            file.write(text)
+        return path
 
     async def twistd(self, *arguments: str, covered: bool = True) -> Running:
         """
@@ -433,11 +445,16 @@ class IntegrationCase(TestCase):
 
         @param covered: whether coverage may slow it down.
         """
+        proxy = self.spawned(*arguments, covered=covered)
+        # As ProxyResource's site says it; the demonstration's application has a Site of its own.
+        proxy.port = await self._listening(proxy.child, rb"Site(?: \(\w+\))* starting on (\d+)\n")
+        return proxy
+
+    def spawned(self, *arguments: str, covered: bool = True) -> Running:
+        """The command C{twistd thrproxy}, which is only just being started."""
         command = ("-m", "tests.integration.twistd", "-n", "--pidfile=", "thrproxy", *arguments)
         proxy = Running(*self._start("proxies", *command, covered=covered))
         self._proxies.append(proxy)
-        # As ProxyResource's site says it; the demonstration's application has a Site of its own.
-        proxy.port = await self._listening(proxy.child, rb"Site(?: \(\w+\))* starting on (\d+)\n")
         return proxy
 
     def of_proxies(self) -> list[int]:
@@ -533,11 +550,21 @@ class IntegrationCase(TestCase):
 
     # Clients
 
-    def ask(self, server: Running, target: str, headers: dict[str, str] | None = None) -> Client:
+    def ask(
+        self,
+        server: Running,
+        target: str,
+        headers: dict[str, str] | None = None,
+        *,
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> Client:
         """Send a request."""
         fields = {"Host": "localhost", "Connection": "close", **(headers or {})}
-        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-        client = Client("\r\n".join([*lines, "", ""]).encode())
+        if body:
+            fields["Content-Length"] = str(len(body))
+        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        client = Client("\r\n".join([*lines, "", ""]).encode() + body)
         self._clients.append(client)
         connecting = connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", server.port), client)
         connecting.addErrback(lambda failure: client.answer.errback(failure))
@@ -600,14 +627,22 @@ class IntegrationCase(TestCase):
         with self.database() as redis:
             return sum(map(int, redis.hvals(f"{{{self.namespace}}}:used")))
 
+    async def gone(self) -> None:
+        """Nothing is left in Redis of the proxies, all of which were stopped."""
+        self.assertEqual(self.keys(), [])
+
     async def idle(self) -> None:
         """Nobody waits, and no slot is taken: then nothing is left in Redis but who is there."""
         own = f"{{{self.namespace}}}".encode()
-        await until(lambda: set(self.keys()) <= {own + b":owners", own + b":gate"})
+        await until(lambda: not [key for key in self.keys() if not self.says_who_is_there(key)])
         with self.database() as redis:
             gate = redis.hgetall(own + b":gate")
         counts = {name: int(count) for name, count in gate.items() if name.startswith((b"waiting", b"held"))}
         self.assertEqual([count for count in counts.values() if count], [])
+
+    def says_who_is_there(self, key: bytes) -> bool:
+        """Whether a key is there as long as there are proxies, though nobody asks."""
+        return key.endswith((b"}:owners", b"}:gate"))
 
     def keys(self) -> list[bytes]:
         """What this test has in Redis."""

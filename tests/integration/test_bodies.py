@@ -26,7 +26,6 @@ body_size = {spool}
 spool = {spool}
 """
 
-SIZE = 200_000_000
 MAX_SPOOL = 256 * 1024 * 1024
 
 #: Bytes that a proxy may need for such a body, more than it had before.
@@ -47,7 +46,13 @@ def on_disk(proxy: Running) -> int:
 
 
 class BodyTests(IntegrationCase):
-    """200 MB each way; every byte is looked at."""
+    """
+    200 MB each way; every byte is looked at.
+
+    @ivar size: the bytes.
+    """
+
+    size = 200_000_000
 
     async def proxied(
         self, max_spool: int = MAX_SPOOL, spool: int = 2 * MAX_SPOOL, slots: int = 1
@@ -71,7 +76,7 @@ class BodyTests(IntegrationCase):
         self.addCleanup(client.close)
 
         def respond() -> http.client.HTTPResponse:
-            headers = {"Content-Length": str(SIZE)} if body else {}
+            headers = {"Content-Length": str(self.size)} if body else {}
             client.request(method, target, body, headers)
             return client.getresponse()
 
@@ -84,35 +89,35 @@ class BodyTests(IntegrationCase):
     async def test_upload(self) -> None:
         """A large upload arrives whole, and is not kept in memory."""
         _, proxy = await self.proxied()
-        response = await self.begin(proxy, "POST", "/digest/upload", pieces(SIZE))
-        self.assertEqual(response.read().decode(), digest(pieces(SIZE)))
+        response = await self.begin(proxy, "POST", "/digest/upload", pieces(self.size))
+        self.assertEqual(response.read().decode(), digest(pieces(self.size)))
         self.small(proxy)
 
     async def test_download(self) -> None:
         """A large download arrives whole, though the client begins to read after the backend is done."""
         backend, proxy = await self.proxied()
-        response = await self.begin(proxy, "GET", f"/bytes/download?size={SIZE}")
+        response = await self.begin(proxy, "GET", f"/bytes/download?size={self.size}")
         await backend.ended("download")
-        self.assertEqual(await self.digest(response), digest(pieces(SIZE)))
+        self.assertEqual(await self.digest(response), digest(pieces(self.size)))
         self.small(proxy)
 
     async def test_download_slowed_down(self) -> None:
         """A download larger than what may be spooled waits for its client, in the backend."""
         backend, proxy = await self.proxied(max_spool=1_000_000)
-        response = await self.begin(proxy, "GET", f"/bytes/download?size={SIZE}")
-        first = await deferToThread(response.read, SIZE // 2)
+        response = await self.begin(proxy, "GET", f"/bytes/download?size={self.size}")
+        first = await deferToThread(response.read, self.size // 2)
         self.assertEqual(backend.work("download")[0].end, float("inf"))
         rest = await deferToThread(response.read)
-        self.assertEqual(digest([first, rest]), digest(pieces(SIZE)))
+        self.assertEqual(digest([first, rest]), digest(pieces(self.size)))
         self.small(proxy)
 
     async def test_downloads_share_the_disk(self) -> None:
         """What several clients do not read is on disk up to C{spool}, all of it together; each gets all of its own."""
         _, proxy = await self.proxied(spool=SPOOL, slots=3)
-        responses = [await self.begin(proxy, "GET", f"/bytes/{name}?size={SIZE // 8}") for name in "abc"]
+        responses = [await self.begin(proxy, "GET", f"/bytes/{name}?size={self.size // 8}") for name in "abc"]
         await until(lambda: on_disk(proxy) > SPOOL - PIECE)
         for response in responses:
             reading = self.digest(response)
             self.assertLessEqual(on_disk(proxy), SPOOL)
-            self.assertEqual(await reading, digest(pieces(SIZE // 8)))
+            self.assertEqual(await reading, digest(pieces(self.size // 8)))
         self.assertEqual(on_disk(proxy), 0)

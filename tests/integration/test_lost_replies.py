@@ -48,7 +48,7 @@ class CutCase(IntegrationCase):
             # One that stops while it has no connection can tell nobody.
             await until(lambda proxy=proxy: "is not usable" not in proxy.said[-1])
             await proxy.signal("TERM")
-        self.assertEqual(self.keys(), [])
+        await self.gone()
 
 
 class LostTests(CutCase):

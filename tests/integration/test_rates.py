@@ -99,13 +99,17 @@ def unsteady(work: list[Work]) -> Missed | None:
     return None
 
 
-class RatesTests(IntegrationCase):
+class RatesCase(IntegrationCase):
     """Requests over a rate."""
 
     timeout = 180
 
     async def proxies(self, count: int, config: str, **options: Any) -> list[Running]:
         return [await self.proxy(config, **options) for _ in range(count)]
+
+
+class WaitTests(RatesCase):
+    """Those that wait for it."""
 
     async def test_wait(self) -> None:
         """Of 1,000 requests through three processes, 10 go at once and then 100 in each second, evenly."""
@@ -123,6 +127,39 @@ class RatesTests(IntegrationCase):
             return unsteady(work)
 
         await self.measured(regulated, ceiling=1.2)
+
+    async def test_waker_killed(self) -> None:
+        """When the process is killed that wakes the others when it is time, another does so, a heartbeat later."""
+        backend = await self.lean()
+        interval = 0.4
+        config = WAIT.format(url=backend.url, rate="150/min", burst=1)
+        killed, other = await self.proxies(2, config)
+        await self.ask(killed, "/work/first?seconds=0").answer
+        self.ask(killed, "/work/dies?seconds=0")
+        await until(lambda: self.waiting() == 1)
+        waker = self.waker()
+        self.assertIsNotNone(waker)
+        clients = [self.ask(other, f"/work/{number}?seconds=0", {"X-Urgent": "yes"}) for number in range(5)]
+        await until(lambda: self.waiting() == 6)
+        self.assertEqual(self.waker(), waker)
+        await killed.signal("KILL")
+        answers = await gatherResults([client.answer for client in clients])
+        self.assertEqual([answer.status for answer in answers], [200] * 5)
+        times = [work.begin for work in backend.work()]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        # A heartbeat is a quarter of a lease.
+        self.assertLess(max(gaps), interval + LEASE / 4 + 0.3, gaps)
+        self.assertGreater(min(gaps), interval - 0.15, gaps)
+        self.assertNotEqual(self.waker(), waker)
+
+    def waker(self) -> bytes | None:
+        """The process that wakes the others when it is time."""
+        with self.database() as redis:
+            return redis.hget(f"{{{self.namespace}}}:gate", "waker")  # type: ignore[no-any-return]
+
+
+class QuotaTests(RatesCase):
+    """Those that do not, or not as they like."""
 
     async def test_reject(self) -> None:
         """Past the quota a request gets 429 and is told when to come again; other users go on."""
@@ -168,32 +205,3 @@ class RatesTests(IntegrationCase):
             await proxy.signal("TERM")
             self.assertEqual(self.admitted(), 0)
         self.assertEqual(statuses, [200, 200, 429])
-
-    async def test_waker_killed(self) -> None:
-        """When the process is killed that wakes the others when it is time, another does so, a heartbeat later."""
-        backend = await self.lean()
-        interval = 0.4
-        config = WAIT.format(url=backend.url, rate="150/min", burst=1)
-        killed, other = await self.proxies(2, config)
-        await self.ask(killed, "/work/first?seconds=0").answer
-        self.ask(killed, "/work/dies?seconds=0")
-        await until(lambda: self.waiting() == 1)
-        waker = self.waker()
-        self.assertIsNotNone(waker)
-        clients = [self.ask(other, f"/work/{number}?seconds=0", {"X-Urgent": "yes"}) for number in range(5)]
-        await until(lambda: self.waiting() == 6)
-        self.assertEqual(self.waker(), waker)
-        await killed.signal("KILL")
-        answers = await gatherResults([client.answer for client in clients])
-        self.assertEqual([answer.status for answer in answers], [200] * 5)
-        times = [work.begin for work in backend.work()]
-        gaps = [later - earlier for earlier, later in pairwise(times)]
-        # A heartbeat is a quarter of a lease.
-        self.assertLess(max(gaps), interval + LEASE / 4 + 0.3, gaps)
-        self.assertGreater(min(gaps), interval - 0.15, gaps)
-        self.assertNotEqual(self.waker(), waker)
-
-    def waker(self) -> bytes | None:
-        """The process that wakes the others when it is time."""
-        with self.database() as redis:
-            return redis.hget(f"{{{self.namespace}}}:gate", "waker")  # type: ignore[no-any-return]

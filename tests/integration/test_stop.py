@@ -50,7 +50,7 @@ class StopTests(IntegrationCase):
         self.assertEqual((answer.status, answer.body), (200, b"working is done\n"))
         self.assertEqual(await stopped, -signal.SIGTERM)
         self.assertEqual(backend.names(), ["working"])
-        self.assertEqual(self.keys(), [])
+        await self.gone()
 
     async def test_stop_in_time(self) -> None:
         """A proxy whose backend does not come to an end stops all the same, and gives back its slot."""
@@ -61,7 +61,7 @@ class StopTests(IntegrationCase):
         self.assertEqual(await proxy.signal("TERM"), -signal.SIGTERM)
         answer = await working.end()
         self.assertEqual((answer.status, answer.complete, answer.headers["Connection"]), (502, True, "close"))
-        self.assertEqual(self.keys(), [])
+        await self.gone()
 
     async def test_answers_are_taken(self) -> None:
         """An answer whose end is still on its way to a slow client arrives completely."""
@@ -101,6 +101,10 @@ class StopTests(IntegrationCase):
             received += piece
             time.sleep(max(0.0, began + 3 * len(received) / SIZE - time.monotonic()))
         return Answer(received)
+
+
+class EmbeddedTests(IntegrationCase):
+    """Servers that a proxy has started itself."""
 
     async def embedded(self) -> Running:
         """A proxy at work, with a Redis of its own."""

@@ -1,0 +1,104 @@
+"""
+What is true of a proxy is true of a front and a worker: the same tests, over the relay.
+
+The cases are named by their modules, so that they are not run once more from here.
+"""
+
+from __future__ import annotations
+
+from tests.integration import (
+    test_answers,
+    test_bodies,
+    test_bounds,
+    test_clients,
+    test_cluster,
+    test_example,
+    test_fair,
+    test_lost_replies,
+    test_memory_loss,
+    test_outage,
+    test_places,
+    test_rates,
+    test_redis_cluster,
+    test_semantics,
+    test_sentinel,
+    test_stop,
+)
+from tests.integration.relayed import Relayed
+from tests.integration.servers import ServerCase
+
+
+class AnswersOverRelayTests(Relayed, test_answers.AnswerTests):
+    """Answers that are no application's, and responses that are cut."""
+
+
+class BodiesOverRelayTests(Relayed, test_bodies.BodyTests):
+    """50 MB each way; every byte is looked at."""
+
+    size = 50_000_000
+
+
+class HeadsOverRelayTests(Relayed, test_bounds.HeadTests):
+    """Requests that are too much."""
+
+
+class ClientsOverRelayTests(Relayed, test_clients.ClientTests):
+    """Clients that leave, or read slowly."""
+
+
+class ClusterOverRelayTests(Relayed, test_cluster.ClusterTests):
+    """Two fronts and two workers: one set of slots, one queue."""
+
+
+class ExampleOverRelayTests(Relayed, test_example.ExampleTests):
+    """THR's example."""
+
+
+class FairnessOverRelayTests(Relayed, test_fair.FairTests):
+    """Users take turns."""
+
+
+class QuotasOverRelayTests(Relayed, test_rates.QuotaTests):
+    """Requests over a quota."""
+
+
+class SemanticsOverRelayTests(Relayed, test_semantics.SemanticsTests):
+    """Byte for byte, HEAD, interim responses, and what is none."""
+
+
+class StopOverRelayTests(Relayed, test_stop.StopTests):
+    """The end of a front."""
+
+
+class OutageOverRelayTests(Relayed, test_outage.ClosedTests):
+    """Redis is gone."""
+
+
+class MemoryLossOverRelayTests(Relayed, test_memory_loss.ClosedTests):
+    """Redis forgets everything."""
+
+
+class LostRepliesOverRelayTests(Relayed, test_lost_replies.LostTests):
+    """Connections to Redis that are cut."""
+
+
+class RightsOverRelayTests(Relayed, test_places.RightsTests):
+    """What a user of Redis has to be allowed."""
+
+
+class TLSOverRelayTests(Relayed, ServerCase):
+    """C{rediss://}"""
+
+    test_user = test_places.TLSTests.test_user
+
+
+class SentinelOverRelayTests(Relayed, test_sentinel.SentinelCase):
+    """A sentinel says where Redis is."""
+
+    test_failover = test_sentinel.SentinelTests.test_failover
+
+
+class RedisClusterOverRelayTests(Relayed, test_redis_cluster.ClusterCase):
+    """A node of a cluster has the namespace."""
+
+    test_any_node = test_redis_cluster.RestTests.test_any_node
