@@ -7,11 +7,14 @@ A backend that costs next to nothing: one answer, always the same, on connection
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Backend(asyncio.Protocol):
-    """One connection. Requests have no body here."""
+    """One connection. It answers a request when it has its body."""
 
     answer = b""
 
@@ -19,13 +22,31 @@ class Backend(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._received = b""
+        self._head = b""
+        self._body = 0  # bytes of it that are to come
 
     def data_received(self, data: bytes) -> None:
-        *requests, self._received = (self._received + data).split(b"\r\n\r\n")
-        for request in requests:
-            self._transport.write(self.answer)
-            if b"HTTP/1.0\r\n" in request or b"connection: close" in request.lower():
-                self._transport.close()
+        if self._body > len(data):
+            self._body -= len(data)
+            return
+        if self._body:
+            data, self._body = data[self._body :], 0
+            self._respond()
+        self._received += data
+        while not self._body and (end := self._received.find(b"\r\n\r\n")) >= 0:
+            self._head, self._received = self._received[:end], self._received[end + 4 :]
+            length = LENGTH.search(self._head)
+            self._body = int(length[1]) if length else 0
+            if self._body > len(self._received):
+                self._body, self._received = self._body - len(self._received), b""
+            else:
+                self._body, self._received = 0, self._received[self._body :]
+                self._respond()
+
+    def _respond(self) -> None:
+        self._transport.write(self.answer)
+        if b"HTTP/1.0\r\n" in self._head or b"connection: close" in self._head.lower():
+            self._transport.close()
 
 
 async def run(port: int, size: int) -> None:

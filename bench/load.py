@@ -4,7 +4,9 @@ The load: connections that send one request after the other, in a process of its
 It speaks HTTP/1.1 and keeps its connections, as browsers do. (ab speaks HTTP/1.0, after which some servers close the
 connection and others do not: that would compare how they connect.)
 
-    python -m bench.load PORT REQUESTS CONNECTIONS
+    python -m bench.load PORT REQUESTS CONNECTIONS [TARGET [BYTES]]
+
+With BYTES it sends bodies that are so long.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 import sys
 import time
 
-REQUEST = b"GET /page?number=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nX-User: bench\r\nAccept: */*\r\n\r\n"
+HEAD = "{} {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nX-User: bench\r\nAccept: */*\r\n{}\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -25,7 +27,7 @@ class Client(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self._load = load
         self._received = b""
-        self._whole: int | None = None
+        self._left: int | None = None  # bytes of the answer that are to come, once that is known
         self._began = 0.0
         self._transport: asyncio.Transport
 
@@ -35,17 +37,17 @@ class Client(asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        self._received, self._whole = b"", None
+        self._received, self._left = b"", None
         if self._load.left:
             self._load.left -= 1
             self._began = time.perf_counter()
-            self._transport.write(REQUEST)
+            self._transport.write(self._load.request)
         else:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        if self._whole is None:
+        if self._left is None:
+            self._received += data
             head = self._received.find(b"\r\n\r\n")
             if head < 0:
                 return
@@ -53,13 +55,15 @@ class Client(asyncio.Protocol):
             if length is None or not self._received.startswith(b"HTTP/1.1 200 "):
                 self._load.fail(f"not a response to measure: {self._received[:200]!r}")
                 return
-            self._whole = head + 4 + int(length[1])
-        if len(self._received) >= self._whole:
+            self._left = head + 4 + int(length[1]) - len(self._received)
+        else:
+            self._left -= len(data)
+        if self._left <= 0:
             self._load.answered(time.perf_counter() - self._began)
             self._next()
 
     def connection_lost(self, _: Exception | None) -> None:
-        if self._received or (self._whole is None and not self._load.over.done() and self._load.left):
+        if self._received or (self._left is None and not self._load.over.done() and self._load.left):
             self._load.fail("a connection was closed")
 
 
@@ -68,10 +72,12 @@ class Load:
     All the requests of one measurement.
 
     @ivar left: how many are still to be sent.
+    @ivar request: each of them, as bytes.
     """
 
-    def __init__(self, requests: int) -> None:
+    def __init__(self, requests: int, request: bytes) -> None:
         self.left = requests
+        self.request = request
         self._waiting = requests
         self.times: list[float] = []
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,9 +95,18 @@ class Load:
             self.over.set_exception(RuntimeError(why))
 
 
-async def run(port: int, requests: int, connections: int) -> dict[str, float]:
+def request(target: str, size: int) -> bytes:
+    """A request, with a body if that has a size."""
+    if not size:
+        return HEAD.format("GET", target, "").encode()
+    return HEAD.format("POST", target, f"Content-Length: {size}\r\n").encode() + b"x" * size
+
+
+async def run(
+    port: int, requests: int, connections: int, target: str = "/page?number=1", size: int = 0
+) -> dict[str, float]:
     """Send requests; seconds for all, and for one the median and two percentiles."""
-    load = Load(requests)
+    load = Load(requests, request(target, size))
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
     clients = [loop.create_connection(lambda: Client(load), "127.0.0.1", port) for _ in range(connections)]
@@ -104,4 +119,6 @@ async def run(port: int, requests: int, connections: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(run(*map(int, sys.argv[1:])))))
+    port, requests, connections = map(int, sys.argv[1:4])
+    target, size = [*sys.argv[4:], *("/page?number=1", "0")[len(sys.argv) - 4 :]]
+    print(json.dumps(asyncio.run(run(port, requests, connections, target, int(size)))))

@@ -27,15 +27,22 @@ def free_ports() -> Iterator[int]:
 def running(command: list[str], port: int, directory: Path) -> Iterator[int]:
     """Run a server until the end of the block; its process id, once it listens."""
     output = directory / f"{port}.output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    try:
+    with spawned(command, output) as process:
         deadline = time.monotonic() + 20
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command[0]} does not listen:\n{output.read_text(errors='replace')}")
             time.sleep(0.05)
         yield process.pid
+
+
+@contextlib.contextmanager
+def spawned(command: list[str], output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the end of the block; what it says goes to a file."""
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        yield process
     finally:
         process.terminate()
         try:
