@@ -25,6 +25,7 @@ EXAMPLE = HERE / "example.toml"
 TABLES: list[tuple[str, type[Struct]]] = [
     ("At the top of the file", config.Config),
     ("`[redis]`", config.Redis),
+    ("`[relay]`", config.Relay),
     ("`[backend.NAME]`", config.Backend),
     ("`[auth.NAME]`", config.Auth),
     ("`[bounds]`", config.Bounds),
@@ -184,8 +185,10 @@ def section(heading: str, structure: type[Struct]) -> Iterator[str]:
         kind = type_info(hints[field.name])
         assert isinstance(kind, Metadata)
         description = (kind.extra_json_schema or {})["description"]
-        # A proxy without a backend is refused; the structure has an empty default so that --backend can fill it.
-        value = "required" if (structure, field.name) == (config.Config, "backend") else default(field)
+        # A proxy without a backend is refused; the structure has an empty default so that --backend can fill it. And
+        # a backend without a URL is, but for the front of a relay.
+        required = (structure, field.name) in ((config.Config, "backend"), (config.Backend, "url"))
+        value = "required" if required else default(field)
         cells = [f"`{field.name}`", wanted(kind, ranged=True), value, description]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     yield ""

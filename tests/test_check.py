@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from typing import Any
+from typing import Any, Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ from thrtwisted.config import (
     Limit,
     Queue,
     Redis,
+    Relay,
     Rule,
     Then,
     When,
@@ -49,6 +50,11 @@ def limit(**fields: Any) -> Config:
 def bounds(**fields: Any) -> Config:
     """A configuration with bounds."""
     return replace(GOOD, bounds=Bounds(**fields))
+
+
+def relayed(role: Literal["front", "worker"], config: Config, **fields: Any) -> Config:
+    """A configuration with a half of a relay."""
+    return replace(config, redis=Redis(url="redis://h"), relay=Relay(role=role, **fields))
 
 
 class CheckTests(SynchronousTestCase):
@@ -365,6 +371,59 @@ class CheckTests(SynchronousTestCase):
             ],
         )
 
+    def test_no_url(self) -> None:
+        """A backend has a URL, unless another process forwards to it."""
+        lacks = ['backend.app: lacks "url"; add it, a text or a list of texts']
+        nowhere = replace(GOOD, backend={"app": Backend(max_concurrent=1)})
+        self.assertEqual(check(nowhere), lacks)
+        self.assertEqual(check(relayed("front", nowhere)), [])
+        self.assertEqual(check(relayed("worker", nowhere)), lacks)
+        both = replace(GOOD, backend={"other": Backend(), **GOOD.backend})
+        self.assertEqual(check(relayed("worker", both, backends=["app"])), [])
+
+    def test_relay(self) -> None:
+        """A relay needs a Redis that others reach, and a worker has backends that there are."""
+        self.assertEqual(check(relayed("front", GOOD)), [])
+        self.assertEqual(check(relayed("worker", GOOD, backends=["app"])), [])
+        cases = [
+            (
+                replace(GOOD, relay=Relay(role="front")),
+                'relay: goes through Redis, and there is none; add a table [redis] with url = "redis://HOST", '
+                "the same for fronts and workers",
+            ),
+            (
+                replace(relayed("worker", GOOD), redis=Redis()),
+                "redis.url: embedded: is a server of this process's own, which no other reaches; "
+                "write redis://HOST, the same for fronts and workers",
+            ),
+            (
+                relayed("worker", GOOD, backends=["ap"]),
+                'relay.backends 1: there is no backend "ap"; did you mean "app"?',
+            ),
+            (
+                relayed("worker", GOOD, backends=["app", "app"]),
+                'relay.backends 2: "app" stands here already; leave it out',
+            ),
+        ]
+        for config, problem in cases:
+            self.assertEqual(check(config), [problem])
+
+    def test_relay_elsewhere(self) -> None:
+        """What only the other half of a relay uses need not be there: certificates, modules, places to listen."""
+        forwarding = replace(GOOD, backend={"app": Backend(url="https://h", ca="/nonexistent")})
+        self.assertEqual(check(relayed("front", forwarding)), [])
+        self.assertEqual(len(check(relayed("worker", forwarding))), 1)
+        regulating = replace(
+            GOOD,
+            listen="ssl:443:privateKey=/nonexistent",
+            auth={"a": Auth(url="https://h", ca="/nonexistent")},
+            limit=[Limit(name="l", max_concurrent=1, key="python:nonexistent:key")],
+            rule=[Rule(then=Then(auth="a", priority="python:nonexistent:priority"))],
+            queue=Queue(fair="python:nonexistent:fair"),
+        )
+        self.assertEqual(check(relayed("worker", regulating)), [])
+        self.assertEqual(len(check(relayed("front", regulating))), 5)
+
     def test_no_backend_for_rule(self) -> None:
         """Where there is no backend, a rule cannot mean another one."""
         config = Config(rule=[Rule(then=Then(backend="b"))])
@@ -496,7 +555,19 @@ class SchemaTests(SynchronousTestCase):
         described = json.loads(schema())
         self.assertEqual(
             sorted(described["$defs"]),
-            ["Auth", "Backend", "Bounds", "Config", "Limit", "Queue", "Redis", "Rule", "Then", "When"],
+            [
+                "Auth",
+                "Backend",
+                "Bounds",
+                "Config",
+                "Limit",
+                "Queue",
+                "Redis",
+                "Relay",
+                "Rule",
+                "Then",
+                "When",
+            ],
         )
         self.assertIs(described["$defs"]["Backend"]["additionalProperties"], False)
         self.assertIn("description", described["$defs"]["Backend"]["properties"]["url"])

@@ -153,7 +153,6 @@ class BuildTests(SynchronousTestCase):
             [
                 'unknown name "lisen"; did you mean "listen"?',
                 'backend.app: unknown name "conect_timeout"; did you mean "connect_timeout"?',
-                'backend.app: lacks "url"; add it, a text or a list of texts',
                 "limit 1: must be a table, not the number 3",
                 'limit 2 ("foo"), max_concurrent: must be a whole number, not the text "two"',
                 'limit 3: lacks "name"; add it, a name of 1 to 64 letters, digits, dots, hyphens and underscores',

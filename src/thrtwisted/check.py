@@ -19,7 +19,22 @@ from msgspec.structs import asdict, fields
 
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
-from .config import Auth, Backend, Bounds, Config, ConfigError, Limit, Match, Queue, Redis, Rule, When
+from .config import (
+    Auth,
+    Backend,
+    Bounds,
+    Config,
+    ConfigError,
+    Limit,
+    Match,
+    Queue,
+    Redis,
+    Relay,
+    Rule,
+    When,
+    served,
+    urls,
+)
 from .exchange import NO_QUEUE
 from .exchange.settable import encoded
 from .forward.address import check_health
@@ -37,6 +52,9 @@ from .rules import criteria
 from .rules.actions import REDIS, given, routes, try_action
 from .structure import Path, Problem, build, printable, quoted, suggestion
 from .tls import own, trusted
+
+#: The server of Redis that a process starts for itself.
+EMBEDDED = "embedded:"
 
 
 def check(config: Config) -> list[str]:
@@ -84,25 +102,47 @@ def _with_new(problems: list[Problem], more: Iterable[Problem]) -> list[Problem]
 
 
 def _senseless(config: Config) -> Iterator[Problem]:
-    """What has the right type, and still cannot be used."""
-    listen = [config.listen] if isinstance(config.listen, str) else config.listen
-    if not listen:
-        yield Problem(("listen",), 'an empty list; name a place to listen, such as "tcp:8888"')
-    for text in listen:
-        yield from _refused(("listen",), endpoint, None, text)
+    """
+    What has the right type, and still cannot be used.
+
+    A front and a worker may have the same file. What only the other one uses is not looked at, as far as that would
+    need more than the file: certificates, or modules with functions, that are on the other's machine.
+    """
+    relay = config.relay
+    has_clients = relay is None or relay.role == "front"
+    if has_clients:
+        yield from _senseless_places_to_listen(config.listen)
     if config.redis is not None:
         yield from _senseless_redis(config.redis)
+    if relay is not None:
+        yield from _senseless_relay(relay, config)
     if not config.backend:
         mend = 'add a table [backend.app] with url = "http://127.0.0.1:9999"'
         yield Problem(("backend",), f"there is none; {mend}")
     for name, backend in config.backend.items():
-        yield from _senseless_backend(name, backend)
-    for name, auth in config.auth.items():
-        yield from _senseless_auth(("auth", name), auth)
-    yield from _senseless_services(config)
+        forwards = relay is None or (relay.role == "worker" and name in served(relay, config))
+        yield from _senseless_backend(name, backend, forwards)
+    yield from _senseless_queues(config.backend)
     for index, entry in enumerate(config.trusted_proxies):
         yield from _refused(("trusted_proxies", index), trusted_proxies, [entry])
     yield from _senseless_bounds(config.bounds)
+    if has_clients:
+        yield from _senseless_regulation(config)
+
+
+def _senseless_places_to_listen(places: str | list[str]) -> Iterator[Problem]:
+    listen = [places] if isinstance(places, str) else places
+    if not listen:
+        yield Problem(("listen",), 'an empty list; name a place to listen, such as "tcp:8888"')
+    for text in listen:
+        yield from _refused(("listen",), endpoint, None, text)
+
+
+def _senseless_regulation(config: Config) -> Iterator[Problem]:
+    """Services, queue, limits and rules."""
+    for name, auth in config.auth.items():
+        yield from _senseless_auth(("auth", name), auth)
+    yield from _senseless_services(config)
     yield from _senseless_queue(config.queue)
     names: set[str] = set()
     for index, limit in enumerate(config.limit):
@@ -114,7 +154,6 @@ def _senseless(config: Config) -> Iterator[Problem]:
     for index, rule in enumerate(config.rule):
         yield from _senseless_rule(("rule", index), rule, config)
     yield from _senseless_places(config.rule)
-    yield from _senseless_queues(config.backend)
 
 
 def _senseless_redis(redis: Redis) -> Iterator[Problem]:
@@ -128,19 +167,39 @@ def _senseless_redis(redis: Redis) -> Iterator[Problem]:
         yield Problem(("redis", "timeout"), text)
 
 
-def _senseless_backend(name: str, backend: Backend) -> Iterator[Problem]:
+def _senseless_relay(relay: Relay, config: Config) -> Iterator[Problem]:
+    mend = "the same for fronts and workers"
+    if config.redis is None:
+        text = f'goes through Redis, and there is none; add a table [redis] with url = "redis://HOST", {mend}'
+        yield Problem(("relay",), text)
+    elif config.redis.url == EMBEDDED:
+        text = f"{EMBEDDED} is a server of this process's own, which no other reaches; write redis://HOST, {mend}"
+        yield Problem(("redis", "url"), text)
+    for index, name in enumerate(relay.backends):
+        place = ("relay", "backends", index)
+        if name in relay.backends[:index]:
+            yield Problem(place, f"{quoted(name)} stands here already; leave it out")
+        else:
+            yield from _unknown(place, name, "backend", config.backend)
+
+
+def _senseless_backend(name: str, backend: Backend, forwards: bool) -> Iterator[Problem]:
+    """@param forwards: whether this process forwards to it, rather than another one."""
     place = ("backend", name)
-    urls = [backend.url] if isinstance(backend.url, str) else backend.url
-    if not urls:
+    if backend.url is None and forwards:
+        text = 'lacks "url"; add it, a text or a list of texts'
+        yield Problem((*place, "url"), text, at_parent=True)
+    elif backend.url is not None and not urls(backend):
         text = 'an empty list; name the application\'s URL, such as "http://127.0.0.1:9999"'
         yield Problem((*place, "url"), text)
-    wrong = [problem for url in urls for problem in _refused((*place, "url"), parse_backend, url)]
+    wrong = [problem for url in urls(backend) for problem in _refused((*place, "url"), parse_backend, url)]
     yield from wrong
-    if not wrong and len(set(urls)) < len(urls):
+    if not wrong and len(set(urls(backend))) < len(urls(backend)):
         yield Problem((*place, "url"), "the same URL stands here twice; leave one out")
-    has_tls = bool(wrong) or any(parse_backend(url).tls for url in urls)
-    mend = "no url of this backend has TLS; write https:// there, or leave this out"
-    yield from _senseless_files(place, backend, has_tls, mend)
+    if forwards:
+        has_tls = bool(wrong) or backend.url is None or any(parse_backend(url).tls for url in urls(backend))
+        mend = "no url of this backend has TLS; write https:// there, or leave this out"
+        yield from _senseless_files(place, backend, has_tls, mend)
     if backend.health is not None:
         yield from _refused((*place, "health"), check_health, backend.health)
 

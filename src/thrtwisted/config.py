@@ -102,12 +102,12 @@ class Backend(_Table, frozen=True):
     """An application behind the proxy. The first backend is the default."""
 
     url: Annotated[
-        str | list[str],
+        str | list[str] | None,
         Meta(
             description="`http://host[:port]`, `https://host[:port]` or `unix:///path`; of a list, each request takes "
-            "the one with the fewest requests in flight."
+            "the one with the fewest requests in flight. Only a front of a relay does without."
         ),
-    ]
+    ] = None
     ca: Authorities = None
     certificate: OwnCertificate = None
     max_concurrent: Annotated[
@@ -286,19 +286,15 @@ class Queue(_Table, frozen=True):
 
 
 class Relay(_Table, frozen=True):
-    """
-    The way through Redis: fronts have the clients, workers have the applications, and only Redis is common ground.
-
-    Absent: the proxy itself connects to the applications.
-    """
+    """The way through Redis: fronts have the clients, workers have the applications, and Redis is between them."""
 
     role: Annotated[
         Literal["front", "worker"],
         Meta(
-            description="`front`: this process has the clients, and workers forward what it admits. `worker`: it listens "
-            "nowhere; it takes what fronts with its `redis.namespace` admit, and forwards it to its backends. The rest of "
-            "the file may be the same for both; a worker does without rules, limits and services, a front without the "
-            "backends' URLs."
+            description="`front`: this process has the clients, and workers forward what it admits. `worker`: it "
+            "listens nowhere; it takes what fronts with its `redis.namespace` admit, and forwards it to its backends. "
+            "The rest of the file may be the same for both; a worker does without rules, limits and services, a front "
+            "without the backends' URLs."
         ),
     ]
     concurrency: Annotated[
@@ -315,17 +311,17 @@ class Relay(_Table, frozen=True):
     max_inline: Annotated[
         Annotated[int, Meta(ge=4096, le=2**27)],
         Meta(
-            description="Bytes of one exchange that stand in Redis at once, at most. Longer bodies follow in pieces, as "
-            "fast as the other side takes them."
+            description="Bytes of one exchange that stand in Redis at once, at most. Longer bodies follow in pieces, "
+            "as fast as the other side takes them."
         ),
     ] = 256 * 1024
     retry: Annotated[
         Literal["never", "safe"],
         Meta(
-            description="What happens to a request that a worker had when it died. `never`: 502. `safe`: it goes to "
-            "another worker, once, if its method is safe (GET, HEAD, OPTIONS), and then it may be executed twice; "
-            "whatever its method, if the worker had certainly not begun with it. After the response has begun, "
-            "it is cut."
+            description="What happens to a request with which a worker had begun when it died. `never`: 502. `safe`: "
+            "it goes to another worker, once, if its method is safe (GET, HEAD, OPTIONS), and then it may be executed "
+            "twice. Once its response has begun, that is cut. A request with which the worker had certainly not begun "
+            "goes to another one in any case, whatever its method."
         ),
     ] = "never"
 
@@ -669,6 +665,16 @@ class Config(_Table, frozen=True):
         Seconds,
         Meta(description="Seconds that a stopping proxy waits for the requests that are in the backend."),
     ] = 10.0
+
+
+def urls(backend: Backend) -> list[str]:
+    """Where a backend is; nowhere on a front of a relay that leaves that to the workers."""
+    return [backend.url] if isinstance(backend.url, str) else backend.url or []
+
+
+def served(relay: Relay, config: Config) -> list[str]:
+    """The names of the backends that a worker serves."""
+    return relay.backends or list(config.backend)
 
 
 def default_backend(config: Config) -> str:

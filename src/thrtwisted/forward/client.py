@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger, LogPublisher
 from zope.interface import implementer
 
-from thrtwisted.config import Backend
+from thrtwisted.config import Backend, urls
 from thrtwisted.errors import STOPPING, BackendClosed, ExchangeError
 from thrtwisted.exchange import Exchange
 from thrtwisted.gate import IAdmission
@@ -49,8 +49,7 @@ class Forwarder:
         self._reactor = reactor
         self._config = config
         self._disk = disk
-        urls = [config.url] if isinstance(config.url, str) else config.url
-        addresses = [parse(url) for url in urls]
+        addresses = [parse(url) for url in urls(config)]
         # Now: a process that gives up its rights later could not read the files any more.
         uses_tls = any(address.tls for address in addresses)
         security = Security(config.ca, config.certificate) if uses_tls else None
