@@ -32,6 +32,7 @@ from thrtwisted.redis.link import (
     Link,
     RedisGone,
 )
+from thrtwisted.redis.listening import Subscription
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.url import RedisAddress
 
@@ -55,7 +56,9 @@ class MemoryLinkTestCase(SynchronousTestCase):
         # txredisapi takes the global reactor's, which does not run here.
         self.patch(txredisapi.LineReceiver, "callLater", self.clock.callLater)
         self.user = User()
-        self.link = Link(self.clock, source_of(self.address), CHANNEL, self.user)
+        self.link = Link(
+            self.clock, source_of(self.address), Subscription(CHANNEL, self.user.message), self.user
+        )
         self.wires: list[Wire] = []
         self.answered = 0
 
@@ -706,7 +709,7 @@ class SocketLinkTests(TestCase):
     def link(self, url: str) -> tuple[Link, User]:
         """Start a link, which is stopped at the end of the test."""
         user = User()
-        link = Link(reactor, source_of(url), CHANNEL, user, longest_pause=0.05)
+        link = Link(reactor, source_of(url), Subscription(CHANNEL, user.message), user, longest_pause=0.05)
         self.addCleanup(link.stop)
         link.start()
         return link, user
@@ -936,7 +939,7 @@ class SocketLinkTests(TestCase):
         servers = [await self.serve() for _ in range(2)]
         source = Alternating([server.address for server in servers])
         user = User()
-        link = Link(reactor, source, CHANNEL, user)
+        link = Link(reactor, source, Subscription(CHANNEL, user.message), user)
         self.addCleanup(link.stop)
         link.start()
         for ups in range(1, 5):
@@ -959,7 +962,7 @@ class SocketLinkTests(TestCase):
         servers = [await self.serve() for _ in range(2)]
         source = Alternating([server.address for server in servers])
         user = User()
-        link = Link(reactor, source, CHANNEL, user)
+        link = Link(reactor, source, Subscription(CHANNEL, user.message), user)
         self.addCleanup(link.stop)
         link.start()
         await until(lambda: user.told == ["up"])
@@ -978,7 +981,7 @@ class SocketLinkTests(TestCase):
         servers = [await self.serve() for _ in range(2)]
         source = Alternating([server.address for server in servers])
         user = User()
-        link = Link(reactor, source, CHANNEL, user)
+        link = Link(reactor, source, Subscription(CHANNEL, user.message), user)
         self.addCleanup(link.stop)
         link.start()
         await until(lambda: user.told == ["up"])
@@ -998,7 +1001,7 @@ class SocketLinkTests(TestCase):
         server = await self.serve()
         source = Alternating([server.address])
         user = User()
-        link = Link(reactor, source, CHANNEL, user)
+        link = Link(reactor, source, Subscription(CHANNEL, user.message), user)
         self.addCleanup(link.stop)
         for name in ("describe", "doubt"):
             self.patch(source, name, None)
@@ -1072,7 +1075,9 @@ class ValkeyLinkTests(TestCase):
 
     async def link(self, address: RedisAddress | None = None) -> tuple[Link, User]:
         user = User()
-        link = Link(reactor, source_of(address or valkey.address()), self.channel, user)
+        link = Link(
+            reactor, source_of(address or valkey.address()), Subscription(self.channel, user.message), user
+        )
         self.addCleanup(link.stop)
         link.start()
         await until(lambda: user.told == ["up"])

@@ -29,12 +29,14 @@ from zope.interface import implementer
 from thrtwisted.errors import GateUnavailable
 from thrtwisted.redis import ISource
 from thrtwisted.redis.link import LONGEST_PAUSE, ILinkUser, Link, RedisGone
+from thrtwisted.redis.listening import Subscription
 from thrtwisted.redis.source import source_of
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import Where
 
 from . import IAdmission, IGate, Quota, Ticket
 from .admission import Admission, Throughput, limit_waiting, queue_full, rate_exceeded
+from .crew import Crew
 from .order import MICROSECONDS, Order
 from .outage import POLICIES, Decision, Outages, Policy
 from .places import Message, Place, Places, Reply, quotas_in
@@ -78,6 +80,7 @@ class RedisGate:
     @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
     @param owner: what this process is called in Redis, of letters and digits; no other may ever be called so.
+    @ivar crew: the workers, as this process knows them.
     @raise ValueError: the namespace holds a brace, or a time is not above 0.
     """
 
@@ -146,12 +149,24 @@ class RedisGate:
         # What went wrong
         self._overshoot = 0
         self._latest = 0.0
+        # Workers
+        self.crew = Crew()
         # The end
         self._stopping = False
         self._quit = False
 
     def __repr__(self) -> str:
         return f"<RedisGate {self._owner} {len(self._places)} tickets, {self._places.held} admitted>"
+
+    @property
+    def owner(self) -> str:
+        """What this process is called in Redis."""
+        return self._owner
+
+    @property
+    def leased(self) -> bool:
+        """Whether nobody can have taken this process for dead yet."""
+        return bool(self._clock.seconds() < self._leased_until)
 
     @property
     def figures(self) -> Figures:
@@ -185,7 +200,7 @@ class RedisGate:
         @raise ValueError: the URL names no server.
         """
         source: ISource = where if ISource.providedBy(where) else source_of(where)
-        channel = f"{self._namespace}:owner:{self._owner}"
+        channel = Subscription(f"{self._namespace}:owner:{self._owner}", self.message)
         # Whoever comes back late from an outage finds that the grace is over.
         self.connect(
             Link(self._clock, source, channel, self, longest_pause=min(LONGEST_PAUSE, self._interval / 2))
@@ -348,7 +363,7 @@ class RedisGate:
         """Do what the reply to a batch says that was sent at a time."""
         if reply is not None:
             self._leased_until = sent + self._lease
-        if reply is None or not self._leased:
+        if reply is None or not self.leased:
             self._places.announce()
             return
         self._waiting = reply.waiting
@@ -476,7 +491,7 @@ class RedisGate:
             message = None
         if message is not None and message.is_echo:
             self._heard()
-        elif message is not None and self._leased:
+        elif message is not None and self.leased:
             if message.wake:
                 self._wake_in(message.wake / MICROSECONDS)
             self._admit(message.admitted, quotas_in(message.quotas))
@@ -499,11 +514,6 @@ class RedisGate:
             assert self._link is not None
             self._link.working()
         self._outages.heard()
-
-    @property
-    def _leased(self) -> bool:
-        """Whether nobody can have taken this process for dead yet."""
-        return bool(self._clock.seconds() < self._leased_until)
 
 
 def _cancelled(call: IDelayedCall | None) -> IDelayedCall | None:

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from thrtwisted.tls import Client, Security
 
+from .replies import Replies
 from .url import RedisAddress
 
 #: Seconds for a short question to a sentinel or to a node of a cluster, connecting included: others can be asked too.
@@ -46,6 +47,7 @@ class _Connection:
 
     def __init__(self) -> None:
         super().__init__(charset=None, convertNumbers=False)  # type: ignore[call-arg]
+        self._replies = Replies()
         self.secured: Deferred[None] = Deferred()
 
     def handshakeCompleted(self) -> None:
@@ -58,10 +60,13 @@ class _Connection:
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Read replies; whoever sends something else is no Redis."""
         try:
-            super().dataReceived(data, unpause)  # type: ignore[misc]
-        except (txredisapi.InvalidData, UnicodeDecodeError) as problem:
+            replies = self._replies.feed(data)
+        except txredisapi.InvalidData as problem:
             self.problem = problem
             self.transport.abortConnection()
+            return
+        for reply in replies:
+            self.replyReceived(reply)  # type: ignore[attr-defined]
 
     def connectionLost(self, why: Failure) -> None:
         """Remember why; what was under way fails."""

@@ -1,6 +1,6 @@
 """
-The link to Redis: one connection for scripts, one for messages, both to the server that has our keys, and both kept up
-together, whatever becomes of that server.
+The link to Redis: one connection for scripts and commands, one for messages, both to the server that has our keys, and
+both kept up together, whatever becomes of that server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Generator
 from functools import lru_cache
 from random import uniform
-from typing import Any
+from typing import Any, NoReturn
 
 import txredisapi
 from twisted.application.internet import backoffPolicy
@@ -21,7 +21,8 @@ from zope.interface import Interface
 
 from . import ISource
 from .cluster import ClusterSource, is_on_its_way, moved_to, slot_of
-from .connection import Dialer, Messages
+from .connection import Dialer
+from .listening import IListening
 from .trouble import Lost, NobodyAnswers, Replaced, TooSlow, trouble_of
 from .url import ClusterAddress, RedisAddress
 
@@ -51,9 +52,6 @@ class ILinkUser(Interface):
     def down() -> None:
         """A connection was lost, and the link with it. What was under way fails."""
 
-    def message(payload: bytes) -> None:
-        """A message has arrived on the channel."""
-
 
 class Link:
     """
@@ -64,10 +62,12 @@ class Link:
 
     @param reactor: connects, and tells the time.
     @param source: which server to connect to.
-    @param channel: what to listen to; its hash tag, or all of it, is that of our keys.
-    @param user: is told when the link is up or down, and of messages.
+    @param listening: what the second connection is for.
+    @param user: is told when the link is up or down.
     @param longest_pause: seconds between the attempts to reach a server that is not there, at most. Connections that
         stand for twice as long are believed to last.
+    @param beside: where another link of this process leads to the same server, and says what is wrong with it: what
+        this one is for, as in "is not usable for WHAT". It says only what it alone may be refused.
     """
 
     _log = Logger()
@@ -76,17 +76,19 @@ class Link:
         self,
         reactor: Any,
         source: ISource,
-        channel: str,
+        listening: IListening,
         user: Any,
         longest_pause: float = LONGEST_PAUSE,
+        beside: str | None = None,
     ) -> None:
         self._reactor = reactor
         self._source: ISource = source
         self._given: ISource = source
         self._cluster: ClusterSource | None = None
-        self._slot = slot_of(channel.encode())
-        self._channel = channel
+        self._slot = slot_of(listening.key.encode())
+        self._listening: IListening = listening
         self._user = user
+        self._beside = beside
         self._dialer = Dialer(reactor, source.security)
         self._commands: Any = None
         self._messages: Any = None
@@ -104,10 +106,12 @@ class Link:
         self._pause_late = _pauses(max(longest_pause, LONGEST_PAUSE_REFUSED))
         self._attempts = 0
         self._moves = 0
-        # What was told since the link last worked; since when the connections stand; how long makes them believed
+        # What was told since the link last worked; since when the connections stand, whether they do or did in the
+        # latest attempt; how long makes them believed
         self._working = False
         self._told: set[str] = set()
         self._since = 0.0
+        self._stood = False
         self._trial = 2 * longest_pause
 
     def start(self) -> None:
@@ -153,10 +157,25 @@ class Link:
             return
         self._working = True
         self._attempts = 0
+        told = bool(self._told)
         self._told.clear()
         if self._source is self._given:
             self._cluster = None
-        self._log.info("{line}", line=f"Redis at {self._source.describe(self._address)} is connected")
+        if self._beside is None:
+            self._log.info("{line}", line=f"{self._subject} is connected")
+        elif told:
+            self._log.info("{line}", line=f"{self._subject} is usable for {self._beside} again")
+
+    def command(self, *words: object) -> Deferred[Any]:
+        """
+        Have Redis do one thing. What is asked is done, and answered, in the order in which it was asked.
+
+        @return: fires with the reply. Errbacks as L{script} does.
+        """
+        if self._commands is None:
+            return fail(RedisGone("Redis is not connected"))
+        reply: Deferred[Any] = maybeDeferred(self._commands.execute_command, *words)
+        return reply.addErrback(_gone)
 
     def script(self, script: bytes, key: str, argument: bytes) -> Deferred[bytes]:
         """
@@ -187,11 +206,7 @@ class Link:
             self._familiar, self._unfamiliar = server, False
             return answer
 
-        def gone(failure: Any) -> Any:
-            failure.trap(txredisapi.ConnectionError)
-            raise RedisGone(str(failure.value)) from None
-
-        return reply.addErrback(load).addCallbacks(answered, gone)
+        return reply.addErrback(load).addCallbacks(answered, _gone)
 
     @inlineCallbacks
     def _run(self) -> Generator[Deferred[Any], Any, None]:
@@ -213,11 +228,13 @@ class Link:
         """Connect, and let the user work. Fires when that is over, with the pause before it is done anew."""
         self._address = None
         self._cause = Lost()
+        self._stood = False
         try:
             yield self._until_stop(self._connect())
         except Exception as problem:
             self._cause = problem
         else:
+            self._stood = True
             yield self._stand()
         yield self._dialer.close()
         return 0.0 if self._stopping else self._after(self._cause)
@@ -231,9 +248,8 @@ class Link:
     @inlineCallbacks
     def _open(self, address: RedisAddress) -> Generator[Deferred[Any], Any, None]:
         commands = yield self._dialer.open(address)
-        messages = yield self._dialer.open(address, Messages)
-        messages.received = self._user.message
-        yield self._dialer.command(messages, "SUBSCRIBE", self._channel)
+        messages = yield self._dialer.open(address, self._listening.protocol)
+        yield self._listening.begin(messages, self._dialer)
         if commands.end is not None:
             raise commands.end
         # A host's name may lead to another server than it did, which the address alone does not tell.
@@ -248,16 +264,28 @@ class Link:
         lost = _any(self._commands.whenDisconnected(), self._messages.whenDisconnected())
         assert self._address is not None
         watch = self._watch(self._address)
+        listening = self._listen()
         self._since = self._reactor.seconds()
         try:
             self._user.up()
             yield self._until_stop(lost).addErrback(_stopped)
         finally:
             watch.cancel()
+            listening.cancel()
             self._cause = self._commands.problem or self._messages.problem or self._cause
             self._commands = self._messages = None
             if not self._stopping:
                 self._user.down()
+
+    @inlineCallbacks
+    def _listen(self) -> Generator[Deferred[Any], Any, None]:
+        """Give the connections up when no messages can be had; cancelling ends it."""
+        try:
+            yield self._listening.listen(self._messages, self._reactor)
+        except (CancelledError, txredisapi.ConnectionError):
+            return
+        except Exception as problem:
+            self._give_up(problem)
 
     @inlineCallbacks
     def _watch(self, address: RedisAddress) -> Generator[Deferred[Any], Any, None]:
@@ -292,7 +320,10 @@ class Link:
                 self._follow(to)
             return 0.0
         trouble = trouble_of(cause)
-        self._report(f"Redis at {self._source.describe(self._address)} is not usable: {trouble.line}")
+        if self._beside is None:
+            self._report(f"{self._subject} is not usable: {trouble.line}")
+        elif self._stood and isinstance(cause, txredisapi.ResponseError) and not trouble.passes:
+            self._report(f"{self._subject} is not usable for {self._beside}: {trouble.line}")
         # Whoever moved the slot may have given up in the middle.
         self._unfamiliar |= is_on_its_way(cause)
         self._source.doubt()
@@ -335,6 +366,10 @@ class Link:
             self._told.add(line)
             self._log.warn("{line}", line=line)
 
+    @property
+    def _subject(self) -> str:
+        return f"Redis at {self._source.describe(self._address)}"
+
     def _failed(self, what: str, problem: Exception) -> None:
         """Something that should not happen, with its traceback; it too is told once."""
         told = f"{what}: {problem!r}"
@@ -367,6 +402,12 @@ def _any(*events: Deferred[Any]) -> Deferred[None]:
 def _digest(script: bytes) -> str:
     """What Redis calls a script."""
     return hashlib.sha1(script).hexdigest()
+
+
+def _gone(failure: Failure) -> NoReturn:
+    """A reply that does not come any more."""
+    failure.trap(txredisapi.ConnectionError)
+    raise RedisGone(str(failure.value)) from None
 
 
 def _stopped(failure: Failure) -> None:

@@ -1,0 +1,297 @@
+"""
+Carries frames between processes, over Redis.
+
+Each process has an inbox, a stream; whoever has frames for it appends them, many in one message. What is sent in one
+turn of the reactor, and what comes while the messages before are under way, goes together: the cost of a frame falls as
+the load grows. Nothing is kept for later: while Redis is gone all is dropped, for whoever sends knows what was not
+acknowledged, and says it again when the post is up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from thrtwisted.redis import ISource
+from thrtwisted.redis.link import ILinkUser, Link, RedisGone
+from thrtwisted.redis.listening import Inbox
+from thrtwisted.redis.overdue import Overdue
+from thrtwisted.redis.source import source_of
+from thrtwisted.redis.url import Where
+
+from . import IPost, IPostUser
+from .codec import Frame, decode, encode
+
+#: Bytes of frames in one message, and one frame more. Redis does nothing else while it takes in a message.
+LARGEST_MESSAGE = 256 * 1024
+
+#: Messages to one process that are under way to Redis at once. One more than one keeps Redis busy in the time that an
+#: answer takes to come back; with many, each would carry little.
+UNDER_WAY = 2
+
+#: Seconds that a frame that is not urgent waits for others to go with.
+LATER = 0.05
+
+#: Bytes of a frame besides its payload, about.
+OVERHEAD = 64
+
+#: Appends a message, and lets the inbox live on for a while: one without the other would leave it there for ever.
+APPEND = b"""
+redis.call("XADD", KEYS[1], "*", "m", ARGV[1])
+redis.call("PEXPIRE", KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class _Outbox:
+    """
+    What is on its way to one process.
+
+    @ivar frames: what was not sent yet.
+    @ivar urgent: whether it is to be sent as soon as it may.
+    @ivar under_way: how many messages are.
+    """
+
+    __slots__ = ("frames", "key", "peer", "under_way", "urgent")
+
+    def __init__(self, peer: str, key: str) -> None:
+        self.peer = peer
+        self.key = key
+        self.frames: list[Frame] = []
+        self.urgent = False
+        self.under_way = 0
+
+    def take(self) -> list[Frame]:
+        """The frames for the next message."""
+        size = count = 0
+        for frame in self.frames:
+            size += len(frame.payload) + OVERHEAD
+            count += 1
+            if size >= LARGEST_MESSAGE:
+                break
+        taken, self.frames = self.frames[:count], self.frames[count:]
+        return taken
+
+
+@implementer(IPost, ILinkUser)
+class Post:
+    """
+    The post of one process.
+
+    @param reactor: connects, and tells the time.
+    @param namespace: that of the gate.
+    @param owner: see L{IPost}; that of the gate.
+    @param timeout: seconds within which Redis answers; otherwise the connections are made anew.
+    @param lease: seconds that a process may be silent for without being taken for dead. An inbox that nobody has
+        written to for twice as long is gone.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, namespace: str, owner: str, *, timeout: float, lease: float) -> None:
+        self.owner = owner
+        self._clock = reactor
+        self._prefix = f"{{{namespace}}}:inbox:"
+        self._life = b"%d" % round(2 * lease * 1000)
+        self._inbox = Inbox(self._prefix + owner, self._read, block=lease / 2, timeout=timeout)
+        self._overdue = Overdue(reactor, timeout, self._too_late)
+        self._user: IPostUser | None = None
+        self._link: Link | None = None
+        self._connecting = False
+        # While the link is up
+        self._up = False
+        self._outboxes: dict[str, _Outbox] = {}
+        self._answers: set[Deferred[Any]] = set()
+        self._timer: IDelayedCall | None = None
+        self._hurrying = False
+        self._stopping = False
+        self._refused = False
+        self._told_garbage = False
+
+    def __repr__(self) -> str:
+        return f"<Post {self.owner} {'up' if self._up else 'down'}, {len(self._outboxes)} peers>"
+
+    # The post --------------------------------------------------------------------------------------------------
+
+    def start(self, user: IPostUser) -> None:
+        """See L{IPost.start}. Nothing is carried before L{connect}, too."""
+        self._user = user
+        self._begin()
+
+    def connect(self, where: ISource | Where | str) -> None:
+        """
+        Connect to Redis, and connect again whenever the connection is lost.
+
+        @param where: where Redis is: a source, or any URL but C{embedded:}, or what that means.
+        @raise ValueError: the URL names no server.
+        """
+        source: ISource = where if ISource.providedBy(where) else source_of(where)
+        # The gate, which is connected to the same server, says what is wrong with it.
+        self._link = Link(self._clock, source, self._inbox, self, beside="the relay")
+        self._begin()
+
+    def send(self, peer: str, frame: Frame, *, soon: bool = True) -> None:
+        """See L{IPost.send}."""
+        if not self._up or self._stopping:
+            return
+        outbox = self._outboxes.get(peer)
+        if outbox is None:
+            outbox = self._outboxes[peer] = _Outbox(peer, self._prefix + peer)
+        outbox.frames.append(frame)
+        if soon:
+            outbox.urgent = True
+            if not self._hurrying:
+                self._hurrying = True
+                self._hurry(0)
+        elif self._timer is None:
+            self._hurry(LATER)
+
+    @inlineCallbacks
+    def stop(self) -> Generator[Deferred[Any], Any, None]:
+        """See L{IPost.stop}. Who writes to this process nevertheless leaves what passes by itself."""
+        link, self._user = self._link, None
+        if self._up and not self._stopping:
+            self._stopping = True
+            for outbox in list(self._outboxes.values()):
+                self._send(outbox, without_limit=True)
+            yield DeferredList(list(self._answers))
+        if self._up:
+            yield self._ask("DEL", self._inbox.key).addErrback(_unimportant)
+        self._stopping = True
+        self._forget()
+        if link is not None:
+            yield link.stop()
+
+    # Sending ---------------------------------------------------------------------------------------------------
+
+    def _hurry(self, delay: float) -> None:
+        """Send all so much later, at the latest."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.callLater(delay, self._send_all)
+
+    def _send_all(self) -> None:
+        self._timer, self._hurrying = None, False
+        for outbox in list(self._outboxes.values()):
+            outbox.urgent = True
+            self._send(outbox)
+
+    def _send(self, outbox: _Outbox, *, without_limit: bool = False) -> None:
+        """Send what there is to send to a process, unless enough is under way; then it goes with the next answer."""
+        while outbox.frames and (outbox.under_way < UNDER_WAY or without_limit):
+            outbox.under_way += 1
+            reply = self._ask("EVAL", APPEND, 1, outbox.key, encode(outbox.take()), self._life)
+            self._answers.add(reply)
+            reply.addCallbacks(self._sent, self._not_sent, callbackArgs=(outbox,))
+            reply.addCallback(self._over, reply)
+        outbox.urgent = bool(outbox.frames)
+
+    def _ask(self, *words: object) -> Deferred[Any]:
+        """What Redis answers, see L{Link.command}; it is asked to in time."""
+        assert self._link is not None
+        self._overdue.asked()
+        return self._link.command(*words).addBoth(self._answered)
+
+    def _answered(self, result: Any) -> Any:
+        self._overdue.answered()
+        return result
+
+    def _sent(self, _: object, outbox: _Outbox) -> None:
+        outbox.under_way -= 1
+        self._refused = False
+        self._working()
+        if outbox.urgent:
+            self._send(outbox)
+        elif not (outbox.frames or outbox.under_way) and self._outboxes.get(outbox.peer) is outbox:
+            del self._outboxes[outbox.peer]
+
+    def _not_sent(self, failure: Failure) -> None:
+        """Redis has gone, and the link says so; or it refuses, and so would it do with the next."""
+        if failure.check(RedisGone) is None:
+            assert self._link is not None and isinstance(failure.value, Exception)
+            self._refused = True
+            self._link.refused(failure.value)
+
+    def _over(self, _: None, reply: Deferred[Any]) -> None:
+        self._answers.discard(reply)
+
+    def _too_late(self) -> None:
+        assert self._link is not None
+        self._link.reset()
+
+    def _working(self) -> None:
+        """What Redis refuses to take in it may go on to hand out: that alone is no good sign."""
+        if not self._refused:
+            assert self._link is not None
+            self._link.working()
+
+    # Receiving -------------------------------------------------------------------------------------------------
+
+    def _read(self, messages: list[Any]) -> None:
+        """Hand on what has arrived."""
+        self._working()
+        for fields in messages:
+            try:
+                frames = decode(fields[1])
+            except msgspec.DecodeError as problem:
+                self._drop(problem)
+                continue
+            for frame in frames:
+                if self._user is None:
+                    return
+                try:
+                    self._user.received(frame)
+                except Exception:
+                    self._log.failure("A frame from another process could not be handled; it is dropped")
+
+    def _drop(self, problem: Exception) -> None:
+        """Said once for each time that the link stands: whoever writes such things may write many."""
+        if not self._told_garbage:
+            self._told_garbage = True
+            self._log.warn(
+                "A message for the relay cannot be read, and is dropped, as others like it will be ({problem}); see "
+                "that nothing else writes to the keys of the namespace, and that all proxies are of one version",
+                problem=problem,
+            )
+
+    # The link --------------------------------------------------------------------------------------------------
+
+    def up(self) -> None:
+        """See L{ILinkUser.up}."""
+        self._up = True
+        self._told_garbage = False
+        if self._user is not None:
+            self._user.up()
+
+    def down(self) -> None:
+        """See L{ILinkUser.down}."""
+        self._forget()
+
+    def _begin(self) -> None:
+        """Connect, once it is known where to, and for whom."""
+        if self._link is not None and self._user is not None and not self._connecting:
+            self._connecting = True
+            self._link.start()
+
+    def _forget(self) -> None:
+        """Drop all that is not sent yet."""
+        self._up = False
+        for outbox in self._outboxes.values():
+            outbox.frames.clear()
+        self._outboxes.clear()
+        self._overdue.forget()
+        self._hurrying = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _unimportant(failure: Failure) -> None:
+    """The inbox passes by itself."""
