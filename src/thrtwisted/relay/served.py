@@ -1,0 +1,265 @@
+"""One exchange at a worker: from the front's opening to the backend, and back until the front has all of the answer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from thrtwisted.errors import ExchangeError
+from thrtwisted.exchange import Exchange, ResponseHead
+from thrtwisted.forward import Forwarder, Forwarding
+
+from . import IPost
+from .codec import Head, Kind, Opening, Problem, decode_payload, encode_payload
+from .conversation import Conversation, IConversationUser
+from .reply import Reply
+from .upload import Upload
+
+
+class Host(Protocol):
+    """The worker that has the exchange. Of each exchange it is told once of each of these, or not at all."""
+
+    def opened(self, served: Served) -> None:
+        """The request's head is there: it may be taken."""
+
+    def withdrawn(self, served: Served) -> None:
+        """Nobody waits for it any more, and it was not begun: it will not be."""
+
+    def finished(self, served: Served) -> None:
+        """The backend has finished with it."""
+
+    def over(self, served: Served) -> None:
+        """Nothing more is to be said or heard."""
+
+
+@implementer(IConversationUser)
+class Served:
+    """
+    An exchange that a front has opened here.
+
+    It is begun once, if at all: by L{forward}. From then on the backend has it, until C{host.finished} is called. Before
+    that or after, what is said about it ends, and C{host.over} is called.
+
+    @ivar front: whose it is.
+    @ivar number: among those of its front.
+    @ivar opening: what the front asks; None as long as that has not come.
+    @ivar begun: the backend has it, or had.
+    @ivar silent: nothing was heard of it since L{ask}.
+    """
+
+    _log = Logger()
+
+    def __init__(self, host: Host, post: IPost, front: str, number: int, window: int) -> None:
+        self.front = front
+        self.number = number
+        self.opening: Opening | None = None
+        self.begun = False
+        self.silent = False
+        self.conversation = Conversation(post, front, front, number, window, self)
+        self._host = host
+        self._upload: Upload | None = None
+        self._forwarding: Forwarding | None = None
+        self._reply: Reply | None = None
+        self._unwanted = False
+        self._finished = False
+        self._last_said = False
+        self._over = False
+
+    def __repr__(self) -> str:
+        state = "finished" if self._finished else "begun" if self.begun else "waiting"
+        return f"<Served {self.front}/{self.number} {state}{', over' * self._over}>"
+
+    # For the worker
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._unwanted
+
+    def forward(self, forwarder: Forwarder) -> None:
+        """Begin: it was taken."""
+        opening, upload = self.opening, self._upload
+        assert opening is not None and upload is not None
+        self.begun = True
+        headers = Headers()
+        for name, values in opening.headers:
+            headers.setRawHeaders(name, values)
+        exchange = Exchange(
+            opening.method, opening.target, headers, "", opening.queue, version=opening.version
+        )
+        body: Any = upload  # it has all of a RequestBody that a forwarding uses
+        forwarding = self._forwarding = forwarder.send(exchange, body)
+        forwarding.head.addCallbacks(self._head, self._failed)
+        forwarding.head.addErrback(self._broken)
+        forwarding.done.addCallback(self._backend_finished)
+
+    def refuse(self) -> None:
+        """It is not begun here, and will not be: another worker may have it."""
+        self._withdraw()
+        self._last_said = True
+        self.conversation.say(Kind.REFUSED)
+
+    def lose_front(self) -> None:
+        """Nobody at the front knows of it. Where the backend has a part only of the request, it is broken off."""
+        self._abandon()
+        if self._forwarding is not None and self._upload is not None and not self._upload.complete:
+            self._forwarding.break_off()
+        self.end()
+
+    def heard(self) -> None:
+        """The front has said something: it may have been the last that was waited for."""
+        self.silent = False
+        if self.conversation.quiet and self._last_said:
+            self.end()
+
+    def ask(self) -> None:
+        """If the front has said nothing since the last time: does it know of the exchange still?"""
+        if self.silent:
+            self.conversation.ask()
+        self.silent = True
+
+    def end(self) -> None:
+        """Say and hear nothing more."""
+        if not self._over:
+            self._over = True
+            self.conversation.end()
+            if self._upload is not None and not self.begun:
+                self._upload.close()
+            self._host.over(self)
+
+    # IConversationUser
+
+    def said(self, kind: Kind, payload: bytes) -> None:
+        """See L{IConversationUser.said}."""
+        if kind == Kind.DATA or kind == Kind.END:
+            self._body(kind, payload)
+        elif kind == Kind.OPEN:
+            self._open(payload)
+        elif kind == Kind.ABANDON:
+            if self.begun:
+                self._abandon()
+            elif not self._unwanted:
+                self._withdraw()
+                self._say_done()
+        elif kind == Kind.GONE:
+            self.lose_front()
+
+    def drained(self) -> None:
+        """See L{IConversationUser.drained}."""
+        if self._reply is not None:
+            self._reply.drained()
+
+    # The request
+
+    def _open(self, payload: bytes) -> None:
+        if self.opening is not None or self._last_said:
+            return
+        try:
+            opening: Opening = decode_payload(payload, Opening)
+            for name, values in opening.headers:
+                Headers().setRawHeaders(name, values)
+            if opening.length < 0:
+                raise ValueError("its body has fewer than 0 bytes")
+        except (msgspec.DecodeError, ValueError) as error:
+            self._reject(error)
+            return
+        self.opening = opening
+        self._upload = Upload(opening.length, self.conversation.consumed)
+        if not self._unwanted:
+            self._host.opened(self)
+
+    def _body(self, kind: Kind, payload: bytes) -> None:
+        upload = self._upload
+        if upload is None:  # of what could not be read
+            self.conversation.consumed(len(payload))
+            return
+        try:
+            if kind == Kind.DATA:
+                upload.add(payload)
+            elif not upload.complete:
+                raise ValueError("the request's body is shorter than was said")
+        except ValueError as error:
+            self.conversation.consumed(len(payload))
+            self._reject(error)
+
+    def _reject(self, why: Exception) -> None:
+        """The front says what no front of ours says."""
+        self._log.error(
+            "A request from front {front} cannot be read: {why} (mend: let all fronts and workers run the same version "
+            "of thrtwisted)",
+            front=self.front,
+            why=why,
+        )
+        if self._forwarding is not None:
+            self._forwarding.break_off()
+        elif not self._last_said:
+            self._say_problem(ExchangeError("The worker could not read the request."))
+            self._withdraw()
+            self._say_done()
+
+    def _abandon(self) -> None:
+        """Nobody waits for the answer any more. The backend may go on with it."""
+        if self._forwarding is not None:
+            self._unwanted = True
+            self._forwarding.abandon()
+        else:
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """It will not be begun."""
+        if not self._unwanted:
+            self._unwanted = True
+            if self._upload is not None:
+                self._upload.close()
+            self._host.withdrawn(self)
+
+    # The response
+
+    def _head(self, head: ResponseHead) -> None:
+        if self._over or self._unwanted:
+            return
+        fields = [(name, values) for name, values in head.headers.getAllRawHeaders()]
+        self.conversation.say(Kind.HEAD, encode_payload(Head(head.status, head.phrase, fields, head.length)))
+        assert self._forwarding is not None
+        self._reply = Reply(self.conversation)
+        delivered = self._forwarding.deliver(self._reply)
+        delivered.addCallback(self._delivered)
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, ExchangeError):
+            self._log.failure("A request could not be forwarded", failure)
+            error = ExchangeError("The worker could not forward the request.")
+        if not self._over and not self._unwanted:
+            self._say_problem(error)
+
+    def _say_problem(self, error: ExchangeError) -> None:
+        problem = Problem(type(error).__name__, str(error), error.retry_after)
+        self.conversation.say(Kind.FAILED, encode_payload(problem))
+
+    def _delivered(self, _: None) -> None:
+        """The front was given all of the body, or does not want it."""
+        self._reply = None
+        if self._finished:
+            self._say_done()
+
+    def _backend_finished(self, _: None) -> None:
+        self._finished = True
+        if self._reply is None:
+            self._say_done()
+        else:
+            self.conversation.tell(Kind.DONE)  # the slot is free, however long the front takes for the rest
+        self._host.finished(self)
+
+    def _say_done(self) -> None:
+        self._last_said = True
+        self.conversation.say(Kind.DONE)
+
+    def _broken(self, failure: Failure) -> None:
+        self._log.failure("A response could not be passed on", failure)
+        self._abandon()
