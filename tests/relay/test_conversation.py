@@ -1,0 +1,363 @@
+"""Tests for L{thrtwisted.relay.conversation}."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.relay.support import MemoryPosts, Talker
+from tests.relay.test_flow import joined
+from thrtwisted.relay.codec import Frame, Kind
+from thrtwisted.relay.conversation import Conversation, answer_unknown
+from thrtwisted.relay.flow import OVERHEAD
+
+WINDOW = 4096
+
+
+class Pair:
+    """A front and a worker who talk about exchange 1 of the front's."""
+
+    def __init__(self, window: int = WINDOW, *, greedy: bool = True) -> None:
+        self.clock = Clock()
+        self.posts = MemoryPosts(self.clock)
+        self.front, self.worker = Talker(greedy=greedy), Talker(greedy=greedy)
+        for talker, name, peer in ((self.front, "front", "worker"), (self.worker, "worker", "front")):
+            post = self.posts.post(name)
+            talker.conversation = Conversation(post, peer, "front", 1, window, talker)
+            post.start(talker)
+
+    def turn(self) -> None:
+        """All that is under way arrives, and what follows from that."""
+        self.clock.advance(0)
+
+    def kinds(self, peer: str) -> list[Kind]:
+        """What was carried to one of them."""
+        return [Kind(frame.kind) for owner, frame in self.posts.carried if owner == peer]
+
+
+class ConversationTests(SynchronousTestCase):
+    """Two who talk."""
+
+    def setUp(self) -> None:
+        self.pair = Pair()
+        self.front, self.worker = self.pair.front, self.pair.worker
+
+    def test_exchange(self) -> None:
+        """What is said is heard, in order, each in one piece; in the end both are quiet, after no frame too many."""
+        self.pair = Pair(16384)
+        self.front, self.worker = self.pair.front, self.pair.worker
+        self.front.conversation.say(Kind.OPEN, b"o" * 3000)
+        self.front.conversation.write(b"body")
+        self.front.conversation.say(Kind.END)
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b"o" * 3000), (Kind.DATA, b"body"), (Kind.END, b"")])
+        self.worker.conversation.say(Kind.HEAD, b"head")
+        self.worker.conversation.write(b"answer")
+        self.worker.conversation.write(b"")
+        self.worker.conversation.say(Kind.END)
+        self.worker.conversation.say(Kind.DONE)
+        self.worker.conversation.tell(Kind.DONE)  # which was just said
+        self.pair.turn()
+        self.assertEqual(
+            self.front.heard,
+            [(Kind.HEAD, b"head"), (Kind.DATA, b"answer"), (Kind.END, b""), (Kind.DONE, b"")],
+        )
+        self.assertTrue(self.front.conversation.quiet)
+        self.front.conversation.end()
+        self.pair.turn()
+        self.assertTrue(self.worker.conversation.quiet)
+        self.worker.conversation.end()
+        self.pair.turn()
+        self.assertEqual(self.pair.posts.flying, [])
+        self.assertEqual(self.pair.kinds("front"), [Kind.HEAD, Kind.DATA, Kind.END, Kind.DONE])
+        self.assertEqual(self.pair.kinds("worker"), [Kind.OPEN] * 2 + [Kind.DATA, Kind.END, Kind.ACK])
+
+    def test_back_pressure(self) -> None:
+        """Until data was consumed, no more than the window sets out; then all comes, as fast as it is taken."""
+        self.front.greedy = False
+        data = bytes(range(256)) * 256
+        self.worker.conversation.write(data)
+        self.assertTrue(self.worker.conversation.full)
+        self.pair.turn()
+        self.assertLessEqual(self.front.held, WINDOW)
+        while self.front.held:
+            self.assertLessEqual(self.front.held, WINDOW)
+            self.front.take(1000)
+            self.pair.turn()
+        self.assertEqual(self.front.heard, [(Kind.DATA, data)])
+        self.assertEqual(self.worker.drains, 1)
+        self.assertFalse(self.worker.conversation.full)
+
+    def test_writes_when_drained(self) -> None:
+        """One who writes only when he is asked to keeps no more than two windows."""
+        worker = self.worker
+        source = iter([b"x" * 1500] * 50)
+
+        def write_more() -> None:
+            while not worker.conversation.full and (data := next(source, None)):
+                worker.conversation.write(data)
+
+        worker.drained = write_more  # type: ignore[method-assign]
+        write_more()
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [(Kind.DATA, b"x" * 75000)])
+
+    def test_trickle(self) -> None:
+        """Small pieces are acknowledged now and then, not each."""
+        for _ in range(100):
+            self.worker.conversation.write(b"x" * 20)
+            self.pair.turn()
+        self.assertEqual(len(self.front.heard[0][1]), 2000)
+        self.assertLess(len(self.pair.kinds("worker")), 12)
+
+    def test_told(self) -> None:
+        """What is told does not wait for what was said before, nor for room."""
+        self.front.greedy = False
+        self.worker.conversation.write(b"x" * WINDOW)
+        self.worker.conversation.say(Kind.DONE)
+        self.worker.conversation.tell(Kind.DONE)
+        self.pair.turn()
+        self.assertEqual([kind for kind, _ in self.front.heard], [Kind.DATA, Kind.DONE])
+        self.front.take()
+        self.pair.turn()
+        self.assertEqual([kind for kind, _ in self.front.heard], [Kind.DATA, Kind.DONE, Kind.DATA, Kind.DONE])
+
+    def test_lost(self) -> None:
+        """What Redis has lost, both ways, comes when the post is up again; told words, too."""
+        self.front.conversation.say(Kind.OPEN, b"open")
+        self.pair.posts.cut()
+        self.front.conversation.say(Kind.END)
+        self.front.conversation.tell(Kind.ABANDON)
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [])
+        self.pair.posts.mend()
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b"open"), (Kind.END, b""), (Kind.ABANDON, b"")])
+
+    def test_lost_acknowledgement(self) -> None:
+        """What was heard and is said again is acknowledged again, and not heard again."""
+        self.front.conversation.say(Kind.OPEN, b"open")
+        self.pair.turn()
+        self.worker.conversation.say(Kind.REFUSED)
+        self.pair.posts.cut()
+        self.pair.posts.mend()
+        self.pair.turn()
+        self.assertTrue(self.front.conversation.quiet)
+        self.assertEqual(self.front.heard, [(Kind.REFUSED, b"")])
+        self.front.conversation.end()
+        self.pair.posts.cut()  # and with it the last acknowledgement
+        self.assertFalse(self.worker.conversation.quiet)
+
+    def test_in_the_middle(self) -> None:
+        """What comes after something that is lost does not count; nothing comes twice."""
+        for number in range(6):
+            self.worker.conversation.say(Kind.HEAD, b"%d" % number)
+        del self.pair.posts.flying[2]
+        self.pair.turn()
+        self.assertEqual([payload for _, payload in self.front.heard], [b"0", b"1"])
+        self.pair.posts.mend()
+        self.pair.turn()
+        self.assertEqual([payload for _, payload in self.front.heard], [b"0", b"1", b"2", b"3", b"4", b"5"])
+
+    def test_repeated(self) -> None:
+        """All that comes twice is heard once."""
+        self.pair.posts.repeats = lambda frame: 2
+        self.front.conversation.say(Kind.OPEN, b"o" * 5000)
+        self.front.conversation.say(Kind.END)
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b"o" * 5000), (Kind.END, b"")])
+
+    def test_ended(self) -> None:
+        """After its end it says nothing, and hears nothing; the other is told, for it was not over."""
+        self.front.conversation.say(Kind.OPEN)
+        self.pair.turn()
+        self.front.conversation.end()
+        self.front.conversation.end()
+        self.front.conversation.say(Kind.END)
+        self.front.conversation.tell(Kind.ABANDON)
+        self.front.conversation.consumed(3)
+        self.front.conversation.resend()
+        self.front.conversation.ask()
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b""), (Kind.GONE, b"")])
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [])
+
+    def test_ended_before_it_began(self) -> None:
+        """Nobody is told the end of what he has heard nothing of."""
+        self.front.conversation.end()
+        self.assertEqual(self.pair.posts.flying, [])
+
+    def test_ended_amidst(self) -> None:
+        """One who ends it while he is told something hears nothing more."""
+        self.worker.said = lambda kind, payload: self.worker.conversation.end()  # type: ignore[method-assign]
+        self.front.conversation.say(Kind.OPEN)
+        self.front.conversation.say(Kind.END)
+        self.pair.turn()
+        self.assertEqual([kind for kind, _ in self.front.heard], [Kind.GONE])
+
+    def test_ended_when_drained(self) -> None:
+        """So it is with one who ends it when he is to write again."""
+        self.worker.conversation.write(b"x" * WINDOW * 3)
+        self.worker.drained = self.worker.conversation.end  # type: ignore[method-assign]
+        self.pair.turn()
+        self.assertEqual(self.front.heard[-1], (Kind.GONE, b""))
+
+    def test_ask(self) -> None:
+        """One who knows the exchange answers with what he has heard."""
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        self.assertFalse(self.worker.conversation.quiet)
+        self.worker.conversation.ask()
+        self.pair.turn()
+        self.assertTrue(self.worker.conversation.quiet)
+        self.assertEqual(self.front.heard, [(Kind.HEAD, b"")])
+
+    def test_nonsense(self) -> None:
+        """One who talks nonsense does not know the exchange."""
+        for frame in (
+            Frame("front", 1, 99),
+            Frame("front", 1, 99, 1),
+            Frame("front", 1, Kind.ACK, 1),
+            Frame("front", 1, Kind.GONE, 1),
+            Frame("front", 1, Kind.HEAD),
+        ):
+            self.front.conversation.received(frame)
+            self.assertEqual(self.front.heard.pop(), (Kind.GONE, b""), frame)
+        for frame in (
+            Frame("front", 1, Kind.HEAD, -1),
+            Frame("front", 1, Kind.HEAD, 2**60),
+            Frame("front", 1, Kind.ACK, ack=77),
+            Frame("front", 1, Kind.ACK, ack=-77),
+        ):
+            self.front.conversation.received(frame)
+        self.assertEqual(self.front.heard, [])
+
+    def test_repr(self) -> None:
+        """In a log, it tells who talks with whom, and how far they are."""
+        self.worker.conversation.say(Kind.HEAD)
+        self.assertIn("front/1 with front", repr(self.worker.conversation))
+
+
+class UnknownTests(SynchronousTestCase):
+    """Frames of exchanges that are not known."""
+
+    def setUp(self) -> None:
+        self.posts = MemoryPosts(Clock())
+
+    def answers(self, owner: str, frame: Frame) -> list[str]:
+        """Who is told that an owner does not know the exchange."""
+        self.posts.flying.clear()
+        answer_unknown(self.posts.post(owner), frame)
+        return [peer for peer, _ in self.posts.flying]
+
+    def test_worker(self) -> None:
+        """A worker tells the front, whatever it has said, but for what needs no answer."""
+        self.assertEqual(self.answers("worker", Frame("front", 1, Kind.DATA, 7)), ["front"])
+        self.assertEqual(self.answers("worker", Frame("front", 1, Kind.ABANDON, sender="front")), ["front"])
+        self.assertEqual(self.answers("worker", Frame("front", 1, Kind.GONE)), [])
+        self.assertEqual(self.answers("worker", Frame("front", 1, Kind.ACK)), [])
+
+    def test_front(self) -> None:
+        """A front tells the worker that says who it is, as all do who wait."""
+        self.assertEqual(self.answers("front", Frame("front", 1, Kind.DATA, 7, sender="worker")), ["worker"])
+        self.assertEqual(self.answers("front", Frame("front", 1, Kind.ACK, sender="worker")), ["worker"])
+        self.assertEqual(self.answers("front", Frame("front", 1, Kind.DATA, 7)), [])
+
+
+class ConversationMachine(RuleBasedStateMachine):
+    """Two who talk, over a post that loses, repeats and stands still: what is said arrives once, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: dict[Talker, list[tuple[Kind, bytes]]] = {}
+
+    @initialize(window=st.sampled_from([2048, 4096, 10000]), repeats=st.lists(st.integers(1, 3), min_size=1))
+    def begin(self, window: int, repeats: list[int]) -> None:
+        self.window = window
+        self.pair = Pair(window, greedy=False)
+        numbers = iter(range(10**9))
+        self.pair.posts.repeats = lambda frame: repeats[next(numbers) % len(repeats)]
+        self.talkers = [self.pair.front, self.pair.worker]
+        self.others = dict(zip(self.talkers, reversed(self.talkers), strict=True))
+        self.said = {talker: [] for talker in self.talkers}
+
+    @rule(which=st.integers(0, 1), kind=st.sampled_from([Kind.DATA, Kind.HEAD]), size=st.integers(0, 9000))
+    def say(self, which: int, kind: Kind, size: int) -> None:
+        talker = self.talkers[which]
+        payload = bytes([len(self.said[talker]) % 256]) * size
+        self.said[talker].append((kind, payload))
+        if kind == Kind.DATA:
+            talker.conversation.write(payload)
+        else:
+            talker.conversation.say(kind, payload)
+
+    @rule(frames=st.integers(1, 20))
+    def carry(self, frames: int) -> None:
+        for _ in range(frames):
+            self.pair.posts._deliver()
+
+    @rule(which=st.integers(0, 1), size=st.integers(1, 9000))
+    def take(self, which: int, size: int) -> None:
+        self.talkers[which].take(size)
+
+    @rule(kept=st.integers(0, 5))
+    def cut(self, kept: int) -> None:
+        self.pair.posts.cut(kept)
+
+    @rule(cut=st.integers(0, 5))
+    def lose(self, cut: int) -> None:
+        """Redis comes back at once, empty."""
+        self.pair.posts.cut(cut)
+        self.pair.posts.mend()
+
+    @rule()
+    def mend(self) -> None:
+        if not self.pair.posts.is_up:
+            self.pair.posts.mend()
+
+    @invariant()
+    def in_order(self) -> None:
+        """What was heard is the beginning of what was said, and nothing is under way beyond the window."""
+        for talker, said in self.said.items():
+            heard = self.others[talker].heard
+            whole = joined(said)
+            assert len(heard) <= len(whole)
+            if heard:
+                assert heard[:-1] == whole[: len(heard) - 1]
+                (kind, payload), (expected, all_of_it) = heard[-1], whole[len(heard) - 1]
+                assert kind == expected
+                assert payload == all_of_it or (kind == Kind.DATA and all_of_it.startswith(payload))
+            assert talker.conversation._out.in_flight <= self.window + OVERHEAD
+
+    def teardown(self) -> None:
+        """In the end, Redis is there, and all is taken: all was heard, and both are quiet."""
+        if not self.said:
+            return
+        self.pair.posts.mend()
+        for _ in range(2000):
+            self.pair.turn()
+            for talker in self.talkers:
+                talker.take(1500)
+            if not any(talker.held for talker in self.talkers) and not self.pair.posts.flying:
+                break
+        for talker, said in self.said.items():
+            assert self.others[talker].heard == joined(said)
+            talker.conversation.ask()
+        self.pair.turn()
+        assert all(talker.conversation.quiet for talker in self.talkers)
+        assert all(not talker.conversation.full for talker in self.talkers)
+
+
+class LossyConversationTests(SynchronousTestCase):
+    """Conversations over any post."""
+
+    def test_any(self) -> None:
+        """All that is said arrives once and in order, and no more than the window is under way."""
+        run_state_machine_as_test(
+            ConversationMachine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        )
