@@ -30,7 +30,19 @@ class PublicTests(SynchronousTestCase):
         """Every public name is there, and says what it is."""
         self.assertEqual(
             sorted(thrtwisted.__all__),
-            ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "Rate", "RedisGate", "Ticket", "run"],
+            [
+                *(
+                    "Config",
+                    "ConfigError",
+                    "Counter",
+                    "LocalGate",
+                    "Proxy",
+                    "Rate",
+                    "RedisGate",
+                    "RelayWorker",
+                ),
+                *("Ticket", "run"),
+            ],
         )
         for name in thrtwisted.__all__:
             public = getattr(thrtwisted, name)

@@ -389,7 +389,7 @@ class EmbeddedTests(ProxyTestCase):
     redis = Redis(url="embedded:", timeout=5, lease=20, outage="closed")
 
     def server(self, proxy: Proxy) -> embedded.EmbeddedServer:
-        server = proxy._embedded
+        server = proxy._ground.embedded
         assert server is not None
         self.addCleanup(lambda: self.assertFalse(server.running))
         return server

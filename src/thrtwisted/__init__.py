@@ -1,8 +1,8 @@
 """
 thrtwisted: a regulating reverse proxy before a slow, synchronous application.
 
-L{Config} says what to do; L{Proxy} does it. The gate is of use by itself: L{LocalGate}, L{RedisGate}, L{Ticket},
-L{Counter}, L{Rate} and L{run}.
+L{Config} says what to do; L{Proxy} does it, with a L{RelayWorker} where it has no way to the application itself. The
+gate is of use by itself: L{LocalGate}, L{RedisGate}, L{Ticket}, L{Counter}, L{Rate} and L{run}.
 """
 
 from __future__ import annotations
@@ -15,9 +15,20 @@ if TYPE_CHECKING:
     from .gate import Counter, Rate, Ticket, run
     from .gate.local import LocalGate
     from .gate.redis import RedisGate
-    from .service import Proxy
+    from .service import Proxy, RelayWorker
 
-__all__ = ["Config", "ConfigError", "Counter", "LocalGate", "Proxy", "Rate", "RedisGate", "Ticket", "run"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Counter",
+    "LocalGate",
+    "Proxy",
+    "Rate",
+    "RedisGate",
+    "RelayWorker",
+    "Ticket",
+    "run",
+]
 
 _HOMES = {
     "Config": "config",
@@ -27,6 +38,7 @@ _HOMES = {
     "Proxy": "service",
     "Rate": "gate",
     "RedisGate": "gate.redis",
+    "RelayWorker": "service",
     "Ticket": "gate",
     "run": "gate",
 }

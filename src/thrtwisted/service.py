@@ -4,36 +4,30 @@ The wiring: from a configuration to a running proxy. What belongs to whom is dec
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    TimeoutError,
-    gatherResults,
-    inlineCallbacks,
-    succeed,
-)
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults, inlineCallbacks
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from .auth import Authenticator
 from .check import validated
-from .config import Config, ConfigError
-from .forward.client import Forwarder
+from .config import Config, ConfigError, served
+from .errors import GateUnavailable
+from .forward import Forwarder, IForwarder
 from .forward.disk import Disk
-from .gate.local import LocalGate
 from .gate.redis import RedisGate
+from .ground import Ground
 from .limits import Limits
 from .listen.site import ProxySite
 from .networks import trusted
-from .redis import ISource
-from .redis.embedded import EmbeddedServer, EmbeddedServerError, installed_server
-from .redis.source import source_of
-from .redis.url import RedisAddress, parse
+from .relay.worker import Worker
 from .resource import ProxyResource
+
+if TYPE_CHECKING:
+    from .relay.front import Front
 
 #: Seconds in which clients can take the last that they are told, when C{shutdown_timeout} is over.
 FAREWELL = 2.0
@@ -60,13 +54,19 @@ class Proxy(Service):
         """
         self._config = config = validated(config)
         self._reactor = reactor
-        self._embedded: EmbeddedServer | None = None
-        self._source: ISource | None = None
-        self._starting: Deferred[None] = succeed(None)
-        self._gate: LocalGate | RedisGate = self._make_gate()
+        if config.relay is not None and config.relay.role == "worker":
+            raise ConfigError(
+                ["relay.role: a worker has no clients; make a RelayWorker of this configuration"]
+            )
+        self._ground = Ground(reactor, config)
+        self._gate = self._ground.gate
         self.disk = Disk(config.bounds.spool)
-        self._forwarders = {
-            name: Forwarder(reactor, name, backend, self.disk) for name, backend in config.backend.items()
+        self._front = self._make_front(config)
+        self._forwarders: Mapping[str, IForwarder] = {
+            name: Forwarder(reactor, name, backend, self.disk)
+            if self._front is None
+            else self._front.forwarder(name)
+            for name, backend in config.backend.items()
         }
         limits = Limits(config)
         self._authenticators = {
@@ -100,8 +100,7 @@ class Proxy(Service):
         super().startService()  # type: ignore[no-untyped-call]
         for forwarder in self._forwarders.values():
             forwarder.start()
-        if isinstance(self._gate, RedisGate):
-            self._starting = self._start_gate(self._gate)
+        self._ground.start()
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -126,51 +125,84 @@ class Proxy(Service):
         except TimeoutError:
             self._log.warn("Stopped with requests in the backend")
         yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        if self._front is not None:
+            yield self._front.stop()
         yield unasked
         self.resource.cut_off()
         left = max(deadline - self._reactor.seconds(), FAREWELL)
         parted = gatherResults([site.part(left) for site in self._sites])
-        self._starting.cancel()
-        yield self._starting
-        yield self._gate.stop()
-        if self._embedded is not None:
-            yield self._embedded.stop()
+        yield self._ground.stop()
         yield parted
 
-    def _make_gate(self) -> LocalGate | RedisGate:
-        queue, redis = self._config.queue, self._config.redis
-        if redis is None:
-            return LocalGate(self._reactor, max_waiting=queue.max_waiting, aging=queue.aging)
-        if parse(redis.url).kind == "embedded":
-            try:
-                installed_server()
-            except EmbeddedServerError as error:
-                raise ConfigError([f"redis.url: {error}"]) from None
-            self._embedded = EmbeddedServer(self._reactor)
-        else:
-            # Now: a process that gives up its rights later could not read the files any more.
-            self._source = source_of(redis.url, redis.ca, redis.certificate)
-        return RedisGate(
-            self._reactor,
-            namespace=redis.namespace,
-            timeout=redis.timeout,
-            lease=redis.lease,
-            outage=redis.outage,
-            max_waiting=queue.max_waiting,
-            aging=queue.aging,
+    def _make_front(self, config: Config) -> Front | None:
+        """The way to the backends through Redis, if that is configured."""
+        if config.relay is None:
+            return None
+        gate, post = self._ground.gate, self._ground.post
+        assert isinstance(gate, RedisGate) and post is not None
+        from .relay.front import Front
+
+        return Front(self._reactor, config, gate, post, self.disk)
+
+
+class RelayWorker(Service):
+    """
+    A worker of a relay, ready to be put into an application: start and stop it as a service.
+
+    It has no resource, and listens nowhere. Once stopped it is not started again.
+    """
+
+    name = "thrtwisted"
+    _log = Logger()
+
+    def __init__(self, reactor: Any, config: Config) -> None:
+        """
+        @param reactor: see L{Proxy}.
+        @raise ConfigError: the configuration cannot be used, or is not that of a worker.
+        """
+        self._config = config = validated(config)
+        relay = config.relay
+        if relay is None or relay.role != "worker":
+            raise ConfigError(['relay.role: this is no worker; write role = "worker", or make a Proxy'])
+        assert config.redis is not None
+        self._reactor = reactor
+        self._ground = Ground(reactor, config)
+        gate, post = self._ground.gate, self._ground.post
+        assert isinstance(gate, RedisGate) and post is not None
+        self.disk = Disk(config.bounds.spool)
+        self._forwarders = {
+            name: Forwarder(reactor, name, config.backend[name], self.disk) for name in served(relay, config)
+        }
+        self._worker = Worker(
+            reactor, relay, list(self._forwarders), gate, post, self._forwarders, lease=config.redis.lease
         )
 
+    def startService(self) -> None:
+        """Connect to Redis, and take what fronts have."""
+        super().startService()  # type: ignore[no-untyped-call]
+        for forwarder in self._forwarders.values():
+            forwarder.start()
+        self._worker.start()
+        self._ground.start()
+
     @inlineCallbacks
-    def _start_gate(self, gate: RedisGate) -> Generator[Deferred[Any], Any, None]:
-        if self._embedded is not None:
+    def stopService(self) -> Generator[Deferred[Any], Any, None]:
+        """
+        Stop: nothing new is taken; what is here has C{shutdown_timeout} seconds, until fronts have the answers.
+
+        @return: fires when no connection, process or timer is left.
+        """
+        started = self.running
+        super().stopService()  # type: ignore[no-untyped-call]
+        if started:
+            drained = self._worker.drain()
+            drained.addTimeout(self._config.shutdown_timeout, self._reactor)
             try:
-                path = yield self._embedded.start()
-            except CancelledError:
-                return  # the service was stopped meanwhile
-            except (EmbeddedServerError, OSError) as error:
-                self._log.critical("{error}", error=error)
-                gate.give_up()
-                return
-            self._source = source_of(RedisAddress("unix", path=path))
-        assert self._source is not None
-        gate.start(self._source)
+                yield drained
+            except TimeoutError:
+                self._log.warn("Stopped with requests in the backend, or answers that fronts have not taken")
+            except GateUnavailable:
+                pass  # stopped twice
+        yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
+        self._worker.end()
+        yield self._ground.stop()

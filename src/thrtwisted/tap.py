@@ -147,12 +147,20 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The proxy and the places where it listens; with the application before which it stands, in the demonstration."""
+    """
+    The proxy and the places where it listens; with the application before which it stands, in the demonstration.
+
+    Or a worker, which listens nowhere.
+    """
     from twisted.internet import reactor
 
-    from .service import Proxy
+    from .service import Proxy, RelayWorker
 
     keep_time(reactor)
+    relay = options.config.relay
+    if relay is not None and relay.role == "worker":
+        allow_files(relay.concurrency)
+        return RelayWorker(reactor, options.config)
     allow_files(options.config.bounds.connections)
     services = MultiService()
     stop = partial(give_up, reactor, options.parent or {})

@@ -42,8 +42,8 @@ class Served:
     """
     An exchange that a front has opened here.
 
-    It is begun once, if at all: by L{forward}. From then on the backend has it, until C{host.finished} is called. Before
-    that or after, what is said about it ends, and C{host.over} is called.
+    It is begun once, if at all: by L{forward}. From then on the backend has it, until C{host.finished} is called.
+    Before that or after, what is said about it ends, and C{host.over} is called.
 
     @ivar front: whose it is.
     @ivar number: among those of its front.
