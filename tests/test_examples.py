@@ -201,13 +201,14 @@ class PagesTests(SynchronousTestCase):
         shown = set()
         for page in (ROOT / "docs").glob("*.md"):
             for path, text in re.findall(
-                r"^\[[\w./]+\]\(\.\./(examples/[\w.]+)\):\n\n```\w+\n(.*?)^```",
+                r"^\[[\w./]+\]\(\.\./(examples/[\w./]+)\):\n\n```\w+\n(.*?)^```",
                 page.read_text("utf-8"),
                 re.DOTALL | re.MULTILINE,
             ):
                 self.assertEqual(text, (ROOT / path).read_text("utf-8"), f"{page.name} shows an old {path}")
                 shown.add(path)
-        self.assertEqual(shown, {"examples/embed.py", "examples/bound_a_function.py"})
+        relay = {f"examples/django_relay/{name}.toml" for name in ("front", "worker")}
+        self.assertEqual(shown, {"examples/embed.py", "examples/bound_a_function.py", *relay})
 
     def test_gate_by_hand(self) -> None:
         """The other pieces of Python on the gate's page do what the page says."""

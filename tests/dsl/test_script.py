@@ -771,17 +771,16 @@ class PageTests(ScriptTestCase):
     def test_message(self) -> None:
         """The mistake that the page shows is the one of its file."""
         page = (ROOT / "docs" / "coming-from-thr.md").read_text("utf-8")
-        first, second, _ = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        first, second, *_ = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
         (problem,) = self.problems(first.replace("set_input_priority", "set_input_prority"), second)
         self.assertIn(f"\n{problem.replace('conf0', 'http2redis_conf')}\n", page)
 
     def test_migration(self) -> None:
         """The two files of the page are the configuration that it shows in TOML, as far as that can be."""
         page = (ROOT / "docs" / "coming-from-thr.md").read_text("utf-8")
-        pieces = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        pieces = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:3]
         (written,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
         config = self.load(*pieces)
-        self.assertEqual(len(pieces), 3)
         self.assertEqual(config.queue.max_waiting, 500)
         same = toml.loads(written)
         self.assertEqual(config.redis, same.redis)
@@ -807,3 +806,14 @@ class PageTests(ScriptTestCase):
             )
             asked = ours.header(b"x-asked-by")
             self.assertEqual(asked, None if path in (b"/old", b"/map/v1/", b"/map/v1/x") else b"192.0.2.1")
+
+    def test_halves(self) -> None:
+        """With the page's last two files, the first two are the halves of a relay."""
+        page = (ROOT / "docs" / "coming-from-thr.md").read_text("utf-8")
+        rules, queues, _, front, worker = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for role, files in (("front", (rules, queues, front)), ("worker", (queues, worker))):
+            config = self.load(*files)
+            assert config.relay is not None
+            self.assertEqual(config.relay.role, role)
+            self.assertEqual(list(config.backend), ["thr-queue-app", "thr-queue-maps"])
+            self.assertEqual(len(config.limit), 2)
