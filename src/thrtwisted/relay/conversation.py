@@ -58,6 +58,7 @@ class Conversation:
     """
     @ivar full: as much waits here, unsent, as the window: write no more until L{IConversationUser.drained}.
     @ivar quiet: all that was said is acknowledged.
+    @ivar concluded: the worker's last word was heard, at its place in the flow: nothing follows.
     """
 
     def __init__(
@@ -94,6 +95,10 @@ class Conversation:
     @property
     def quiet(self) -> bool:
         return self._out.quiet
+
+    @property
+    def concluded(self) -> bool:
+        return self._last_word_heard
 
     def say(self, kind: Kind, payload: bytes = b"") -> None:
         """Say something in the flow, after all that was said before. It is split if it is long."""
