@@ -68,6 +68,14 @@ class _Connection:
         for reply in replies:
             self.replyReceived(reply)  # type: ignore[attr-defined]
 
+    def _build_command(self, *words: object, **_: object) -> bytes:
+        """A command as bytes; txredisapi's takes four times as long."""
+        parts = [b"*%d\r\n" % len(words)]
+        for word in words:
+            data = word if isinstance(word, bytes) else str(word).encode()
+            parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+        return b"".join(parts)
+
     def connectionLost(self, why: Failure) -> None:
         """Remember why; what was under way fails."""
         self.end = self.problem or (self.tls and self.tls.problem) or why.value

@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
-from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
 from .connection import Commands, Dialer, Messages
@@ -19,7 +18,10 @@ from .overdue import Overdue
 from .trouble import TooSlow
 
 #: Messages that are read from an inbox at once.
-MOST_MESSAGES = 64
+MOST_MESSAGES = b"64"
+
+#: An id before all others.
+_BEGINNING = b"0"
 
 
 class IListening(Interface):
@@ -73,16 +75,17 @@ class Subscription:
 @implementer(IListening)
 class Inbox:
     """
-    The messages of a stream, in their order, each as soon as it is there; they are removed once they were handed on.
+    The messages of a stream, in their order, each as soon as it is there. It is for whoever receives them to remove
+    them: what was not removed comes again on the next connection, or after a while in which there was nothing new.
 
-    What was handed on on one connection may come again on the next, if it could not be removed. It is read from the
-    stream's beginning each time, and so does not hang on the ids being in order, over a server's restart or a clock
-    that is set back.
+    For then the stream is read from its beginning. So no message is missed though ids are not in order, after a clock
+    was set back: between two messages to a stream that has passed meanwhile there is such a while.
 
     @param key: the stream.
-    @param received: is called with what is in each reply: messages, or none; each is a list of fields and their values,
-        one after the other. It must not raise.
-    @param block: seconds after which a server that has no message says so.
+    @param received: is called with what is in each reply: messages, or none; each is a list of its id and a list of
+        fields and their values, one after the other. It must not raise.
+    @param block: seconds after which a server that has no message says so. The stream has to outlive its last message
+        by more than that.
     @param timeout: seconds that it may take for that.
     """
 
@@ -94,16 +97,8 @@ class Inbox:
         self.key = key
         self._received = received
         self._patience = block + timeout
-        self._read = (
-            "XREAD",
-            "COUNT",
-            MOST_MESSAGES,
-            "BLOCK",
-            max(1, round(block * 1000)),
-            "STREAMS",
-            key,
-            0,
-        )
+        milliseconds = b"%d" % max(1, round(block * 1000))
+        self._read = (b"XREAD", b"COUNT", MOST_MESSAGES, b"BLOCK", milliseconds, b"STREAMS", key.encode())
 
     def begin(self, connection: Any, dialer: Dialer) -> Deferred[Any]:
         """See L{IListening.begin}. Whatever is written meanwhile waits."""
@@ -113,23 +108,16 @@ class Inbox:
     def listen(self, connection: Any, reactor: Any) -> Generator[Deferred[Any], Any, None]:
         """See L{IListening.listen}."""
         reading: Deferred[Any]
-
-        def give_up(problem: Exception | Failure) -> None:
-            if not reading.called:
-                reading.errback(problem)
-
-        overdue = Overdue(reactor, self._patience, lambda: give_up(TooSlow()))
+        overdue = Overdue(reactor, self._patience, lambda: reading.errback(TooSlow()))
+        last = _BEGINNING
         try:
             while True:
-                reading = connection.execute_command(*self._read)
+                reading = connection.execute_command(*self._read, last)
                 overdue.asked()
                 streams = yield reading
                 overdue.answered()
                 [[_, messages]] = streams or [[self.key, []]]
-                self._received([fields for _, fields in messages])
-                if messages:
-                    # Sent together with the next question, and done before it.
-                    removed = connection.execute_command("XDEL", self.key, *(id for id, _ in messages))
-                    removed.addErrback(give_up)
+                last = messages[-1][0] if messages else _BEGINNING
+                self._received(messages)
         finally:
             overdue.forget()

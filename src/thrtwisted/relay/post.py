@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,8 +42,17 @@ LATER = 0.05
 #: Bytes of a frame besides its payload, about.
 OVERHEAD = 64
 
+#: So many messages that were read do not wait for something that they may be removed together with; and so many are
+#: removed with one command, for a script of Redis cannot unpack more than some thousands.
+MOST_READ = 64
+MOST_REMOVED = 1000
+
 #: Appends a message, and lets the inbox live on for a while: one without the other would leave it there for ever.
+#: Before that, removes what was read from one's own: what a message acknowledges does not stand in Redis any more.
 APPEND = b"""
+if #ARGV > 2 then
+  redis.call("XDEL", KEYS[2], unpack(ARGV, 3))
+end
 redis.call("XADD", KEYS[1], "*", "m", ARGV[1])
 redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return 1
@@ -61,7 +70,7 @@ class _Outbox:
 
     __slots__ = ("frames", "key", "peer", "under_way", "urgent")
 
-    def __init__(self, peer: str, key: str) -> None:
+    def __init__(self, peer: str, key: bytes) -> None:
         self.peer = peer
         self.key = key
         self.frames: list[Frame] = []
@@ -100,7 +109,8 @@ class Post:
         self._clock = reactor
         self._prefix = f"{{{namespace}}}:inbox:"
         self._life = b"%d" % round(2 * lease * 1000)
-        self._inbox = Inbox(self._prefix + owner, self._read, block=lease / 2, timeout=timeout)
+        self._inbox = Inbox(self._prefix + owner, self._received, block=lease / 2, timeout=timeout)
+        self._inbox_key = self._inbox.key.encode()
         self._overdue = Overdue(reactor, timeout, self._too_late)
         self._user: IPostUser | None = None
         self._link: Link | None = None
@@ -108,7 +118,7 @@ class Post:
         # While the link is up
         self._up = False
         self._outboxes: dict[str, _Outbox] = {}
-        self._answers: set[Deferred[Any]] = set()
+        self._removable: list[bytes] = []
         self._timer: IDelayedCall | None = None
         self._hurrying = False
         self._stopping = False
@@ -143,58 +153,58 @@ class Post:
             return
         outbox = self._outboxes.get(peer)
         if outbox is None:
-            outbox = self._outboxes[peer] = _Outbox(peer, self._prefix + peer)
+            outbox = self._outboxes[peer] = _Outbox(peer, (self._prefix + peer).encode())
         outbox.frames.append(frame)
         if soon:
             outbox.urgent = True
-            if not self._hurrying:
-                self._hurrying = True
-                self._hurry(0)
-        elif self._timer is None:
-            self._hurry(LATER)
+        self._hurry(0 if soon else LATER)
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
-        """See L{IPost.stop}. Who writes to this process nevertheless leaves what passes by itself."""
-        link, self._user = self._link, None
+        """See L{IPost.stop}. Whoever writes to this process nevertheless leaves what passes by itself."""
+        self._user = None
         if self._up and not self._stopping:
             self._stopping = True
             for outbox in list(self._outboxes.values()):
                 self._send(outbox, without_limit=True)
-            yield DeferredList(list(self._answers))
-        if self._up:
-            yield self._ask("DEL", self._inbox.key).addErrback(_unimportant)
+            # It is answered after all that was asked before.
+            yield self._ask(b"DEL", self._inbox_key).addErrback(_unimportant)
         self._stopping = True
         self._forget()
-        if link is not None:
-            yield link.stop()
+        if self._link is not None:
+            yield self._link.stop()
 
     # Sending ---------------------------------------------------------------------------------------------------
 
     def _hurry(self, delay: float) -> None:
-        """Send all so much later, at the latest."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._clock.callLater(delay, self._send_all)
+        """Send all so much later, or earlier: C{LATER}, or 0, which is at the end of this turn."""
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._send_all)
+        elif not (delay or self._hurrying):
+            self._timer.reset(0)
+        self._hurrying |= not delay
 
     def _send_all(self) -> None:
         self._timer, self._hurrying = None, False
         for outbox in list(self._outboxes.values()):
-            outbox.urgent = True
             self._send(outbox)
+        if self._removable:
+            removed = self._ask(b"XDEL", self._inbox_key, *self._take_removable())
+            removed.addErrback(self._not_done)
 
     def _send(self, outbox: _Outbox, *, without_limit: bool = False) -> None:
         """Send what there is to send to a process, unless enough is under way; then it goes with the next answer."""
         while outbox.frames and (outbox.under_way < UNDER_WAY or without_limit):
             outbox.under_way += 1
-            reply = self._ask("EVAL", APPEND, 1, outbox.key, encode(outbox.take()), self._life)
-            self._answers.add(reply)
-            reply.addCallbacks(self._sent, self._not_sent, callbackArgs=(outbox,))
-            reply.addCallback(self._over, reply)
+            message, removable = encode(outbox.take()), self._take_removable()
+            sent = self._ask(
+                b"EVAL", APPEND, b"2", outbox.key, self._inbox_key, message, self._life, *removable
+            )
+            sent.addCallbacks(self._sent, self._not_done, callbackArgs=(outbox,))
         outbox.urgent = bool(outbox.frames)
 
-    def _ask(self, *words: object) -> Deferred[Any]:
-        """What Redis answers, see L{Link.command}; it is asked to in time."""
+    def _ask(self, *words: bytes) -> Deferred[Any]:
+        """What Redis answers, see L{Link.command}; in time, or the link is made anew."""
         assert self._link is not None
         self._overdue.asked()
         return self._link.command(*words).addBoth(self._answered)
@@ -203,41 +213,44 @@ class Post:
         self._overdue.answered()
         return result
 
+    def _too_late(self) -> None:
+        assert self._link is not None
+        self._link.reset()
+
     def _sent(self, _: object, outbox: _Outbox) -> None:
-        outbox.under_way -= 1
         self._refused = False
         self._working()
+        outbox.under_way -= 1
         if outbox.urgent:
             self._send(outbox)
         elif not (outbox.frames or outbox.under_way) and self._outboxes.get(outbox.peer) is outbox:
             del self._outboxes[outbox.peer]
 
-    def _not_sent(self, failure: Failure) -> None:
-        """Redis has gone, and the link says so; or it refuses, and so would it do with the next."""
-        if failure.check(RedisGone) is None:
+    def _not_done(self, failure: Failure) -> None:
+        """Redis has gone, which the link says; or it refuses, and would refuse the next, too."""
+        if failure.check(RedisGone) is None and not self._stopping:
             assert self._link is not None and isinstance(failure.value, Exception)
             self._refused = True
             self._link.refused(failure.value)
 
-    def _over(self, _: None, reply: Deferred[Any]) -> None:
-        self._answers.discard(reply)
-
-    def _too_late(self) -> None:
-        assert self._link is not None
-        self._link.reset()
-
     def _working(self) -> None:
-        """What Redis refuses to take in it may go on to hand out: that alone is no good sign."""
+        """A Redis that refuses to take in may go on to hand out: that alone is no good sign."""
         if not self._refused:
             assert self._link is not None
             self._link.working()
 
+    def _take_removable(self) -> list[bytes]:
+        """What is to be removed from the inbox with one command."""
+        taken, self._removable = self._removable[:MOST_REMOVED], self._removable[MOST_REMOVED:]
+        return taken
+
     # Receiving -------------------------------------------------------------------------------------------------
 
-    def _read(self, messages: list[Any]) -> None:
+    def _received(self, messages: list[Any]) -> None:
         """Hand on what has arrived."""
         self._working()
-        for fields in messages:
+        for number, fields in messages:
+            self._removable.append(number)
             try:
                 frames = decode(fields[1])
             except msgspec.DecodeError as problem:
@@ -250,6 +263,8 @@ class Post:
                     self._user.received(frame)
                 except Exception:
                     self._log.failure("A frame from another process could not be handled; it is dropped")
+        if self._removable:
+            self._hurry(LATER if len(self._removable) < MOST_READ else 0)
 
     def _drop(self, problem: Exception) -> None:
         """Said once for each time that the link stands: whoever writes such things may write many."""
@@ -286,6 +301,7 @@ class Post:
         for outbox in self._outboxes.values():
             outbox.frames.clear()
         self._outboxes.clear()
+        self._removable.clear()
         self._overdue.forget()
         self._hurrying = False
         if self._timer is not None:
