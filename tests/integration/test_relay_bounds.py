@@ -1,0 +1,187 @@
+"""What the relay keeps in Redis and in its processes: pieces of bounded size, for a bounded time, whoever is slow."""
+
+from __future__ import annotations
+
+import time
+
+from twisted.internet.defer import gatherResults
+from twisted.internet.threads import deferToThread
+from valkey import Valkey
+
+from tests.integration.application import digest, pieces
+from tests.integration.harness import LEASE, Running, until
+from tests.integration.relayed import Peaks, RelayCase, Uploads
+from thrtwisted.config import Relay
+
+SIZE = 50_000_000
+MAX_INLINE = Relay("front").max_inline
+
+#: Bytes that a process may need for such a body, more than it had before.
+EXTRA = 40_000_000
+
+#: Bytes that are nobody's body: in Redis, and in the buffers of its connections.
+OVERHEAD = 1_000_000
+
+
+class BodyTests(RelayCase):
+    """50 MB, while somebody is slow."""
+
+    config = """
+[backend.app]
+url = "{url}"
+max_spool = 1000000
+
+[bounds]
+body_size = 100000000
+"""
+
+    async def started(self, url: str) -> tuple[Running, Running]:
+        """A front and a worker that have served a request, with a Redis of their own."""
+        await self.server()
+        front, worker = await self.front(url), await self.worker(url)
+        self.before = [process.memory("VmRSS") for process in (front, worker)]
+        with self.database() as redis:
+            self.used = int(redis.info("memory")["used_memory"])
+            redis.config_resetstat()
+        return front, worker
+
+    def check(self, front: Running, worker: Running, peaks: Peaks) -> None:
+        """Neither processes nor Redis have had much of it at any time."""
+        self.assertGreater(peaks.times, 10)
+        self.assertLessEqual(peaks.exchange, MAX_INLINE)
+        self.assertGreater(peaks.exchange, MAX_INLINE / 20)
+        with self.database() as redis:
+            self.assertLess(
+                int(redis.info("memory")["used_memory_peak"]) - self.used, 2 * MAX_INLINE + OVERHEAD
+            )
+        for process, before in zip((front, worker), self.before, strict=True):
+            self.assertLess(process.memory("VmHWM") - before, EXTRA)
+        for left in peaks.left:
+            self.assertTrue(0 < left <= 2000 * LEASE, peaks.left)
+
+    async def test_slow_reader(self) -> None:
+        """The client does not read for a while: the application has to wait. It gets every byte."""
+        backend = await self.lean()
+        front, worker = await self.started(backend.url)
+        with self.watched() as peaks:
+            client = self.ask(front, f"/bytes/it?size={SIZE}")
+            await until(lambda: len(client.received) > SIZE / 10)
+            client.pause()
+            with self.database() as redis:
+                await self.quiet(redis)
+            self.assertEqual(backend.work()[0].end, float("inf"))
+            client.resume()
+            answer = await client.answer
+        self.assertTrue(answer.complete)
+        self.assertEqual(await deferToThread(digest, [answer.body]), digest(pieces(SIZE)))
+        self.check(front, worker, peaks)
+        await self.idle()
+
+    async def test_slow_backend(self) -> None:
+        """The application does not read for a while: Redis and the worker do not fill. It gets every byte."""
+        uploads = Uploads()
+        uploads.paused = True
+        url = await uploads.listen(self)
+        front, worker = await self.started(url)
+        body = b"".join(pieces(SIZE))
+        with self.watched() as peaks:
+            client = self.ask(front, "/", method="POST", body=body)
+            await until(lambda: uploads.connections)
+            with self.database() as redis:
+                await self.quiet(redis)
+            uploads.resume()
+            answer = await client.answer
+        self.assertEqual((answer.status, answer.body.decode()), (200, digest([body])))
+        self.check(front, worker, peaks)
+        await self.idle()
+
+    async def quiet(self, redis: Valkey) -> None:
+        """Nothing has been written to inboxes for a while."""
+        writes, since = -1, 0.0
+
+        def still() -> bool:
+            nonlocal writes, since
+            seen = redis.info("commandstats").get("cmdstat_xadd", {"calls": 0})["calls"]
+            if seen != writes:
+                writes, since = seen, time.monotonic()
+            return time.monotonic() - since > 0.3
+
+        await until(still)
+
+    async def test_other_way(self) -> None:
+        """While one body waits for its client, others pass through the same inboxes."""
+        backend = await self.lean()
+        front, _ = await self.started(backend.url)
+        slow = self.ask(front, f"/bytes/slow?size={SIZE}")
+        await until(lambda: slow.received)
+        slow.pause()
+        with self.database() as redis:
+            await self.quiet(redis)
+        others = [self.ask(front, f"/bytes/{number}?size=2000000") for number in range(5)]
+        for answer in await gatherResults([client.answer for client in others]):
+            self.assertEqual((answer.complete, len(answer.body)), (True, 2_000_000))
+        self.assertFalse(slow.answer.called)
+        slow.leave()
+        await self.idle()
+
+    async def test_small_pieces(self) -> None:
+        """With the smallest C{max_inline} all passes as well, only slower."""
+        backend = await self.lean()
+        self.settings = {"lease": 5.0}
+        smallest = 4096
+        url = backend.url
+        front = await self.front(url, max_inline=smallest)
+        await self.worker(url, max_inline=smallest)
+        body = b"".join(pieces(300_000))
+        with self.watched() as peaks:
+            clients = [
+                self.ask(front, "/bytes/down?size=300000"),
+                self.ask(front, "/digest/up", method="POST", body=body),
+            ]
+            down, up = await gatherResults([client.answer for client in clients])
+        self.assertEqual((down.complete, down.body), (True, body))
+        self.assertEqual(up.body.decode(), digest([body]))
+        self.assertLessEqual(peaks.exchange, smallest)
+        await self.idle()
+
+
+class LifeTests(RelayCase):
+    """Times to live."""
+
+    async def test_inboxes(self) -> None:
+        """Every inbox has a time to live, and stays as long as its owner lives: longer than that."""
+        backend = await self.lean()
+        front, _ = await self.front(backend), await self.worker(backend)
+        client = self.ask(front, "/hold/it")
+        await backend.begun("it")
+        mine = self.inboxes()
+        self.assertEqual(len(mine), 2)
+        with self.database() as redis:
+            server_time = redis.time
+            began = server_time()[0]
+            while server_time()[0] - began < 3 * LEASE:
+                for key in mine:
+                    self.assertTrue(0 < redis.pttl(key) <= 2000 * LEASE, key)
+                await until(lambda: redis.pttl(mine[0]) < 2000 * LEASE - 50)
+        await self.let(backend, "it")
+        self.assertEqual(await self.done(client), [200])
+
+    async def test_killed(self) -> None:
+        """Those of killed processes are gone soon, with whatever is in them."""
+        backend = await self.lean()
+        front, worker = await self.front(backend), await self.worker(backend)
+        worker.freeze()
+        clients = [self.ask(front, f"/work/{number}?seconds=0") for number in range(3)]
+        await until(lambda: self.taken() == 3)
+        await gatherResults([process.signal("KILL") for process in (front, worker)])
+        await until(lambda: not self.inboxes(), limit=4 * LEASE)
+        self.assertEqual([(await client.answer).status for client in clients], [0] * 3)
+
+    async def test_stopped(self) -> None:
+        """Nothing at all is left of those that were stopped."""
+        backend = await self.lean()
+        front, worker = await self.front(backend), await self.worker(backend)
+        self.assertEqual(await self.done(self.ask(front, "/bytes/it?size=1000000")), [200])
+        await front.signal("TERM")
+        await worker.signal("TERM")
+        self.assertEqual(self.keys(), [])

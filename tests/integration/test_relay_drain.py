@@ -1,0 +1,160 @@
+"""Workers that are stopped while requests come: no client and no front is to notice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from itertools import pairwise
+
+from twisted.internet.defer import gatherResults
+
+from tests.integration.application import digest, pieces
+from tests.integration.harness import Missed, most_at_once, until
+from tests.integration.relayed import RelayCase, Uploads
+
+ONE = {"One": "a"}
+SIZE = 20_000_000
+
+
+class DrainTests(RelayCase):
+    """SIGTERM to a worker."""
+
+    async def test_drain(self) -> None:
+        """It takes nothing new, finishes what it has, and ends; the next worker has the others then."""
+        backend = await self.lean()
+        front, old = await self.front(backend), await self.worker(backend, concurrency=2)
+        working = [self.ask(front, f"/hold/{number}") for number in range(2)]
+        await gatherResults([backend.begun(f"{number}") for number in range(2)])
+        waiting = [self.ask(front, f"/work/waiting-{number}?seconds=0") for number in range(2)]
+        await until(lambda: self.waiting() == 2)
+        stopped = old.signal("TERM")
+        await self.let(backend, "0")
+        self.assertEqual(await self.done(working[0]), [200])
+        await until(lambda: self.taken() == 1)
+        # It has a place free, and would be given something if it took anything.
+        self.assertEqual((self.waiting(), stopped.called), (2, False))
+        await self.let(backend, "1")
+        self.assertEqual(await stopped, -signal.SIGTERM)
+        self.assertEqual(await self.done(working[1]), [200])
+        self.assertEqual((self.taken(), self.waiting()), (0, 2))
+        self.assertEqual(backend.work("waiting"), [])
+        await self.worker(backend)
+        self.assertEqual(await self.done(*waiting), [200, 200])
+        await self.idle()
+
+    async def test_idle(self) -> None:
+        """One that has nothing to do ends at once, and leaves nothing."""
+        backend = await self.lean()
+        worker = await self.worker(backend)
+
+        async def stops(prefix: str) -> Missed | None:
+            nonlocal worker
+            self.assertEqual(len(self.inboxes()), 1)
+            began = time.monotonic()
+            self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
+            took = time.monotonic() - began
+            self.assertEqual(self.keys(), [])
+            worker = await self.worker(backend)
+            return None if took < 1.0 else Missed(f"it took {took:.3f} s", took)
+
+        await self.measured(stops)
+
+    async def test_slow_reader(self) -> None:
+        """It hands over the rest of an answer that the client does not read yet; then it is not needed any more."""
+        backend = await self.lean()
+        front, worker = await self.front(backend), await self.worker(backend)
+        client = self.ask(front, f"/bytes/large?size={SIZE}")
+        await until(lambda: client.received)
+        client.pause()
+        self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
+        self.assertLess(len(client.received), SIZE)
+        client.resume()
+        answer = await client.answer
+        self.assertTrue(answer.complete)
+        self.assertEqual(digest([answer.body]), digest(pieces(SIZE)))
+        await self.idle()
+
+    async def test_upload(self) -> None:
+        """It takes an upload to its end."""
+        uploads = Uploads()
+        uploads.paused = True
+        url = await uploads.listen(self)
+        front, worker = await self.front(url), await self.worker(url)
+        body = b"".join(pieces(SIZE))
+        client = self.ask(front, "/", method="POST", body=body)
+        await until(lambda: uploads.connections)
+        stopped = worker.signal("TERM")
+        await until(lambda: b"Received SIGTERM" in worker.child.output)
+        uploads.resume()
+        answer = await client.answer
+        self.assertEqual((answer.status, answer.body.decode()), (200, digest([body])))
+        self.assertEqual(await stopped, -signal.SIGTERM)
+        await self.idle()
+
+    async def test_in_time(self) -> None:
+        """What does not come to an end in C{shutdown_timeout} is given up: 502, and the slot is free."""
+        backend = await self.lean()
+        front, worker = await self.front(backend), await self.worker(backend, shutdown_timeout=0.5)
+        client = self.ask(front, "/hold/it", ONE)
+        await backend.begun("it")
+        self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
+        answer = await client.answer
+        self.assertEqual((answer.status, answer.complete), (502, True))
+        await until(lambda: (self.admitted(), self.taken()) == (0, 0))
+        await self.idle()
+
+    async def test_without_redis(self) -> None:
+        """It ends in time, though Redis is not there to be told."""
+        redis = await self.server()
+        backend = await self.lean()
+        worker = await self.worker(backend, shutdown_timeout=0.5)
+        await redis.signal("KILL")
+        self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
+
+
+class RollingTests(RelayCase):
+    """All workers are replaced, one after the other, under load."""
+
+    config = """
+[backend.app]
+url = "{url}"
+"""
+
+    async def test_rolling(self) -> None:
+        """All are answered, none is forwarded twice, and the places of those that run are never exceeded."""
+        backend = await self.lean()
+        fronts = [await self.front(backend) for _ in range(2)]
+        workers = [await self.worker(backend, concurrency=3) for _ in range(2)]
+        clients = self.looping(12, "/work/{}?seconds=0.03", *fronts)
+        await until(lambda: self.waiting() >= 4)
+        for number in range(4):
+            old = workers.pop(0)
+            if number % 2:  # its successor comes first
+                workers.append(await self.worker(backend, concurrency=3))
+            self.assertEqual(await old.signal("TERM"), -signal.SIGTERM)
+            if not number % 2:
+                workers.append(await self.worker(backend, concurrency=3))
+        seen = len(backend.names())
+        await until(lambda: len(backend.names()) > seen + 20)
+        answers, work = await clients.end(), backend.work()
+        self.assertEqual(answers, {"200": len(work)})
+        self.assertLessEqual(most_at_once(work), 9)
+        begins = [each.begin for each in work]
+        self.assertLess(max(later - earlier for earlier, later in pairwise(begins)), 1.0)
+        await self.idle()
+
+    async def test_fronts(self) -> None:
+        """A front that is stopped finishes what it has; the worker goes on for the next."""
+        backend = await self.lean()
+        old, _ = await self.front(backend), await self.worker(backend)
+        clients = [self.ask(old, "/hold/it")]
+        await backend.begun("it")
+        stopped = old.signal("TERM")
+        new = await self.front(backend)
+        clients.append(self.ask(new, "/work/new?seconds=0"))
+        self.assertEqual(await self.done(clients[1]), [200])
+        await self.let(backend, "it")
+        self.assertEqual(await self.done(clients[0]), [200])
+        self.assertEqual(await stopped, -signal.SIGTERM)
+        await self.idle()
+        self.assertEqual(len(self.inboxes()), 2)
