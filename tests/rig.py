@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
@@ -16,7 +16,7 @@ from tests.forward.support import Wire
 from thrtwisted.auth import Authenticator
 from thrtwisted.check import validated
 from thrtwisted.config import Backend, Config
-from thrtwisted.forward import Forwarder
+from thrtwisted.forward import Forwarder, IForwarder
 from thrtwisted.gate import IGate
 from thrtwisted.gate.local import LocalGate
 from thrtwisted.limits import Limits
@@ -61,8 +61,11 @@ class Rig:
     A proxy in memory.
 
     @ivar authenticators: the services that say who may pass; the test's own in place of those of the configuration.
+    @ivar forwarders: those who connect to the backends.
     @ivar backends: the connections to the backend, and to services, in the order in which they were accepted.
     """
+
+    wire_class: type[Wire] = Wire
 
     def __init__(
         self,
@@ -73,21 +76,22 @@ class Rig:
         **config: Any,
     ) -> None:
         self.test = test
-        self.clock = MemoryReactorClock()
+        self.clock = self.make_clock()
         config.setdefault("backend", {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1)})
         self.config = validated(Config(**config))
         queue = self.config.queue
-        self.gate: Any = gate(self.clock) if gate else LocalGate(self.clock, max_waiting=queue.max_waiting)
+        self.gate: Any = gate(self.clock) if gate else self.make_gate(queue.max_waiting)
         self.forwarders = {
             name: Forwarder(self.clock, name, backend) for name, backend in self.config.backend.items()
         }
+        self.ways = self.make_ways()
         limits = Limits(self.config)
         self.authenticators: dict[str, Any] = {
             name: Authenticator(self.clock, name, auth, self.gate, queue.timeout, limits)
             for name, auth in self.config.auth.items()
         } | (authenticators or {})
         self.resource = ProxyResource(
-            self.clock, self.config, limits, self.gate, self.forwarders, self.authenticators
+            self.clock, self.config, limits, self.gate, self.ways, self.authenticators
         )
         self.site = self.make_site(mount(self.resource))
         self.contents: list[Any] = []
@@ -99,13 +103,25 @@ class Rig:
         self.backends: list[Wire] = []
         test.addCleanup(self.check_nothing_left)
 
+    def make_clock(self) -> MemoryReactorClock:
+        """The reactor."""
+        return MemoryReactorClock()
+
+    def make_gate(self, max_waiting: int) -> LocalGate:
+        """What admits."""
+        return LocalGate(self.clock, max_waiting=max_waiting)
+
+    def make_ways(self) -> Mapping[str, IForwarder]:
+        """A way to each backend."""
+        return self.forwarders
+
     def make_site(self, root: IResource) -> Site:
         """What the clients connect to: what the proxy has at its own ports."""
         return ProxySite(self.clock, root, self.config.bounds, kept=self.resource.kept)
 
     def request(self, data: bytes = GET) -> Wire:
         """A client connects and sends its request."""
-        wire = Wire(self.clock, self.site.buildProtocol(None))
+        wire = self.wire_class(self.clock, self.site.buildProtocol(None))
         self.clients.append(wire)
         wire.receive(data)
         return wire
@@ -113,7 +129,7 @@ class Rig:
     def accept(self) -> Wire:
         """The backend accepts the next connection."""
         factory = self.clock.tcpClients[len(self.backends)][2]
-        wire = Wire(self.clock, factory.buildProtocol(None))
+        wire = self.wire_class(self.clock, factory.buildProtocol(None))
         self.backends.append(wire)
         return wire
 
@@ -128,7 +144,7 @@ class Rig:
 
     def check_nothing_left(self) -> None:
         """Everybody leaves and all is closed: no ticket, no slot, no timer, no open file, no exchange."""
-        closed = [forwarder.close() for forwarder in self.forwarders.values()]
+        closed = [way.close() for way in self.ways.values()]
         closed += [authenticator.close() for authenticator in self.authenticators.values()]
         for wire in self.clients + self.backends:
             wire.lose()

@@ -218,8 +218,7 @@ class QueueTests(RigCase):
 
     def test_limits_and_rules(self) -> None:
         """A rule makes a request urgent, and a limit holds for those that it names."""
-        rig = Rig(
-            self,
+        rig = self.make_rig(
             limit=[Limit(name="foo", key="header:Foo", match="bar", max_concurrent=1)],
             rule=[Rule(when=When(path="/urgent"), then=Then(priority=1, set_input_header={"X-Via": "thr"}))],
             backend={"app": Backend(url="http://127.0.0.1:9999")},
@@ -238,8 +237,7 @@ class QueueTests(RigCase):
 
     def test_heavy_request(self) -> None:
         """A request that takes several slots waits until they are free, and lighter ones do not pass it for ever."""
-        rig = Rig(
-            self,
+        rig = self.make_rig(
             limit=[Limit(name="size", max_concurrent=3, weight=f"python:{__name__}:size")],
             backend={"app": Backend(url="http://127.0.0.1:9999", keep_alive=0)},
         )
@@ -281,8 +279,7 @@ class QueueTests(RigCase):
 
     def test_backend_of_a_rule(self) -> None:
         """A rule sends a request elsewhere, where it needs a slot of that backend."""
-        rig = Rig(
-            self,
+        rig = self.make_rig(
             backend={
                 "one": Backend(url="http://127.0.0.1:1", max_concurrent=1),
                 "two": Backend(url="http://127.0.0.1:2", max_concurrent=1),
@@ -654,8 +651,7 @@ class AnsweredTests(RigCase):
 
     def test_key_function_fails(self) -> None:
         """A key function of the user's that raises: 500, the trace in the log, and nothing is held."""
-        rig = Rig(
-            self,
+        rig = self.make_rig(
             limit=[
                 Limit(name="all", max_concurrent=1),
                 Limit(name="theirs", key="python:tests.test_resource:failing_key", max_concurrent=1),
