@@ -20,7 +20,7 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
-from tests.integration.harness import LEASE, Answer, Backend, Client, IntegrationCase, Running
+from tests.integration.harness import LEASE, Answer, Backend, Client, IntegrationCase, Running, until
 from thrtwisted.relay.codec import decode
 
 #: Requests that the worker of a proxy that became two has at once: so many that it is limits that count.
@@ -78,7 +78,13 @@ class Relayed(IntegrationCase):
         for worker in self.workers:
             if not worker.child.ended.called:
                 await worker.signal("TERM")
-        await super().gone()
+        # What was still said to a front that had gone passes by itself.
+        await until(lambda: self.keys() == self.inboxes(), limit=1.0)
+        await until(lambda: not self.inboxes(), limit=3 * LEASE)
+
+    def inboxes(self) -> list[bytes]:
+        """The keys of all inboxes."""
+        return [key for key in self.keys() if b"}:inbox:" in key]
 
     def says_who_is_there(self, key: bytes) -> bool:
         """See L{IntegrationCase}; inboxes and the workers' free places are such, too."""
@@ -162,10 +168,6 @@ max_concurrent = 1
         with self.database() as redis:
             keys = redis.scan_iter(match=f"{{{self.namespace}}}:at:*")
             return sum(redis.hlen(key) for key in keys)
-
-    def inboxes(self) -> list[bytes]:
-        """The keys of all inboxes."""
-        return sorted(key for key in self.keys() if b"}:inbox:" in key)
 
     @contextmanager
     def watched(self) -> Iterator[Peaks]:

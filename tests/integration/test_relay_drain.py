@@ -49,7 +49,6 @@ class DrainTests(RelayCase):
 
         async def stops(prefix: str) -> Missed | None:
             nonlocal worker
-            self.assertEqual(len(self.inboxes()), 1)
             began = time.monotonic()
             self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
             took = time.monotonic() - began
@@ -157,4 +156,3 @@ url = "{url}"
         self.assertEqual(await self.done(clients[0]), [200])
         self.assertEqual(await stopped, -signal.SIGTERM)
         await self.idle()
-        self.assertEqual(len(self.inboxes()), 2)
