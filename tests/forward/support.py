@@ -143,15 +143,26 @@ class Wire(StringTransport):
 class MemoryRig:
     """A front and its backend in memory, with a clock."""
 
+    wire_class: type[Wire] = Wire
+
     def __init__(self, test: TestCase, disk: Disk | None = None, **config):
-        self.clock = MemoryReactorClock()
+        self.clock = self.make_clock()
         config.setdefault("url", "http://127.0.0.1:80")
         config.setdefault("keep_alive", 10.0)
         self.forwarder = Forwarder(self.clock, "app", Backend(**config), disk)
-        self.front = Front(self.forwarder)
+        self.way = self.make_way()
+        self.front = Front(self.way)
         self.site = Site(self.front, timeout=None, reactor=self.clock, parsePOSTFormSubmission=False)
         self.clients: list[Wire] = []
         test.addCleanup(self.check_nothing_left, test)
+
+    def make_clock(self) -> Any:
+        """The reactor."""
+        return MemoryReactorClock()
+
+    def make_way(self) -> Any:
+        """The way to the backend."""
+        return self.forwarder
 
     def check_nothing_left(self, test):
         """Close everything; the clock must be empty, and every forwarding done."""
@@ -169,7 +180,7 @@ class MemoryRig:
 
     def request(self, data: bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") -> Wire:
         """A client connects and sends its request."""
-        wire = Wire(self.clock, self.site.buildProtocol(None))
+        wire = self.wire_class(self.clock, self.site.buildProtocol(None))
         self.clients.append(wire)
         wire.receive(data)
         return wire
@@ -178,7 +189,7 @@ class MemoryRig:
         """The backend accepts a connection."""
         factory = self.clock.tcpClients[number][2]
         protocol = factory.buildProtocol(None)
-        wire = Wire.__new__(Wire)
+        wire = self.wire_class.__new__(self.wire_class)
         for name, value in attributes.items():
             setattr(wire, name, value)
         wire.__init__(self.clock, protocol)

@@ -137,9 +137,11 @@ class RequestBodyTests(SynchronousTestCase):
 class ResponseBodyTests(SynchronousTestCase):
     """The response's body, from the backend to the client."""
 
+    rig_class: type[MemoryRig] = MemoryRig
+
     def begin(self, length: int, *, congested: bool = False, **config):
         """A request whose response's head is there."""
-        self.rig = MemoryRig(self, **config)
+        self.rig = self.rig_class(self, **config)
         client = self.rig.request()
         backend = self.rig.accept()
         client.congested = congested
@@ -316,7 +318,7 @@ class ResponseBodyTests(SynchronousTestCase):
 
     def test_cut_before_delivery(self):
         """A body that was cut before it could be delivered is cut for the client too."""
-        rig = self.rig = MemoryRig(self)
+        rig = self.rig = self.rig_class(self)
         client = rig.request()
         request = client.producer.requests[0]
         backend = rig.accept()
@@ -333,7 +335,7 @@ class ResponseBodyTests(SynchronousTestCase):
 
     def test_late_delivery(self):
         """What came before it could be delivered waits."""
-        rig = self.rig = MemoryRig(self)
+        rig = self.rig = self.rig_class(self)
         client = rig.request()
         request = client.producer.requests[0]
         backend = rig.accept()
@@ -409,7 +411,7 @@ class ResponseBodyTests(SynchronousTestCase):
 
     def test_answer_during_upload(self):
         """An answer that comes while the request is sent is read, within bounds, and ends the sending."""
-        rig = self.rig = MemoryRig(self)
+        rig = self.rig = self.rig_class(self)
         client = rig.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + bytes(300000))
         backend = rig.accept(congested=True)
         backend.receive(HEAD % 8)
@@ -421,7 +423,7 @@ class ResponseBodyTests(SynchronousTestCase):
 
     def test_endless_answer_during_upload(self):
         """Only so much of it is read as long as the request is being sent; then the rest follows."""
-        rig = self.rig = MemoryRig(self)
+        rig = self.rig = self.rig_class(self)
         client = rig.request(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n" + bytes(300000))
         backend = rig.accept(congested=True)
         backend.receive(HEAD % (10 * MEMORY))

@@ -26,11 +26,17 @@ def post(length: int) -> bytes:
     return POST % (length, bytes(length))
 
 
-class OutcomeTests(SynchronousTestCase):
-    """How a forwarding ends."""
+class ForwardingCase(SynchronousTestCase):
+    """Tests that are run over the relay, too."""
+
+    rig_class: type[MemoryRig] = MemoryRig
 
     def rig(self, **config) -> MemoryRig:
-        return MemoryRig(self, **config)
+        return self.rig_class(self, **config)
+
+
+class OutcomeTests(ForwardingCase):
+    """How a forwarding ends."""
 
     def assert_failed(self, rig: MemoryRig, status: int, kind: str) -> None:
         self.assertEqual([e.proxy_status for e in rig.front.errors], [kind])
@@ -284,7 +290,7 @@ class OutcomeTests(SynchronousTestCase):
         ]:
             file = BytesIO(b"body")
             exchange = Exchange(method, target, Headers(fields), client="", backend="app")
-            forwarding = rig.forwarder.send(exchange, RequestBody(file))
+            forwarding = rig.way.send(exchange, RequestBody(file))
             self.failureResultOf(forwarding.head, BadRequest)
             self.successResultOf(forwarding.done)
             self.assertTrue(file.closed)
@@ -294,7 +300,7 @@ class OutcomeTests(SynchronousTestCase):
         """The asterisk is a target like any other."""
         rig = self.rig()
         exchange = Exchange(b"OPTIONS", b"*", Headers({b"Host": [b"h"]}), client="", backend="app")
-        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
         backend = rig.accept()
         self.assertEqual(backend.value(), b"OPTIONS * HTTP/1.1\r\nHost: h\r\nVia: 1.1 thrtwisted\r\n\r\n")
         backend.receive(OK)
@@ -306,7 +312,7 @@ class OutcomeTests(SynchronousTestCase):
         """An exchange that makes forwarding itself fail is a 500, and is over."""
         rig = self.rig()
         exchange = Exchange(None, b"/", Headers(), client="", backend="app")
-        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
         self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
         self.successResultOf(forwarding.done)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
@@ -316,7 +322,7 @@ class OutcomeTests(SynchronousTestCase):
         rig = self.rig()
         exchange = Exchange(b"POST", b"/", Headers(), client="", backend="app")
         body = RequestBody(BytesIO(b"body"))
-        forwarding = rig.forwarder.send(exchange, body)
+        forwarding = rig.way.send(exchange, body)
         body.close()
         backend = rig.accept()
         self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
@@ -374,12 +380,12 @@ class OutcomeTests(SynchronousTestCase):
         backend.lose()
 
 
-class TimeoutTests(SynchronousTestCase):
+class TimeoutTests(ForwardingCase):
     """Backends that keep us waiting."""
 
     def test_response_timeout(self):
         """The client gets 504 at once; the slot stays until the backend answers."""
-        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=100.0)
+        rig = self.rig(response_timeout=30.0, abandon_timeout=100.0)
         client = rig.request()
         backend = rig.accept()
         rig.clock.advance(29)
@@ -395,7 +401,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_abandon_timeout(self):
         """A backend that goes on working is cut off after abandon_timeout, and the slot is free then."""
-        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=100.0)
+        rig = self.rig(response_timeout=30.0, abandon_timeout=100.0)
         rig.request()
         backend = rig.accept()
         rig.clock.advance(30)
@@ -408,7 +414,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_counts_from_the_last_byte(self):
         """Each piece of the request's body gives the backend its time again; a stalled upload ends."""
-        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=5.0)
+        rig = self.rig(response_timeout=30.0, abandon_timeout=5.0)
         client = rig.request(post(64 * 1024 * 3))
         backend = rig.accept(congested=True)
         for _ in range(2):
@@ -421,7 +427,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_stalled_upload(self):
         """A backend that takes no more of the body is a 504, then cut off."""
-        rig = MemoryRig(self, response_timeout=30.0, abandon_timeout=5.0)
+        rig = self.rig(response_timeout=30.0, abandon_timeout=5.0)
         rig.request(post(300_000))
         backend = rig.accept(congested=True)
         rig.clock.advance(30)
@@ -433,7 +439,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_upload_goes_on_after_the_timeout(self):
         """After a 504 the request is sent on: the backend may be at work on its beginning."""
-        rig = MemoryRig(self, response_timeout=30.0)
+        rig = self.rig(response_timeout=30.0)
         rig.request(post(300_000))
         backend = rig.accept(congested=True)
         rig.clock.advance(30)
@@ -446,14 +452,14 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_connecting_has_its_own_time(self):
         """response_timeout does not count while connecting."""
-        rig = MemoryRig(self, response_timeout=1.0)
+        rig = self.rig(response_timeout=1.0)
         client = rig.request()
         rig.clock.advance(3)
         self.assertEqual(client.value(), b"")
 
     def test_body_has_no_time_limit(self):
         """Once the head is there, the body may take as long as it takes, if no two pieces are too far apart."""
-        rig = MemoryRig(self, response_timeout=1.0, idle_timeout=5.0)
+        rig = self.rig(response_timeout=1.0, idle_timeout=5.0)
         client = rig.request()
         backend = rig.accept()
         backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
@@ -467,7 +473,7 @@ class TimeoutTests(SynchronousTestCase):
     def test_silence_within_a_body(self):
         """A backend that says nothing more cuts its response: the client sees that, and the slot is free."""
         for left in (False, True):
-            rig = MemoryRig(self, idle_timeout=5.0, abandon_timeout=1000.0)
+            rig = self.rig(idle_timeout=5.0, abandon_timeout=1000.0)
             client = rig.request()
             backend = rig.accept()
             backend.receive(OK[:-2])
@@ -487,7 +493,7 @@ class TimeoutTests(SynchronousTestCase):
 
     def test_silence_of_ours(self):
         """A backend that is held back for a slow client may be silent; its time begins when it may go on."""
-        rig = MemoryRig(self, idle_timeout=5.0, max_spool=0)
+        rig = self.rig(idle_timeout=5.0, max_spool=0)
         client = rig.request()
         backend = rig.accept()
         client.congested = True
@@ -507,19 +513,19 @@ class TimeoutTests(SynchronousTestCase):
         self.assertTrue(client.aborted)
 
 
-class AbandonTests(SynchronousTestCase):
+class AbandonTests(ForwardingCase):
     """Clients that leave."""
 
     def test_while_connecting(self):
         """Nothing was sent yet, so nothing is: the slot is free at once."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         rig.request().lose()
         self.assertTrue(rig.finished)
         self.assertIsInstance(rig.front.errors[0], BackendClosed)
 
     def test_while_the_backend_works(self):
         """The slot stays taken until the backend has answered, and the connection is used again."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         client = rig.request()
         backend = rig.accept()
         client.lose()
@@ -533,7 +539,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_backend_closes(self):
         """Or until it has closed."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         client = rig.request()
         backend = rig.accept()
         client.lose()
@@ -542,7 +548,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_abandon_timeout(self):
         """Or until abandon_timeout has passed, counted from the first time that it was abandoned."""
-        rig = MemoryRig(self, abandon_timeout=10.0)
+        rig = self.rig(abandon_timeout=10.0)
         client = rig.request()
         backend = rig.accept()
         client.lose()
@@ -557,7 +563,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_during_the_body(self):
         """A client that leaves in the middle lets the rest be read and dropped."""
-        rig = MemoryRig(self, abandon_timeout=10.0)
+        rig = self.rig(abandon_timeout=10.0)
         client = rig.request()
         backend = rig.accept()
         backend.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100)
@@ -572,7 +578,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_endless_body(self):
         """A body that has no end is cut off after abandon_timeout."""
-        rig = MemoryRig(self, abandon_timeout=10.0)
+        rig = self.rig(abandon_timeout=10.0)
         client = rig.request()
         backend = rig.accept()
         backend.receive(b"HTTP/1.1 200 OK\r\n\r\nx")
@@ -584,7 +590,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_upload_goes_on(self):
         """The request is sent to its end although its client has left and its file was taken from it."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         client = rig.request(post(300_000))
         backend = rig.accept(congested=True)
         client.lose()
@@ -596,7 +602,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_head_without_delivery(self):
         """A head that came for nobody: nothing is delivered, and nothing kept."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         client = rig.request()
         backend = rig.accept()
         client.lose()
@@ -605,9 +611,9 @@ class AbandonTests(SynchronousTestCase):
 
     def test_after_the_end(self):
         """Abandoning a response that waits in the spool empties the spool."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         exchange = Exchange(b"GET", b"/", Headers({b"Host": [b"h"]}), client="", backend="app")
-        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+        forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
         body = bytes(2_000_000)
         rig.accept().receive(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         self.successResultOf(forwarding.done)
@@ -619,9 +625,9 @@ class AbandonTests(SynchronousTestCase):
     def test_cancelled_head(self):
         """Cancelling the head abandons: before the connection nothing is sent, after it the answer is dropped."""
         for connected in (False, True):
-            rig = MemoryRig(self)
+            rig = self.rig()
             exchange = Exchange(b"GET", b"/", Headers(), client="", backend="app")
-            forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()))
+            forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
             if connected:
                 backend = rig.accept()
             forwarding.head.cancel()
@@ -635,7 +641,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_failure_in_mid_body(self):
         """A forwarding that fails after its head cuts the client's response and is done once."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         client = rig.request()
         backend = rig.accept()
         backend.receive(OK[:-1])
@@ -648,7 +654,7 @@ class AbandonTests(SynchronousTestCase):
 
     def test_slot_is_free_within_the_answer(self):
         """What follows on the end of a forwarding may send the next exchange at once, on the same connection."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         rig.request()
         backend = rig.accept()
         rig.forwarding.done.addCallback(lambda _: rig.request())
@@ -658,12 +664,12 @@ class AbandonTests(SynchronousTestCase):
         self.assertEqual([client.value()[-2:] for client in rig.clients], [b"ok", b"ok"])
 
 
-class CloseTests(SynchronousTestCase):
+class CloseTests(ForwardingCase):
     """The end of a forwarder."""
 
     def test_everything_at_once(self):
         """Idle, working, connecting: all is broken off, and closing waits for the last connection."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         rig.request()
         idle = rig.accept()
         rig.request()
@@ -684,7 +690,7 @@ class CloseTests(SynchronousTestCase):
 
     def test_failing_client_protocol(self):
         """An error in Twisted's client when it learns of a loss is logged; the shell goes on."""
-        rig = MemoryRig(self)
+        rig = self.rig()
         rig.request()
         backend = rig.accept()
         shell = rig.forwarding._attempt._connection

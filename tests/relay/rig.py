@@ -8,13 +8,15 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.forward.support import Wire
+from tests.forward.support import MemoryRig, Wire
 from tests.relay.gate import FRONT, WORKER, MemoryGate
 from tests.relay.support import MemoryPosts
 from tests.rig import Rig
-from thrtwisted.config import Redis, Relay
-from thrtwisted.forward import IForwarder
+from thrtwisted.config import Backend, Config, Redis, Relay
+from thrtwisted.exchange import Exchange
+from thrtwisted.forward import IForwarder, IForwarding, RequestBody
 from thrtwisted.forward.disk import Disk
+from thrtwisted.gate import Ticket
 from thrtwisted.gate.local import LocalGate
 from thrtwisted.relay.front import Front
 from thrtwisted.relay.worker import Worker
@@ -134,3 +136,64 @@ class RelayedRig(Rig):
         self.worker.end()
         self.test.assertEqual((self.gate.at_worker, self.gate.watches, self.posts.flying), ({}, [], []))
         super().check_nothing_left()
+
+
+class Admitted:
+    """A way to a backend, for exchanges that are all admitted at once."""
+
+    def __init__(self, way: IForwarder, gate: MemoryGate) -> None:
+        self.way = way
+        self.gate = gate
+        self.close = way.close
+
+    def send(self, exchange: Exchange, body: RequestBody) -> IForwarding:
+        """See L{IForwarder.send}."""
+        admitted: list[Any] = []
+        self.gate.acquire(Ticket(queue=self.way.queue)).addCallback(admitted.append)
+        forwarding = self.way.send(exchange, body, admitted[0])
+        self.gate.reactor.settle()
+        return forwarding
+
+
+class RelayedMemoryRig(MemoryRig):
+    """A front, a worker, and its backend in memory, with a clock."""
+
+    clock: SettlingClock
+    wire_class = SettlingWire
+
+    def make_clock(self) -> SettlingClock:
+        return SettlingClock()
+
+    def make_way(self) -> Admitted:
+        relay = Relay(role="front", concurrency=100)
+        config = Config(backend={"app": Backend()}, relay=relay, redis=Redis(url="redis://nowhere"))
+        self.posts = MemoryPosts(self.clock)
+        self.gate = MemoryGate(self.clock)
+        worker_post = self.posts.post(WORKER)
+        self.worker = Worker(self.clock, relay, ["app"], self.gate.seat, worker_post, {"app": self.forwarder})
+        self.worker.start()
+        self.relay_front = Front(self.clock, config, self.gate, self.posts.post(FRONT), Disk(2**30))
+        way = self.relay_front.forwarder("app")
+        way.start()
+        self.clock.settle()
+        return Admitted(way, self.gate)
+
+    def refuse(self, error: Exception, number: int = -1) -> None:
+        super().refuse(error, number)
+        self.clock.settle()
+
+    def check_nothing_left(self, test: Any) -> None:
+        closed = [self.way.close()]
+        for wire in self.clients:
+            wire.lose()
+        closed.append(self.forwarder.close())
+        self.clock.settle()
+        closed.append(self.relay_front.stop())
+        self.clock.settle()
+        for deferred in closed:
+            test.successResultOf(deferred)
+        test.assertEqual(self.worker._served, {})
+        self.worker.end()
+        test.assertEqual((self.gate.at_worker, self.gate.watches, self.posts.flying), ({}, [], []))
+        test.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+        test.assertEqual(len(self.front.done), len(self.front.forwardings))
