@@ -167,7 +167,7 @@ class ProxyResource(Resource):
                     client.answer(*self._last_hop(request))
                     return
                 forwarder = self._forwarders[exchange.backend]
-                ticket = self._ticket(exchange)
+                ticket = self._ticket(exchange, forwarder.queue)
                 client.tells(self._limits.policies.of(ticket.counters))
                 timing.begin("queue")
                 waiting = self._gate.acquire(ticket)
@@ -295,13 +295,14 @@ class ProxyResource(Resource):
         headers = shown(request.requestHeaders, self.kept)
         return last_hop_answer(request.method, request.uri, request.clientproto, headers)
 
-    def _ticket(self, exchange: Exchange) -> Ticket:
+    def _ticket(self, exchange: Exchange, queue: str | None) -> Ticket:
         return Ticket(
             self._limits.counters(exchange),
             exchange.priority,
             self._timeout,
             self._reclaim_delays[exchange.backend],
             self._limits.fair(exchange),
+            queue,
         )
 
     def _failed(self, failure: Failure, request: Any) -> None:

@@ -32,12 +32,16 @@ class RequestBody:
     """
     The body of a request, which now belongs to the forwarding and to nobody else.
 
-    The file is closed exactly once: when all of it is sent, or when the forwarding is over.
+    The file is closed exactly once: when all of it is sent, or when the forwarding is over. Whoever may have to send it
+    again says so with L{keep}.
 
     @ivar length: its bytes.
     @ivar progress: called each time that some of it was given to the backend's transport.
     @ivar sending: it was begun and is neither sent nor closed.
+    @ivar starved: the backend waits for what has not come. Here all has come, before it is sent.
     """
+
+    starved = False
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -49,6 +53,7 @@ class RequestBody:
         self._sent: Deferred[None] | None = None
         self._paused = False
         self._writing = False
+        self._kept = False
         self._closed = False
 
     @classmethod
@@ -88,6 +93,24 @@ class RequestBody:
         self._file.close()
         self._file = BytesIO(body)
         self.length = self._left = len(body)
+
+    def keep(self) -> None:
+        """Do not close it when all is sent, until L{let_go}: it may have to be sent again."""
+        self._kept = True
+
+    def rewind(self) -> None:
+        """Send no more of it, to begin again from its start; it is kept."""
+        self._sent = self._consumer = None
+        self._paused = False
+        if not self._closed:
+            self._left = self.length
+            self._file.seek(0)
+
+    def let_go(self) -> None:
+        """It is not sent again: close it as soon as all is sent, at once if none is. It may be called again."""
+        self._kept = False
+        if not self.sending:
+            self.close()
 
     def close(self) -> None:
         """Give the file back; what was not sent will not be. It may be called again."""
@@ -136,7 +159,7 @@ class RequestBody:
         self.close()
 
     def _check_whole(self) -> None:
-        if self._closed or self.sending:
+        if self._closed or self._kept or self.sending:
             raise ValueError(
                 "the request's body is sent already, and not kept; read or set it in custom_input"
             )
@@ -151,7 +174,10 @@ class RequestBody:
 
     def _end(self, result: Failure | None) -> None:
         sent = self._sent
-        self.close()
+        if self._kept:
+            self._sent = self._consumer = None
+        else:
+            self.close()
         if sent is not None:
             sent.callback(result)
 

@@ -1,0 +1,460 @@
+"""One exchange of a front, from its worker's acceptance to the end of the response; perhaps with several workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from thrtwisted import errors
+from thrtwisted.errors import BackendClosed, BackendProtocolError, ExchangeError, WorkerLost
+from thrtwisted.exchange import Exchange, ResponseHead
+from thrtwisted.forward import IForwarding, RequestBody
+from thrtwisted.forward.body import ResponseBody
+from thrtwisted.forward.forwarding import SAFE
+from thrtwisted.gate import AlreadyTaken, IAdmission
+
+from .codec import Frame, Head, Kind, Opening, Problem, decode_payload, encode_payload
+from .conversation import Conversation, IConversationUser
+
+if TYPE_CHECKING:
+    from .front import RelayForwarder
+
+#: So many workers may refuse an exchange. Each had a place for it in Redis: if they all refuse, something is wrong.
+MOST_REFUSALS = 32
+
+_LOST = "The worker that had the request is gone."
+
+
+@implementer(IForwarding, IConversationUser)
+class RelayedForwarding:
+    """
+    One exchange that workers forward, one after the other if need be.
+
+    A worker has it from its C{OPEN} on. If it refuses, or is lost, the exchange queues again, and the next worker gets
+    all of it from its start; but not if it may have been begun, unless C{retry} and its method allow that.
+
+    @ivar head: as L{IForwarding.head}.
+    @ivar done: as L{IForwarding.done}.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, forwarder: RelayForwarder, exchange: Exchange, body: RequestBody, admission: IAdmission
+    ) -> None:
+        self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
+        self.done: Deferred[None] = Deferred()
+        self._forwarder = forwarder
+        self._exchange = copy(exchange)  # functions may go on changing theirs
+        self._upload = body
+        self._may_repeat = forwarder.retry == "safe" and exchange.method in SAFE
+        self._refusals = 0
+        # What it holds at the gate: an admission, or a place in the queue
+        self._admission: IAdmission | None = admission
+        self._queued: Deferred[IAdmission] | None = None
+        # With the worker
+        self._conversation: Conversation | None = None
+        self._number = 0
+        self._download: ResponseBody | None = None
+        self._reclaim_timer: IDelayedCall | None = None
+        self._heard_at = 0.0
+        # How far it is
+        self._answered = False
+        self._abandoned = False
+        self._finished = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "finished" if self._finished else "queued" if self._queued else "under way"
+        return f"<RelayedForwarding {self._number} {state}{', abandoned' * self._abandoned}>"
+
+    # For the resource
+
+    @property
+    def method(self) -> bytes:
+        """The method that the backend sees."""
+        return self._exchange.method
+
+    def deliver(self, request: Any) -> Deferred[None]:
+        """Send the response's body to the client, as L{IForwarding.deliver} has it."""
+        if self._download is None:
+            raise RuntimeError("deliver() comes after the response's head")
+        return self._download.deliver(request)
+
+    def read(self, limit: int) -> Deferred[bytes]:
+        """Read the response's body before it is delivered, as L{IForwarding.read} has it."""
+        if self._download is None:
+            raise RuntimeError("read() comes after the response's head")
+        return self._download.read(limit)
+
+    def abandon(self) -> None:
+        """
+        Nobody wants the answer any more. If no worker has begun with the request, none will; what was begun goes on at
+        the worker, as on the direct way. It may be called at any time, and again.
+        """
+        if self._abandoned:
+            return
+        self._abandoned = True
+        if self._download is not None:
+            self._download.drop()
+        self._upload.let_go()
+        if self._queued is not None:
+            self._queued.cancel()
+        elif self._conversation is not None:
+            self._conversation.tell(Kind.ABANDON)
+
+    # For the forwarder
+
+    def begin(self) -> None:
+        """Open it at the worker that it was admitted to."""
+        self._upload.keep()
+        self._open()
+
+    def refuse(self, error: ExchangeError) -> None:
+        """It was not begun, and will not be."""
+        self._answer(error)
+        self._finish()
+
+    def close(self, error: ExchangeError) -> None:
+        """The process stops: wait for nothing any more. The worker is told, if Redis is there."""
+        self._closed = True
+        self._answer(error)
+        self._cut(error)
+        if self._queued is not None:
+            self._queued.cancel()
+        self._leave()
+        self._finish()
+
+    # For the front
+
+    def received(self, frame: Frame) -> None:
+        """The post has brought a frame of this exchange."""
+        conversation = self._conversation
+        if conversation is None:
+            return
+        self._heard_at = self._forwarder.clock.seconds()
+        conversation.received(frame)
+        if conversation is self._conversation and conversation.concluded:
+            self._concluded()
+
+    def resend(self) -> None:
+        """The post is up again, and what was sent before may be lost."""
+        if self._conversation is not None:
+            self._conversation.resend()
+
+    def ask(self, silent_since: float) -> None:
+        """See whether the worker still has the exchange, and all that was sent, if nothing was heard since a time."""
+        if self._conversation is not None and self._heard_at <= silent_since:
+            self._heard_at = self._forwarder.clock.seconds()
+            self._conversation.resend()
+            self._conversation.ask()
+
+    def lost(self) -> None:
+        """
+        The worker is dead, or does not know the exchange any more.
+
+        The gate knows whether it had begun: if it had not, the exchange queues again.
+        """
+        self._leave()
+        if self._finished:
+            self._answer(WorkerLost(_LOST))
+            self._cut(WorkerLost(_LOST))
+        elif self._answered or self._abandoned:
+            self._cut(WorkerLost(_LOST))
+            self._reclaim()
+        else:
+            self._queue_again(taken_too=False)
+
+    # With a worker
+
+    def _open(self) -> None:
+        admission, exchange = self._admission, self._exchange
+        assert admission is not None and admission.worker is not None
+        self._heard_at = self._forwarder.clock.seconds()
+        self._number, self._conversation = self._forwarder.join(self, admission.worker)
+        opening = Opening(
+            serial=admission.serial,
+            queue=self._forwarder.queue,
+            method=exchange.method,
+            target=exchange.target,
+            headers=[(name, list(values)) for name, values in exchange.headers.getAllRawHeaders()],
+            version=exchange.version,
+            length=self._upload.length,
+        )
+        self._conversation.say(Kind.OPEN, encode_payload(opening))
+        if self._upload.length:
+            sent = self._upload.startProducing(_Sender(self._conversation, self._upload))
+            sent.addCallbacks(self._sent, self._unreadable, callbackArgs=(self._conversation,))
+
+    def _leave(self) -> None:
+        """The worker has no more to do with it, as far as this side goes."""
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
+            self._forwarder.part(self._number)
+            conversation.end()
+
+    def _sent(self, _: None, conversation: Conversation) -> None:
+        """All of the request's body was said."""
+        conversation.say(Kind.END)
+
+    def _unreadable(self, failure: Failure) -> None:
+        """The request's body cannot be read. The worker hears of its end before it is complete, and breaks off."""
+        self._log.failure("A request could not be forwarded", failure)
+        self._answer(ExchangeError("The proxy could not forward the request."))
+        conversation = self._conversation
+        self.abandon()
+        if conversation is not None:
+            conversation.say(Kind.END)
+
+    # IConversationUser
+
+    def said(self, kind: Kind, payload: bytes) -> None:
+        """See L{IConversationUser.said}."""
+        if kind == Kind.DATA:
+            self._data(payload)
+        elif kind == Kind.HEAD:
+            self._head(payload)
+        elif kind == Kind.END:
+            self._end(Failure(ResponseDone()))
+        elif kind == Kind.CUT:
+            self._cut(BackendClosed("The backend closed the connection before its response was complete."))
+        elif kind == Kind.FAILED:
+            self._failed(payload)
+        elif kind == Kind.DONE:
+            self._finish()
+        elif kind == Kind.REFUSED and not (self._answered or self._finished):
+            self._refused()
+        else:
+            self.lost()
+
+    def drained(self) -> None:
+        """See L{IConversationUser.drained}."""
+        self._upload.resumeProducing()
+
+    def _concluded(self) -> None:
+        """The worker has said its last word. Whatever it has not said by now, it never will."""
+        self._leave()
+        self._answer(WorkerLost(_LOST))
+        self._cut(WorkerLost(_LOST))
+
+    # The response
+
+    def _head(self, payload: bytes) -> None:
+        if self._answered:
+            return
+        try:
+            said: Head = decode_payload(payload, Head)
+            headers = Headers()
+            for name, values in said.headers:
+                headers.setRawHeaders(name, values)
+        except ValueError:
+            self._answer(BackendProtocolError("The worker's answer cannot be read."))
+            return
+        assert self._conversation is not None
+        download = self._download = ResponseBody(
+            self._forwarder.config.max_spool,
+            self._forwarder.disk,
+            on_end=lambda: None,
+            on_leave=self.abandon,
+            was_reset=lambda: False,
+        )
+        download.makeConnection(_Valve(self._conversation.consumed))  # type: ignore[no-untyped-call]
+        if self._abandoned:
+            download.drop()
+        self._answer(ResponseHead(said.status, said.phrase, headers, said.length))
+
+    def _data(self, data: bytes) -> None:
+        conversation = self._conversation
+        assert conversation is not None
+        if self._download is None:
+            conversation.consumed(len(data))
+            return
+        valve: Any = self._download.transport
+        self._download.dataReceived(data)
+        valve.passed(len(data))
+
+    def _failed(self, payload: bytes) -> None:
+        try:
+            said: Problem = decode_payload(payload, Problem)
+        except ValueError:
+            self._answer(BackendProtocolError("The worker's answer cannot be read."))
+            return
+        self._answer(_error(said))
+
+    def _answer(self, answer: ResponseHead | ExchangeError) -> None:
+        """Fire C{head}, the first time."""
+        if self._answered:
+            return
+        self._answered = True
+        self._upload.let_go()
+        if not self.head.called:  # else it was cancelled
+            if isinstance(answer, ExchangeError):
+                self.head.errback(answer)
+            else:
+                self.head.callback(answer)
+        self._fire_done()
+
+    def _cut(self, error: ExchangeError) -> None:
+        """The response ends before its end, unless it has ended already."""
+        self._end(Failure(error))
+
+    def _end(self, reason: Failure) -> None:
+        if self._download is not None and not self._download.ended:
+            self._download.connectionLost(reason)
+
+    # The slots
+
+    def _refused(self) -> None:
+        """The worker has not begun, and will not."""
+        self._leave()
+        self._refusals += 1
+        if self._abandoned:
+            self._finish()
+        elif self._refusals >= MOST_REFUSALS:
+            self._answer(WorkerLost("No worker takes the request."))
+            self._finish()
+        else:
+            self._queue_again(taken_too=True)
+
+    def _queue_again(self, *, taken_too: bool) -> None:
+        """Wait for another worker."""
+        admission, self._admission = self._admission, None
+        assert admission is not None
+        self._upload.rewind()
+        queued = admission.again(taken_too=taken_too)
+        if not queued.called:
+            self._queued = queued
+        queued.addCallbacks(self._admitted, self._not_admitted, errbackArgs=(admission,))
+
+    def _admitted(self, admission: IAdmission) -> None:
+        self._queued = None
+        self._admission = admission
+        if self._finished or self._abandoned:
+            self._finish()
+        else:
+            self._open()
+
+    def _not_admitted(self, failure: Failure, admission: IAdmission) -> None:
+        self._queued = None
+        if failure.check(AlreadyTaken):
+            self._admission = admission
+            self._begun_elsewhere()
+            return
+        error = failure.value
+        if not isinstance(error, ExchangeError):
+            if not failure.check(CancelledError):
+                self._log.failure("A request could not queue again", failure)
+            error = WorkerLost(_LOST)
+        self._answer(error)
+        self._finish()
+
+    def _begun_elsewhere(self) -> None:
+        """A worker that is lost had begun with the request, or may have."""
+        if self._may_repeat and not (self._abandoned or self._closed):
+            self._may_repeat = False
+            self._queue_again(taken_too=True)
+            return
+        self._answer(WorkerLost(_LOST))
+        self._reclaim()
+
+    def _reclaim(self) -> None:
+        """The application may still be at work on what a lost worker had sent."""
+        delay = self._forwarder.config.reclaim_delay
+        if delay and not self._closed:
+            self._reclaim_timer = self._forwarder.clock.callLater(delay, self._reclaimed)
+        else:
+            self._finish()
+
+    def _reclaimed(self) -> None:
+        self._reclaim_timer = None
+        self._finish()
+
+    def _finish(self) -> None:
+        """The backend has finished, or nobody knows better: the slots are free."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._reclaim_timer is not None:
+            self._reclaim_timer.cancel()
+            self._reclaim_timer = None
+        self._upload.close()
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.release()
+        if self._abandoned and self._conversation is None:
+            self._answer(WorkerLost(_LOST))
+        self._fire_done()
+
+    def _fire_done(self) -> None:
+        if self._finished and self._answered and not self.done.called:
+            self.done.callback(None)
+
+
+@implementer(IConsumer)
+class _Sender:
+    """What the body of a request is written to: a conversation, as fast as the worker takes it."""
+
+    def __init__(self, conversation: Conversation, body: RequestBody) -> None:
+        self._conversation = conversation
+        self._body = body
+
+    def write(self, data: bytes) -> None:
+        self._conversation.write(data)
+        if self._conversation.full:
+            self._body.pauseProducing()
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """The body is known already."""
+
+    def unregisterProducer(self) -> None:
+        """There is nothing to forget."""
+
+
+@implementer(IPushProducer)
+class _Valve:
+    """
+    Where the body of a response comes from, as the spool sees it. While it is held, the worker is told of nothing that
+    was consumed, and soon sends no more.
+    """
+
+    def __init__(self, consumed: Callable[[int], object]) -> None:
+        self._consumed = consumed
+        self._held = False
+        self._withheld = 0
+
+    def passed(self, size: int) -> None:
+        """So many bytes have come."""
+        self._withheld += size
+        self._give()
+
+    def pauseProducing(self) -> None:
+        self._held = True
+
+    def resumeProducing(self) -> None:
+        self._held = False
+        self._give()
+
+    def stopProducing(self) -> None:
+        """It ends by itself."""
+
+    def _give(self) -> None:
+        if self._withheld and not self._held:
+            size, self._withheld = self._withheld, 0
+            self._consumed(size)
+
+
+def _error(said: Problem) -> ExchangeError:
+    """What a worker says that went wrong."""
+    kind = getattr(errors, said.error, None)
+    if not (isinstance(kind, type) and issubclass(kind, ExchangeError)):
+        kind = ExchangeError
+    return kind(said.text, retry_after=said.retry_after)

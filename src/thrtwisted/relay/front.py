@@ -1,0 +1,291 @@
+"""
+The front: it opens what the gate has admitted at the worker that the gate names, and hears what the worker answers.
+
+Nothing is judged here that the gate knows better: which worker, whether one is dead, and whether it had begun.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from thrtwisted.config import Backend, Config
+from thrtwisted.errors import STOPPING, BackendClosed, GateUnavailable
+from thrtwisted.exchange import Exchange
+from thrtwisted.forward import IForwarder, RequestBody
+from thrtwisted.forward.disk import Disk
+from thrtwisted.gate import IAdmission
+
+from . import IPost, IPostUser
+from .codec import Frame
+from .conversation import Conversation, answer_unknown
+from .forwarding import RelayedForwarding
+
+#: Seconds between two looks whether somebody serves each backend.
+LOOK = 5.0
+
+#: Seconds after which a worker that has said nothing of an exchange is asked whether it has it.
+SILENCE = 30.0
+
+
+class _Peer:
+    """
+    A worker that has exchanges of this front.
+
+    @ivar exchanges: their numbers.
+    """
+
+    def __init__(self) -> None:
+        self.exchanges: set[int] = set()
+        self.unwatch: Any = None
+
+
+@implementer(IPostUser)
+class Front:
+    """
+    The exchanges of this process that workers have.
+
+    Frames may come as soon as there is one; C{start}, of any of its forwarders, begins what goes on beside them.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: IReactorTime, config: Config, gate: Any, post: IPost, disk: Disk | None
+    ) -> None:
+        """
+        @param gate: the L{RedisGate<thrtwisted.gate.redis.RedisGate>} of the same owner as the post.
+        @param disk: what the responses may keep on disk, together with others.
+        """
+        assert config.relay is not None
+        self.clock = clock
+        self.disk = disk
+        self._config = config
+        self._relay = config.relay
+        self._window = config.relay.max_inline // 2
+        self._crew = gate.crew
+        self._post = post
+        self._number = 0
+        self._exchanges: dict[int, tuple[RelayedForwarding, str]] = {}
+        self._peers: dict[str, _Peer] = {}
+        self._forwarders: list[RelayForwarder] = []
+        self._unserved: set[str] = set()
+        self._looking: IDelayedCall | None = None
+        self._started = False
+        self._stopped = False
+        post.start(self)
+
+    def __repr__(self) -> str:
+        return f"<Front {self._post.owner}, {len(self._exchanges)} exchanges at {len(self._peers)} workers>"
+
+    def forwarder(self, name: str) -> RelayForwarder:
+        """The way to a backend of the configuration."""
+        forwarder = RelayForwarder(self, name, self._config.backend[name], self._relay.retry)
+        self._forwarders.append(forwarder)
+        return forwarder
+
+    def start(self) -> None:
+        """Look, again and again, whether somebody serves the backends. It may be called again."""
+        if not self._started:
+            self._started = True
+            self._look_later()
+
+    def stop(self) -> Deferred[None]:
+        """
+        Break off what is under way.
+
+        @return: fires when nothing is left in the reactor. Never errbacks. The post may be stopped then.
+        """
+        self._stopped = True
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        closed: Deferred[Any] = DeferredList([forwarder.close() for forwarder in self._forwarders])
+        return closed.addCallback(self._end)
+
+    # For its forwarders
+
+    def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
+        """
+        Begin to talk about an exchange with a worker, whose death is told.
+
+        @return: the number of the exchange there, and the conversation.
+        """
+        self._number += 1
+        number = self._number
+        conversation = Conversation(self._post, worker, self._post.owner, number, self._window, forwarding)
+        self._exchanges[number] = forwarding, worker
+        peer = self._peers.get(worker)
+        if peer is None:
+            peer = self._peers[worker] = _Peer()
+            peer.unwatch = self._crew.watch(worker, lambda: self._lost(worker, peer))
+        peer.exchanges.add(number)
+        return number, conversation
+
+    def part(self, number: int) -> None:
+        """An exchange is over at its worker."""
+        _, worker = self._exchanges.pop(number)
+        peer = self._peers.get(worker)
+        if peer is not None:
+            peer.exchanges.discard(number)
+            if not peer.exchanges:
+                del self._peers[worker]
+                peer.unwatch()
+
+    # IPostUser
+
+    def up(self) -> None:
+        """See L{IPostUser.up}."""
+        for forwarding, _ in list(self._exchanges.values()):
+            forwarding.resend()
+
+    def received(self, frame: Frame) -> None:
+        """See L{IPostUser.received}."""
+        known = self._exchanges.get(frame.number) if frame.front == self._post.owner else None
+        if known is None:
+            answer_unknown(self._post, frame)
+        else:
+            known[0].received(frame)
+
+    # Workers
+
+    def _lost(self, worker: str, peer: _Peer) -> None:
+        """A worker is dead."""
+        if self._peers.get(worker) is not peer:
+            return
+        del self._peers[worker]
+        numbers = sorted(peer.exchanges)
+        self._log.warn(
+            "Worker {worker} is lost, with {count} requests of this front", worker=worker, count=len(numbers)
+        )
+        for number in numbers:
+            known = self._exchanges.get(number)
+            if known is not None:
+                known[0].lost()
+
+    def _look_later(self) -> None:
+        if not self._stopped:
+            self._looking = self.clock.callLater(LOOK, self._look)
+
+    def _look(self) -> None:
+        """See who is silent, and who serves."""
+        self._looking = None
+        silent_since = self.clock.seconds() - SILENCE
+        for forwarding, _ in list(self._exchanges.values()):
+            forwarding.ask(silent_since)
+        served: Deferred[dict[str, int]] = self._crew.served(
+            [forwarder.queue for forwarder in self._forwarders]
+        )
+        served.addCallback(self._served).addErrback(self._not_told)
+
+    def _served(self, places: dict[str, int]) -> None:
+        if self._stopped:
+            return
+        for queue, count in places.items():
+            if not count and queue not in self._unserved:
+                self._unserved.add(queue)
+                self._log.warn(
+                    "No worker serves {backend}: its requests wait (mend: start one, with the same redis.namespace, "
+                    'and relay.role = "worker")',
+                    backend=f"backend.{queue}",
+                )
+            elif count and queue in self._unserved:
+                self._unserved.discard(queue)
+                self._log.info(
+                    "{backend} is served again, by workers with {count} places",
+                    backend=f"backend.{queue}",
+                    count=count,
+                )
+        self._look_later()
+
+    def _not_told(self, failure: Any) -> None:
+        """The gate stops."""
+        failure.trap(GateUnavailable)
+
+    def _end(self, _: object) -> None:
+        """Of those who have finished, the responses may still be on their way."""
+        for forwarding, _ in list(self._exchanges.values()):
+            forwarding.close(BackendClosed(STOPPING))
+
+
+@implementer(IForwarder)
+class RelayForwarder:
+    """
+    The way to one backend, through Redis.
+
+    @ivar config: the backend's, as the front has it.
+    """
+
+    def __init__(self, front: Front, name: str, config: Backend, retry: str) -> None:
+        self.name = name
+        self.queue: str = name
+        self.config = config
+        self.retry = retry
+        self._front = front
+        self._under_way: set[RelayedForwarding] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<RelayForwarder {self.name}, {len(self._under_way)} under way>"
+
+    def start(self) -> None:
+        """See L{Front.start}."""
+        self._front.start()
+
+    def send(
+        self, exchange: Exchange, body: RequestBody, admission: IAdmission | None = None
+    ) -> RelayedForwarding:
+        """
+        Begin to forward an exchange, as L{IForwarder.send} has it.
+
+        @param admission: with a place at a worker.
+        @raise ValueError: it has none.
+        """
+        if admission is None or admission.worker is None:
+            raise ValueError("a worker needs an admission with a place there")
+        forwarding = RelayedForwarding(self, exchange, body, admission)
+        self._under_way.add(forwarding)
+        forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
+        if self._closed:
+            forwarding.refuse(BackendClosed(STOPPING))
+        else:
+            forwarding.begin()
+        return forwarding
+
+    def close(self) -> Deferred[None]:
+        """Break off what is under way, as L{IForwarder.close} has it."""
+        self._closed = True
+        error = BackendClosed(STOPPING)
+        under_way = list(self._under_way)
+        waiting: list[Deferred[None]] = []
+        for forwarding in under_way:
+            done: Deferred[None] = Deferred()
+            forwarding.done.chainDeferred(done)
+            waiting.append(done)
+            forwarding.close(error)
+        closed: Any = DeferredList(waiting)
+        return closed.addCallback(lambda _: None)  # type: ignore[no-any-return]
+
+    # For its forwardings
+
+    @property
+    def clock(self) -> Any:
+        """Tells the time."""
+        return self._front.clock
+
+    @property
+    def disk(self) -> Disk | None:
+        """What its responses may keep on disk."""
+        return self._front.disk
+
+    def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
+        """See L{Front.join}."""
+        return self._front.join(forwarding, worker)
+
+    def part(self, number: int) -> None:
+        """See L{Front.part}."""
+        self._front.part(number)
