@@ -67,6 +67,7 @@ class Served:
         self._reply: Reply | None = None
         self._unwanted = False
         self._finished = False
+        self._done_told = False
         self._last_said = False
         self._over = False
 
@@ -252,13 +253,20 @@ class Served:
         self._finished = True
         if self._reply is None:
             self._say_done()
-        else:
-            self.conversation.tell(Kind.DONE)  # the slot is free, however long the front takes for the rest
+        elif self.conversation.full:  # or else the rest of the answer is said just after this
+            self._tell_done()
         self._host.finished(self)
 
     def _say_done(self) -> None:
         self._last_said = True
         self.conversation.say(Kind.DONE)
+        self._tell_done()
+
+    def _tell_done(self) -> None:
+        """The slot is free, however long the front takes for what was said before."""
+        if not self._done_told:
+            self._done_told = True
+            self.conversation.tell(Kind.DONE)
 
     def _broken(self, failure: Failure) -> None:
         self._log.failure("A response could not be passed on", failure)
