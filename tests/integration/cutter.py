@@ -16,11 +16,12 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 
-#: Of a process's two connections: the one for batches, or the one that brings messages.
-Kind = Literal["batches", "messages"]
+#: Of a process's connections: one for batches and other commands, one that brings messages, or one that reads an inbox.
+Kind = Literal["batches", "messages", "inbox"]
 
 #: Where a connection is cut: before a batch has arrived, after it ran but before its reply, in the middle of the reply.
-#: On the connection for messages: instead of the next message, or in the middle of it.
+#: On the connection for messages: instead of the next message, or in the middle of it; on one that reads an inbox, the
+#: same, or before it asks for the next.
 Point = Literal["before", "after", "middle"]
 
 POINTS: tuple[Point, ...] = ("before", "after", "middle")
@@ -57,7 +58,7 @@ class Passage(Protocol):
     """
     One connection of a proxy, and what it leads to.
 
-    @ivar kind: C{messages} once it has subscribed.
+    @ivar kind: C{messages} once it has subscribed, C{inbox} once it has asked for what is in one.
     @ivar silent: whether all is swallowed, in both directions, while the connection stays open.
     """
 
@@ -89,10 +90,16 @@ class Passage(Protocol):
         """A batch, or a part of one."""
         if data.startswith(b"*") and b"SUBSCRIBE" in data[:40].upper():
             self.kind = "messages"
+        elif data.startswith(b"*") and b"XREAD" in data[:40]:
+            self.kind = "inbox"
         if self.silent:
             return
         cut = self._cutter.next_cut
-        if cut is not None and cut.kind == self.kind == "batches":
+        if (
+            cut is not None
+            and cut.kind == self.kind != "messages"
+            and (self.kind == "batches" or cut.point == "before")
+        ):
             self._cutter.next_cut = None
             if cut.point == "before":
                 self._cut(cut)
@@ -108,7 +115,8 @@ class Passage(Protocol):
         if self.silent:
             return
         cut = self._cutter.next_cut
-        if cut is not None and cut.kind == self.kind == "messages" and self._answered:
+        answered = self._answered or self.kind == "inbox"
+        if cut is not None and cut.kind == self.kind != "batches" and answered:
             self._cutter.next_cut, self._doom = None, cut
         self._answered = True
         if self._doom is None:

@@ -1,0 +1,426 @@
+"""Tests for L{thrtwisted.relay.post}: several posts in one reactor, over a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+from twisted.trial.unittest import TestCase
+from zope.interface import implementer
+
+from tests import valkey
+from tests.forward.support import until
+from tests.integration.cutter import POINTS, Cutter
+from thrtwisted.redis.embedded import private_directory
+from thrtwisted.redis.link import ILinkUser
+from thrtwisted.redis.url import parse
+from thrtwisted.relay import IPost, IPostUser
+from thrtwisted.relay.codec import Frame, Kind, encode
+from thrtwisted.relay.post import LARGEST_MESSAGE, UNDER_WAY, Post
+
+
+def frame(number: int, payload: bytes = b"", kind: Kind = Kind.DATA) -> Frame:
+    """A frame; its number tells it from others."""
+    return Frame("front", number, kind, payload=payload)
+
+
+def said(log: list[LogEvent]) -> list[str]:
+    """What the proxy's own modules say."""
+    return [str(formatEvent(event)) for event in log if event["log_namespace"].startswith("thrtwisted.")]
+
+
+@implementer(IPostUser)
+class Notes:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.ups = 0
+        self.frames: list[Frame] = []
+        self.when_up: Callable[[], object] = lambda: None
+        self.when_received: Callable[[Frame], object] = lambda frame: None
+
+    def up(self) -> None:
+        self.ups += 1
+        self.when_up()
+
+    def received(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        self.when_received(frame)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the frames, in the order in which they came."""
+        return [frame.number for frame in self.frames]
+
+    @property
+    def first_times(self) -> list[int]:
+        """The same, but each only once."""
+        return list(dict.fromkeys(self.numbers))
+
+
+class PostCase(TestCase):
+    """Posts that stop with the test, and leave nothing."""
+
+    timeout = 30
+    url = ""
+
+    def setUp(self) -> None:
+        self.namespace = valkey.namespace()
+        self.client = valkey.client()
+        self.addCleanup(self.client.close)
+        before = self.connections()
+        self.addCleanup(lambda: until(lambda: self.connections() == before))
+        self.addCleanup(lambda: self.assertEqual(self.keys(), []))
+
+    def connections(self) -> int:
+        """How many the server has."""
+        return len(self.client.client_list())
+
+    def keys(self) -> list[bytes]:
+        """What the namespace has in Redis."""
+        keys: list[bytes] = self.client.keys("[{]" + self.namespace + "}*")
+        return keys
+
+    def inbox(self, owner: str) -> str:
+        """Its key."""
+        return f"{{{self.namespace}}}:inbox:{owner}"
+
+    def calls(self) -> dict[str, int]:
+        """How often each command was called since the statistics were reset, but for those of the test."""
+        stats = self.client.info("commandstats")
+        calls = {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
+        return {name: count for name, count in calls.items() if name not in ("info", "config|resetstat")}
+
+    def post(self, owner: str, url: str = "", **options: Any) -> tuple[Post, Notes]:
+        """A post, connecting, and its user."""
+        post = Post(reactor, self.namespace, owner, **{"timeout": 5.0, "lease": 10.0, **options})
+        notes = Notes()
+        post.start(notes)
+        post.connect(url or self.url or valkey.url())
+        self.addCleanup(post.stop)
+        return post, notes
+
+    async def pair(self, **options: Any) -> tuple[Post, Notes, Post, Notes]:
+        """Two posts that are up, a and b, and their users."""
+        a, at_a = self.post("a", **options)
+        b, at_b = self.post("b", **options)
+        await until(lambda: at_a.ups and at_b.ups)
+        return a, at_a, b, at_b
+
+    async def carries(self, sender: Post, notes: Notes, to: Notes, peer: str, number: int) -> None:
+        """A frame arrives, sent again whenever the sender's post is up anew."""
+        notes.when_up = lambda: sender.send(peer, frame(number))
+        notes.when_up()
+        await until(lambda: number in to.numbers)
+        notes.when_up = lambda: None
+
+
+class PostTests(PostCase):
+    """Posts over a server in order."""
+
+    async def test_interface(self) -> None:
+        """It provides what others count on, and says how it is."""
+        post, notes = self.post("a")
+        self.assertTrue(IPost.providedBy(post) and ILinkUser.providedBy(post))
+        self.assertEqual((post.owner, repr(post)), ("a", "<Post a down, 0 peers>"))
+        await until(lambda: notes.ups)
+        self.assertEqual(repr(post), "<Post a up, 0 peers>")
+
+    async def test_any_order(self) -> None:
+        """It connects once it knows where to, and for whom, whichever comes first."""
+        post, notes = Post(reactor, self.namespace, "a", timeout=5.0, lease=10.0), Notes()
+        self.addCleanup(post.stop)
+        post.connect(valkey.url())
+        post.start(notes)
+        await until(lambda: notes.ups)
+
+    async def test_frames(self) -> None:
+        """Frames arrive as they were sent, in their order, from and to several, each once."""
+        a, at_a, b, at_b = await self.pair()
+        c, at_c = self.post("c")
+        await until(lambda: at_c.ups)
+        whole = Frame("b", 2**40, Kind.HEAD, 7, 3, True, bytes(range(256)), "a")
+        for number in range(100):
+            a.send("b", frame(number))
+            a.send("c", frame(number))
+            c.send("b", frame(1000 + number))
+            b.send("b", frame(2000 + number))
+        b.send("a", whole)
+        await until(lambda: len(at_b.frames) == 300 and len(at_c.frames) == 100 and at_a.frames)
+        self.assertEqual(at_a.frames, [whole])
+        self.assertEqual(at_c.numbers, list(range(100)))
+        for first in (0, 1000, 2000):
+            numbers = [number for number in at_b.numbers if first <= number < first + 1000]
+            self.assertEqual(numbers, list(range(first, first + 100)))
+        self.assertEqual((at_a.ups, at_b.ups, at_c.ups), (1, 1, 1))
+
+    async def test_one_turn(self) -> None:
+        """What is sent in one turn goes in one message, in as many turns as it may."""
+        a, _, _, at_b = await self.pair()
+        self.client.config_resetstat()
+        for number in range(1000):
+            a.send("b", frame(number, b"x" * 100))
+        await until(lambda: len(at_b.frames) == 1000)
+        self.assertEqual(self.calls(), {"eval": 1, "xadd": 1, "pexpire": 1, "xread": 1})
+
+    async def test_many_turns(self) -> None:
+        """What is sent while Redis is slow waits, and goes together; the order is kept."""
+        a, _, _, at_b = await self.pair()
+        self.client.config_resetstat()
+        self.client.client_pause(5000)
+        for number in range(200):
+            a.send("b", frame(number))
+            await until(lambda: not a._hurrying)
+        self.client.client_unpause()
+        await until(lambda: len(at_b.frames) == 200)
+        self.assertEqual(at_b.numbers, list(range(200)))
+        self.assertEqual(self.calls()["xadd"], UNDER_WAY + 1)
+
+    async def test_answer(self) -> None:
+        """Whoever answers at once sends one command, which also removes what he has read."""
+        a, at_a, b, at_b = await self.pair()
+        at_b.when_received = lambda frame: b.send("a", frame)
+        at_a.when_received = lambda frame: frame.number < 50 and a.send("b", self.next(frame))
+        self.client.config_resetstat()
+        a.send("b", frame(1))
+        await until(lambda: 50 in at_a.numbers)
+        calls = self.calls()
+        self.assertEqual((calls["eval"], calls["xadd"]), (100, 100))
+        self.assertLess(calls["xdel"], 110)
+        for owner in "ab":
+            self.assertLessEqual(self.client.xlen(self.inbox(owner)), 1)
+
+    def next(self, old: Frame) -> Frame:
+        return frame(old.number + 1)
+
+    async def test_later(self) -> None:
+        """What is not urgent goes with what is, or a little later by itself."""
+        a, _, _, at_b = await self.pair()
+        self.client.config_resetstat()
+        a.send("b", frame(1), soon=False)
+        for _ in range(3):
+            self.assertEqual(self.calls(), {})
+        a.send("b", frame(2))
+        await until(lambda: len(at_b.frames) == 2)
+        self.assertEqual(self.calls()["xadd"], 1)
+        a.send("b", frame(3), soon=False)
+        a.send("b", frame(4), soon=False)
+        await until(lambda: len(at_b.frames) == 4)
+        self.assertEqual(at_b.numbers, [1, 2, 3, 4])
+        self.assertEqual(self.calls()["xadd"], 2)
+
+    async def test_waiting(self) -> None:
+        """What is for somebody who is not there waits for a while, in messages that are not too large."""
+        a, notes = self.post("a", lease=10.0)
+        await until(lambda: notes.ups)
+        piece = 32 * 1024
+        for number in range(100):
+            a.send("b", frame(number, bytes(piece)))
+
+        def sizes() -> list[int]:
+            return [len(fields[b"m"]) for _, fields in self.client.xrange(self.inbox("b"))]
+
+        await until(lambda: sum(sizes()) > 100 * piece)
+        self.assertLess(max(sizes()), LARGEST_MESSAGE + 2 * piece)
+        self.assertLess(self.client.xlen(self.inbox("b")), 16)
+        self.assertGreater(self.client.pttl(self.inbox("b")), 0)
+        self.assertLessEqual(self.client.pttl(self.inbox("b")), 20_000)
+        _, at_b = self.post("b")
+        await until(lambda: len(at_b.frames) == 100)
+        self.assertEqual(at_b.numbers, list(range(100)))
+        await until(lambda: not self.client.xlen(self.inbox("b")))
+        await until(lambda: repr(a) == "<Post a up, 0 peers>")
+
+    async def test_passes(self) -> None:
+        """An inbox that nobody reads or writes to is gone after two leases; nothing is left there for ever."""
+        a, notes = self.post("a", lease=0.1)
+        await until(lambda: notes.ups)
+        for _ in range(3):
+            a.send("b", frame(1))
+            await until(lambda: self.client.exists(self.inbox("b")))
+            self.assertNotEqual(self.client.pttl(self.inbox("b")), -1)
+            await until(lambda: not self.client.exists(self.inbox("b")))
+
+    async def test_idle(self) -> None:
+        """Whoever has nothing to do asks Redis once in half a lease, and waits there."""
+        await self.pair(lease=0.4)
+        self.client.config_resetstat()
+        begun = reactor.seconds()
+        await until(lambda: self.calls().get("xread", 0) >= 10)
+        self.assertEqual(list(self.calls()), ["xread"])
+        self.assertGreater(reactor.seconds() - begun, 4 * 0.2)
+
+    async def test_set_back(self) -> None:
+        """After the clock of Redis was set back, ids may be lower than before: those messages are found, too."""
+        _, _, _, at_b = await self.pair(lease=0.4)
+        self.client.xadd(self.inbox("b"), {"m": encode([frame(1)])}, id="99999999999999-0")
+        await until(lambda: at_b.numbers == [1])
+        await until(lambda: not self.client.xlen(self.inbox("b")))
+        self.client.delete(self.inbox("b"))
+        self.client.xadd(self.inbox("b"), {"m": encode([frame(2)])}, id="5-1")
+        await until(lambda: 2 in at_b.numbers)
+
+    async def test_backlog(self) -> None:
+        """More messages than are read at once, and than are removed at once, are read and removed."""
+        with self.client.pipeline() as pipeline:
+            for number in range(3000):
+                pipeline.xadd(self.inbox("b"), {"m": encode([frame(number)])})
+            pipeline.execute()
+        _, at_b = self.post("b")
+        await until(lambda: len(at_b.frames) == 3000)
+        self.assertEqual(at_b.numbers, list(range(3000)))
+        await until(lambda: not self.client.xlen(self.inbox("b")))
+
+    async def test_garbage(self) -> None:
+        """What cannot be read is dropped, and said once; what comes with it arrives."""
+        inbox = self.inbox("b")
+        self.client.xadd(inbox, {"m": b"\xc1"})
+        self.client.xadd(inbox, {"x": b"", "y": b"1"})
+        self.client.xadd(inbox, {"m": encode([frame(1)])})
+        self.client.xadd(inbox, {"m": b"\x91\x01"})
+        with capturedLogs() as log:
+            a, at_a, _, at_b = await self.pair()
+            await until(lambda: at_b.numbers == [1])
+            await self.carries(a, at_a, at_b, "b", 2)
+        [line] = said(log)
+        self.assertIn("cannot be read, and is dropped", line)
+        await until(lambda: not self.client.xlen(inbox))
+
+    async def test_user_fails(self) -> None:
+        """A frame that its user cannot handle does not take others with it."""
+        a, _, _, at_b = await self.pair()
+        at_b.when_received = lambda frame: 1 // (frame.number - 1)
+        for number in range(3):
+            a.send("b", frame(number))
+        await until(lambda: at_b.numbers == [0, 1, 2])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class StopTests(PostCase):
+    """The end. What is left is looked at by all tests."""
+
+    async def test_last_words(self) -> None:
+        """What was sent in the last turn is carried, however much it is, also what is not urgent."""
+        a, at_a, _, at_b = await self.pair()
+        for number in range(100):
+            a.send("b", frame(number, bytes(32 * 1024)))
+            a.send("a", frame(number))
+        a.send("b", frame(100), soon=False)
+        stopped = a.stop()
+        a.send("b", frame(101))
+        await stopped
+        await until(lambda: 100 in at_b.numbers)
+        self.assertEqual(at_b.numbers, list(range(101)))
+        self.assertEqual(at_a.frames, [])
+        await a.stop()
+        a.send("b", frame(102))
+
+    async def test_early(self) -> None:
+        """It may stop before it was started, before it is connected, and as soon as it is."""
+        await Post(reactor, self.namespace, "a", timeout=5.0, lease=10.0).stop()
+        post, _ = self.post("a")
+        post.send("b", frame(1))
+        await post.stop()
+        post, notes = self.post("a")
+        notes.when_up = post.stop
+        await until(lambda: notes.ups)
+        await post.stop()
+
+    async def test_while_receiving(self) -> None:
+        """It may be stopped from where a frame is received: the others are dropped."""
+        a, _, b, at_b = await self.pair()
+        at_b.when_received = lambda frame: b.stop()
+        for number in range(3):
+            a.send("b", frame(number))
+        await until(lambda: at_b.frames)
+        await b.stop()
+        self.assertEqual(at_b.numbers, [0])
+
+
+class CutTests(PostCase):
+    """A bad line to Redis."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.line = Cutter(valkey.address().path)
+        directory = private_directory()
+        self.addCleanup(shutil.rmtree, directory)
+        self.bad = self.line.listen(os.path.join(directory, "line"))
+        self.addCleanup(lambda: self.line.stop())
+
+    async def cut_pair(self, **options: Any) -> tuple[Post, Notes, Post, Notes]:
+        """Two posts, of which a has the bad line."""
+        a, at_a = self.post("a", self.bad, **options)
+        b, at_b = self.post("b")
+        await until(lambda: at_a.ups and at_b.ups)
+        return a, at_a, b, at_b
+
+    async def test_sending(self) -> None:
+        """Its connection is cut at any point of a message: it is up again, and what is sent again arrives in order."""
+        a, at_a, _, at_b = await self.cut_pair()
+        sent: list[int] = []
+        at_a.when_up = lambda: [a.send("b", frame(number)) for number in sent]
+
+        def send(size: int) -> None:
+            for _ in range(30):
+                sent.append(len(sent))
+                a.send("b", frame(sent[-1], bytes(size)))
+
+        with capturedLogs() as log:
+            for point in POINTS * 3:
+                cut, ups = self.line.cut(point), at_a.ups
+                send(20_000)
+                await cut
+                send(0)
+                await until(lambda ups=ups: at_a.ups > ups and sent[-1] in at_b.numbers)
+                self.assertEqual(at_b.first_times, sent)
+        self.assertEqual(said(log), [])
+
+    async def test_receiving(self) -> None:
+        """Its connection is cut at any point of an answer: what was in it comes again, in order."""
+        a, at_a, b, _ = await self.cut_pair()
+        sent: list[int] = []
+        for point in POINTS * 3:
+            cut, ups = self.line.cut(point, "inbox"), at_a.ups
+            for _ in range(30):
+                sent.append(len(sent))
+                b.send("a", frame(sent[-1], bytes(20_000)))
+            await cut
+            await until(lambda ups=ups: at_a.ups > ups and sent[-1] in at_a.numbers)
+            self.assertEqual(at_a.first_times, sent)
+        self.assertEqual(repr(a), "<Post a up, 0 peers>")
+
+    async def test_silent(self) -> None:
+        """A connection that is dead without anybody noticing is given up, whichever it is."""
+        a, at_a, b, at_b = await self.cut_pair(timeout=0.2, lease=1.0)
+        self.line.silence("batches")
+        await self.carries(a, at_a, at_b, "b", 1)
+        self.assertEqual(at_a.ups, 2)
+        self.line.silence("inbox")
+        await self.carries(b, at_b, at_a, "a", 2)
+        self.assertEqual(at_a.ups, 3)
+
+    async def test_gone(self) -> None:
+        """While Redis cannot be reached all is dropped, and nothing is kept."""
+        a, at_a, _, at_b = await self.cut_pair()
+        await self.line.stop()
+        await until(lambda: repr(a) == "<Post a down, 0 peers>")
+        for number in range(100):
+            a.send("b", frame(number))
+        self.assertEqual(repr(a), "<Post a down, 0 peers>")
+        self.line.listen(parse(self.bad).path)
+        at_a.when_up = lambda: a.send("b", frame(100))
+        await until(lambda: at_b.frames)
+        self.assertEqual(at_b.numbers, [100])
+
+    async def test_stop(self) -> None:
+        """It stops though Redis does not answer."""
+        a, _, _, _ = await self.cut_pair(timeout=0.2)
+        a.send("b", frame(1))
+        for passage in self.line.passages:
+            passage.silent = True
+        await a.stop()
