@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.exchange.test_exchange import exchange
 from thrtwisted import dsl, toml
 from thrtwisted.check import effective
-from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Rule, Then, When
+from thrtwisted.config import Auth, Backend, Config, ConfigError, Limit, Queue, Redis, Relay, Rule, Then, When
 from thrtwisted.dsl import script
 from thrtwisted.limits import Limits
 from thrtwisted.match import compile_match
@@ -405,6 +405,37 @@ class MistakesTests(ScriptTestCase):
                 self.assertEqual(problem[: len(start)], start)
             numbers = [problem.split(":")[0] for problem in problems]
             self.assertEqual(numbers, sorted(numbers))
+
+    def test_workers(self) -> None:
+        """In a worker's file queues say how much it takes at once, all together; unless the table says it."""
+        redis = 'configure(redis={"url": "redis://h"})\n'
+        queues = 'add_queue("a", workers=4)\nadd_queue("b", workers=5)\nadd_queue("c")\n'
+        worker = redis + 'configure(relay={"role": "worker"})\n'
+        for text, concurrency in [
+            (queues + worker, 10),
+            (worker + 'add_queue("a", http_port=1, workers=2)\nadd_queue("a", http_port=2, workers=3)', 5),
+            (worker + 'add_queue("a", workers=7)', 7),
+            (worker + 'add_queue("a")\nadd_queue("b")', Relay(role="worker").concurrency),
+            (queues + redis + 'configure(relay={"role": "worker", "concurrency": 3})', 3),
+            (queues + redis + 'configure(relay={"role": "front"})', Relay(role="front").concurrency),
+        ]:
+            relay = self.load(text).relay
+            assert relay is not None
+            self.assertEqual(relay.concurrency, concurrency)
+        self.assertIsNone(self.load(queues).relay)
+        self.assertEqual(
+            self.problems(worker + 'add_queue("a", workers=0)\nadd_queue("b", workers="2")'),
+            [
+                "conf0.py:3: add_queue 1, workers: must be a whole number from 1 on, not the number 0",
+                'conf0.py:4: add_queue 2, workers: must be a whole number from 1 on, not the text "2"',
+            ],
+        )
+        self.assertEqual(
+            self.problems(worker + 'add_queue("a", workers=10)\nadd_queue("b", workers=9999)'),
+            [
+                "conf0.py:3: add_queue 1, workers: must be a whole number from 1 to 10000, not the number 10009",
+            ],
+        )
 
     def test_no_queue(self) -> None:
         """Without an application the mend is one in Python, and the place is all files."""

@@ -214,7 +214,9 @@ def add_queue(
 
     @param host: with C{port} and C{unix_domain_socket}, where Redis is; the same for all queues.
     @param http_host: where the application is; a path is a unix socket.
-    @param workers: without effect, for nothing is fetched from queues: C{add_max_limit} says how many at once.
+    @param workers: in the file of a relay's worker, how many requests it has in the application at once; those of all
+        queues together are its C{concurrency}. Elsewhere without effect, for nothing is fetched from queues:
+        C{add_max_limit} says how many at once.
     """
     names = [queues] if isinstance(queues, str) else queues
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
@@ -223,6 +225,7 @@ def add_queue(
     for argument, value in zip(_REDIS.values(), (host, port, unix_domain_socket), strict=True):
         if argument in call.given and value is not None:
             _at_redis(call, argument, argument, value)
+    call.declared.workers.append((workers, call))
     url = _application(call, http_host, http_port)
     if url is None:
         return

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec
 import attrs
 
 from thrtwisted.config import Config
-from thrtwisted.structure import Path, Problem, place_name, printable, suggestion
+from thrtwisted.structure import Path, Problem, found, place_name, printable, suggestion
 
 P = ParamSpec("P")
 
@@ -76,6 +76,7 @@ class Declared:
     @ivar files: in the order in which they were read.
     @ivar redis: pieces of where Redis is (C{host}, C{port}, C{unix_domain_socket}), each with the call and the argument
         that said it first.
+    @ivar workers: how many requests at once each queue is said to have, with the call that says so.
     @ivar limits: names as they were written, each with the limit's.
     """
 
@@ -84,6 +85,7 @@ class Declared:
         self.mistakes: list[Mistake] = []
         self.files: list[str] = []
         self.redis: dict[str, tuple[object, Call, str]] = {}
+        self.workers: list[tuple[Any, Call]] = []
         self.limits: dict[str, str] = {}
         self._origins: dict[Path, Origin] = {}
         self._counts: Counter[str] = Counter()
@@ -131,6 +133,19 @@ class Declared:
         _, call, argument = next(iter(self.redis.values()))
         self.tables["redis"] = {**table, "url": url}
         self._origins["redis", "url"] = call.origin(f"{call.label}, {argument}")
+
+    def place_workers(self) -> None:
+        """Let queues say how much a relay's worker takes at once, unless the configuration says it itself."""
+        relay = self.tables.get("relay", {})
+        if not isinstance(relay, dict) or relay.get("role") != "worker" or "concurrency" in relay:
+            return
+        said = [call for _, call in self.workers if "workers" in call.given]
+        wrong = [each for each in self.workers if not _is_count(each[0])]
+        for number, call in wrong:
+            call.refuse("workers", f"must be a whole number from 1 on, not {found(number)}")
+        if said and not wrong:
+            self.tables["relay"] = {**relay, "concurrency": sum(number for number, _ in self.workers)}
+            self._origins["relay", "concurrency"] = said[0].origin(f"{said[0].label}, workers")
 
     def located(self, problem: Problem, config: Config) -> Mistake:
         """A problem of the configuration, with the call that it comes from."""
@@ -231,3 +246,7 @@ def _caller() -> FrameType:
 def bracketed(host: str) -> str:
     """A host as it stands in a URL."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -51,6 +51,7 @@ def load(paths: Sequence[str | os.PathLike[str]], override: Override | None = No
     if failures:  # what is not there may be because of them
         raise ConfigError(declared.sorted([*declared.mistakes, *failures]))
     declared.place_redis()
+    declared.place_workers()
     config, problems = examine(declared.tables, override)
     mistakes = [*declared.mistakes, *(declared.located(_reworded(problem), config) for problem in problems)]
     if mistakes:
