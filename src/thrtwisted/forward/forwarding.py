@@ -206,6 +206,9 @@ class Forwarding:
 
     def _unanswered(self) -> None:
         self._response_timer = None
+        if self._upload.starved:  # how could it answer?
+            self._response_timer = self._clock.callLater(self._config.response_timeout, self._unanswered)
+            return
         self.abandon()
         self._answer(BackendResponseTimeout("The backend did not answer in time."))
 
