@@ -5,7 +5,7 @@ The wiring: from a configuration to a running proxy. What belongs to whom is dec
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults, inlineCallbacks
@@ -23,11 +23,9 @@ from .ground import Ground
 from .limits import Limits
 from .listen.site import ProxySite
 from .networks import trusted
+from .relay.front import Front
 from .relay.worker import Worker
 from .resource import ProxyResource
-
-if TYPE_CHECKING:
-    from .relay.front import Front
 
 #: Seconds in which clients can take the last that they are told, when C{shutdown_timeout} is over.
 FAREWELL = 2.0
@@ -140,8 +138,6 @@ class Proxy(Service):
             return None
         gate, post = self._ground.gate, self._ground.post
         assert isinstance(gate, RedisGate) and post is not None
-        from .relay.front import Front
-
         return Front(self._reactor, config, gate, post, self.disk)
 
 
