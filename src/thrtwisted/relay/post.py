@@ -47,14 +47,15 @@ OVERHEAD = 64
 MOST_READ = 64
 MOST_REMOVED = 1000
 
-#: Appends a message, and lets the inbox live on for a while: one without the other would leave it there for ever.
-#: Before that, removes what was read from one's own: what a message acknowledges does not stand in Redis any more.
+#: Appends a message, and lets the inbox live on for a while: one without the other would leave it there for ever. With
+#: it goes what was read from one's own inbox: what a message acknowledges does not stand in Redis any more. That comes
+#: last, for a script that has written may go on to write where there is no memory.
 APPEND = b"""
+redis.call("XADD", KEYS[1], "*", "m", ARGV[1])
+redis.call("PEXPIRE", KEYS[1], ARGV[2])
 if #ARGV > 2 then
   redis.call("XDEL", KEYS[2], unpack(ARGV, 3))
 end
-redis.call("XADD", KEYS[1], "*", "m", ARGV[1])
-redis.call("PEXPIRE", KEYS[1], ARGV[2])
 return 1
 """
 
@@ -189,14 +190,14 @@ class Post:
         for outbox in list(self._outboxes.values()):
             self._send(outbox)
         if self._removable:
-            removed = self._ask(b"XDEL", self._inbox_key, *self._take_removable())
-            removed.addErrback(self._not_done)
+            self._remove().addErrback(self._not_done)
 
     def _send(self, outbox: _Outbox, *, without_limit: bool = False) -> None:
         """Send what there is to send to a process, unless enough is under way; then it goes with the next answer."""
         while outbox.frames and (outbox.under_way < UNDER_WAY or without_limit):
             outbox.under_way += 1
-            message, removable = encode(outbox.take()), self._take_removable()
+            message = encode(outbox.take())
+            removable = [] if self._refused else self._take_removable()
             sent = self._ask(
                 b"EVAL", APPEND, b"2", outbox.key, self._inbox_key, message, self._life, *removable
             )
@@ -228,10 +229,19 @@ class Post:
 
     def _not_done(self, failure: Failure) -> None:
         """Redis has gone, which the link says; or it refuses, and would refuse the next, too."""
-        if failure.check(RedisGone) is None and not self._stopping:
-            assert self._link is not None and isinstance(failure.value, Exception)
-            self._refused = True
+        if failure.check(RedisGone) is not None or self._stopping:
+            return
+        assert self._link is not None and isinstance(failure.value, Exception)
+        self._refused = True
+        if self._removable:
+            # Memory may be just what it lacks.
+            self._remove().addBoth(lambda _: self._not_done(failure))
+        else:
             self._link.refused(failure.value)
+
+    def _remove(self) -> Deferred[Any]:
+        """Remove from the inbox what was read."""
+        return self._ask(b"XDEL", self._inbox_key, *self._take_removable())
 
     def _working(self) -> None:
         """A Redis that refuses to take in may go on to hand out: that alone is no good sign."""
