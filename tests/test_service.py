@@ -7,6 +7,7 @@ import sys
 import tempfile
 from typing import Any
 
+import msgspec
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -22,8 +23,8 @@ from twisted.web.server import Site
 
 from tests import valkey
 from tests.forward.support import OK, RawBackend, RawClient, until
-from thrtwisted import Config, ConfigError, Proxy
-from thrtwisted.config import Backend, Bounds, Limit, Redis, Rule, Then, When
+from thrtwisted import Config, ConfigError, Proxy, RelayWorker
+from thrtwisted.config import Backend, Bounds, Limit, Redis, Relay, Rule, Then, When
 from thrtwisted.redis import embedded
 
 
@@ -60,7 +61,7 @@ class ProxyTestCase(TestCase):
 
     async def proxy(self, *, start: bool = True, clock: Any = reactor, **config: Any) -> Proxy:
         self.backend = RawBackend(answer=None)
-        port = await self.listen(self.backend)
+        self.backend_port = port = await self.listen(self.backend)
         app = config.pop("app", {"max_concurrent": 1})
         config["backend"] = {"app": Backend(url=f"http://127.0.0.1:{port}", **app)}
         proxy = Proxy(clock, Config(**config))
@@ -370,6 +371,155 @@ class RedisTests(ProxyTestCase):
         await proxy.stopService()
 
 
+class RelayTests(ProxyTestCase):
+    """A front and a worker, with a real Redis between them."""
+
+    def setUp(self) -> None:
+        self.client = valkey.client()
+        self.namespace = valkey.namespace()
+        self.addCleanup(self.client.close)
+        self.redis = Redis(url=valkey.url(), namespace=self.namespace, timeout=5, lease=20)
+
+    def keys(self) -> set[bytes]:
+        """What the namespace has in Redis, but for inboxes: frames that came late pass by themselves."""
+        keys: list[bytes] = self.client.keys("[{]" + self.namespace + "}*")
+        return {key for key in keys if b":inbox:" not in key}
+
+    async def front(self, **config: Any) -> Proxy:
+        """A front, whose backend the test answers for."""
+        return await self.proxy(redis=self.redis, relay=Relay(role="front"), **config)
+
+    def worker(self, *, start: bool = True, redis: Redis | None = None, **config: Any) -> RelayWorker:
+        """A worker before the backend of the front."""
+        url = f"http://127.0.0.1:{self.backend_port}"
+        relay = Relay(role="worker", concurrency=config.pop("concurrency", 10))
+        worker = RelayWorker(
+            reactor,
+            Config(redis=redis or self.redis, relay=relay, backend={"app": Backend(url=url)}, **config),
+        )
+        self.addCleanup(worker.stopService)
+        if start:
+            worker.startService()
+        return worker
+
+    async def registered(self, worker: RelayWorker) -> None:
+        """Redis knows the worker."""
+        await until(
+            lambda: self.client.hexists("{" + self.namespace + "}:workers", worker._ground.gate.owner)
+        )
+
+    async def test_interface(self) -> None:
+        """A worker is a service."""
+        await self.front(start=False)
+        self.assertTrue(IService.providedBy(self.worker(start=False)))
+
+    async def test_serves(self) -> None:
+        """Requests go to the worker, and so to the backend, as the limits allow; nothing is left in Redis."""
+        front = await self.front()
+        worker = self.worker()
+        first, second = self.ask("/1"), self.ask("/2")
+        await self.arrived(1)
+        self.answer()
+        await until(lambda: first.over or second.over)
+        await self.arrived(2)
+        self.answer()
+        await until(lambda: first.over and second.over)
+        self.assertEqual((first.status, second.status, first.body, second.body), (200, 200, b"ok", b"ok"))
+        await worker.stopService()
+        await front.stopService()
+        self.assertEqual(self.keys(), set())
+
+    async def test_waits_for_a_worker(self) -> None:
+        """Without a worker requests wait; one more place lets one more go."""
+        await self.front(app={})
+        asked = [self.ask(), self.ask()]
+        await until(lambda: self.client.hget("{" + self.namespace + "}:gate", "waiting") == b"2")
+        worker = self.worker(concurrency=1)
+        await self.arrived(1)
+        self.answer()
+        await self.arrived(2)
+        self.answer()
+        await until(lambda: all(each.over for each in asked))
+        await worker.stopService()
+
+    async def test_drains(self) -> None:
+        """A worker that stops finishes what it has, and takes nothing new; another one does."""
+        await self.front(app={})
+        first = self.worker()
+        await self.registered(first)
+        served = self.ask("/1")
+        await self.arrived(1)
+        stopped = first.stopService()
+        await until(
+            lambda: (
+                self.client.hget("{" + self.namespace + "}:workers", first._ground.gate.owner)[:2] == b"0 "
+            )
+        )
+        waiting = self.ask("/2")
+        await until(lambda: self.client.hget("{" + self.namespace + "}:gate", "waiting") == b"1")
+        second = self.worker()
+        await self.arrived(2)
+        self.assertNoResult(stopped)
+        again = first.stopService()
+        self.answer(0)
+        await gatherResults([stopped, again])
+        await until(lambda: served.over)
+        self.answer(1)
+        await until(lambda: waiting.over)
+        self.assertEqual((served.status, waiting.status), (200, 200))
+        await second.stopService()
+
+    async def test_shutdown_timeout(self) -> None:
+        """It does not wait for ever: what is in the backend is broken off, and the client answered at once."""
+        front = await self.front()
+        worker = self.worker(shutdown_timeout=0.05)
+        asked = self.ask()
+        await self.arrived(1)
+        with capturedLogs() as log:
+            await worker.stopService()
+        self.assertIn("Stopped with requests in the backend", str([event["log_format"] for event in log]))
+        await until(lambda: asked.over)
+        self.assertEqual(
+            (asked.status, asked.body), (502, b"The backend closed the connection before it answered.\n")
+        )
+        await front.stopService()
+        self.assertEqual(self.keys(), set())
+
+    async def test_front_stops(self) -> None:
+        """A front that stops waits for what its workers have, or breaks it off in time."""
+        for seconds, status in ((10, 200), (0.05, 502)):
+            front = await self.front(shutdown_timeout=seconds)
+            worker = self.worker()
+            asked = self.ask()
+            await self.arrived(1)
+            stopped = front.stopService()
+            if status == 200:
+                self.answer()
+            await stopped
+            await until(lambda asked=asked: asked.over)
+            self.assertEqual(asked.status, status)
+            if status != 200:
+                self.answer()
+            await worker.stopService()
+            self.assertEqual(self.keys(), set())
+
+    async def test_no_redis(self) -> None:
+        """Without Redis a front refuses at once, whatever outage is configured; both can be stopped all the same."""
+        self.redis = Redis(url="unix:///nowhere/redis.sock", namespace=self.namespace, timeout=0.05)
+        front = await self.front(app={})
+        worker = self.worker(shutdown_timeout=0.05)
+        asked = self.ask()
+        await until(lambda: asked.over)
+        self.assertEqual(asked.status, 503)
+        await gatherResults([front.stopService(), worker.stopService()])
+
+    async def test_stop_without_start(self) -> None:
+        """A worker that was never started can be stopped, and stopped again."""
+        await self.front(start=False)
+        worker = self.worker(start=False)
+        await gatherResults([worker.stopService(), worker.stopService()])
+
+
 class OtherPrograms:
     """The reactor, but for the programs that it runs."""
 
@@ -480,6 +630,19 @@ class MistakeTests(SynchronousTestCase):
         with self.assertRaises(ConfigError) as caught:
             Proxy(reactor, Config(redis=Redis(url="nonsense"), shutdown_timeout=-1))
         self.assertEqual(len(caught.exception.problems), 3)
+
+    def test_roles(self) -> None:
+        """A proxy is no worker, and a worker needs to be configured as one."""
+        config = Config(
+            redis=Redis(url="redis://localhost"),
+            relay=Relay(role="worker"),
+            backend={"app": Backend(url="http://127.0.0.1:1")},
+        )
+        for service, wrong in ((Proxy, config), (RelayWorker, msgspec.structs.replace(config, relay=None))):
+            with self.assertRaises(ConfigError) as caught:
+                service(MemoryReactorClock(), wrong)
+            [problem] = caught.exception.problems
+            self.assertTrue(problem.startswith("relay.role: "), problem)
 
     def test_no_server(self) -> None:
         """An embedded server that is not installed is a mistake, too."""

@@ -408,6 +408,37 @@ class TwistdTests(TestCase):
         self.assertNotIn(b"Traceback", child.output + child.errors)
         self.assertEqual(os.listdir(self.directory), [])
 
+    async def test_relay(self) -> None:
+        """A front listens; a worker does not, and says what it serves. Nothing is left of them."""
+        url = await self.backend()
+        namespace = valkey.namespace()
+        processes = []
+        for role in ("worker", "front"):
+            directory = self.mktemp()
+            os.makedirs(directory)
+            path = os.path.abspath(os.path.join(directory, "thr.toml"))
+            with open(path, "w") as file:
+                file.write(
+                    f'listen = "tcp:0:interface=127.0.0.1"\n[redis]\nurl = "{valkey.url()}"\n'
+                    f'namespace = "{namespace}"\n[backend.app]\nurl = "{url}"\n'
+                    f'[relay]\nrole = "{role}"\nconcurrency = 3\n'
+                )
+            processes.append(self.twistd("-n", "thrproxy", "--config", path))
+        (worker, worker_process), (front, front_process) = processes
+        await worker.said(b"Worker of backend.app: 3 places")
+        await front.said(b"ProxySite starting on ")
+        [port] = re.findall(rb"Site starting on (\d+)", front.output)
+        response = await Agent(reactor).request(b"GET", b"http://127.0.0.1:%s/" % port)
+        self.assertEqual(await readBody(response), b"the application")
+        for child, process in ((worker, worker_process), (front, front_process)):
+            process.signalProcess("TERM")
+            self.assertEqual(await child.ended, -signal.SIGTERM)
+            self.assertNotIn(b"Traceback", child.output + child.errors)
+        self.assertNotIn(b"starting on", worker.output)
+        with valkey.client() as client:
+            keys = client.keys("[{]" + namespace + "}*")
+        self.assertEqual([key for key in keys if b":inbox:" not in key], [])  # which pass by themselves
+
     async def test_port_taken(self) -> None:
         """A port that is taken ends the command with a status and one line."""
         url = await self.backend()

@@ -172,10 +172,12 @@ class RelayWorker(Service):
         self._worker = Worker(
             reactor, relay, list(self._forwarders), gate, post, self._forwarders, lease=config.redis.lease
         )
+        self._started = False
 
     def startService(self) -> None:
         """Connect to Redis, and take what fronts have."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._started = True
         for forwarder in self._forwarders.values():
             forwarder.start()
         self._worker.start()
@@ -188,9 +190,8 @@ class RelayWorker(Service):
 
         @return: fires when no connection, process or timer is left.
         """
-        started = self.running
         super().stopService()  # type: ignore[no-untyped-call]
-        if started:
+        if self._started:
             drained = self._worker.drain()
             drained.addTimeout(self._config.shutdown_timeout, self._reactor)
             try:
@@ -198,7 +199,7 @@ class RelayWorker(Service):
             except TimeoutError:
                 self._log.warn("Stopped with requests in the backend, or answers that fronts have not taken")
             except GateUnavailable:
-                pass  # stopped twice
+                pass  # it was stopped twice, and the other one was faster
         yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])
         self._worker.end()
         yield self._ground.stop()
