@@ -8,7 +8,6 @@ from twisted.internet import reactor
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.integration.harness import until, unused_port
-from tests.integration.servers import Server
 from tests.integration.test_redis_cluster import ClusterCase
 from tests.integration.test_sentinel import SentinelCase
 from tests.relay.test_post import Notes, frame
@@ -168,25 +167,25 @@ class ServerTests(PostCase):
 class SeveralTests(PostCase):
     """Several servers, of which one has the keys."""
 
-    async def moved(self, to: Server) -> None:
-        """The slot goes to another node, with its keys, as an operator does it."""
-        old, self.main = self.main, to
-        to.do("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.identity(old))
-        old.do("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.identity(to))
-        while keys := old.do("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
-            old.do("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
-        for node in (to, old):
-            node.do("CLUSTER", "SETSLOT", self.slot, "NODE", self.identity(to))
-
     async def test_cluster(self) -> None:
-        """The node that has the slot is found, and found again when the slot goes to another one."""
+        """The node that has the slot is found; while the slot goes to another one it waits, and finds that one then."""
         await self.formed()
         with capturedLogs() as log:
             self.pair(f"redis://{self.others[0].place}")
             await self.carries()
-            await self.moved(self.others[1])
+            old, to = self.main, self.others[1]
+            to.do("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.identity(old))
+            old.do("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.identity(to))
+            self.a.send("c", frame(0))
+            await until(lambda: "down" in repr(self.a))
+            while keys := old.do("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
+                old.do("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            for node in (to, old):
+                node.do("CLUSTER", "SETSLOT", self.slot, "NODE", self.identity(to))
             await self.carries()
-        self.assertEqual([line for line in self.lines_of(log) if "on its way" not in line], [])
+        self.assertEqual(self.lines_of(log), [])
+        self.main = to
+        self.assertTrue(self.keys())
 
     async def test_sentinel(self) -> None:
         """The master dies, and its replica takes over."""

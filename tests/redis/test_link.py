@@ -211,6 +211,28 @@ class LinkTests(MemoryLinkTestCase):
         self.accept()
         self.failureResultOf(self.link.script(SCRIPT, "{key}", b""), RedisGone)
 
+    def test_command(self) -> None:
+        """Commands are sent as they are, and answered in their order, each with what it is told."""
+        commands, _ = self.connect()
+        commands.clear()
+        replies = [self.link.command(b"GET", "k\xe9y", number) for number in range(3)]
+        ask = b"*3\r\n$3\r\nGET\r\n$4\r\nk\xc3\xa9y\r\n$1\r\n%d\r\n"
+        self.assertEqual(commands.value(), ask % 0 + ask % 1 + ask % 2)
+        self.receive(commands, b"$-1\r\n-ERR no\r\n*2\r\n:1\r\n$0\r\n\r\n")
+        self.assertIsNone(self.successResultOf(replies[0]))
+        self.assertEqual(str(self.failureResultOf(replies[1], txredisapi.ResponseError).value), "ERR no")
+        self.assertEqual(self.successResultOf(replies[2]), [1, b""])
+
+    def test_command_without_redis(self) -> None:
+        """Nobody waits for a connection, nor for a reply that does not come any more."""
+        self.failureResultOf(self.link.command("PING"), RedisGone)
+        commands, _ = self.connect()
+        reply = self.link.command("PING")
+        self.receive(commands, b"$4\r\nPO")
+        commands.lose()
+        self.failureResultOf(reply, RedisGone)
+        self.failureResultOf(self.link.command("PING"), RedisGone)
+
     def check_lost(self, wires: tuple[Wire, Wire], lost: int) -> None:
         """One of the connections is lost."""
         reply = self.link.script(SCRIPT, "{key}", b"")

@@ -129,6 +129,7 @@ SAID = [
     ("CLUSTERDOWN Hash slot not served", "no node of the cluster has the slot", SOON),
     ("CLUSTERDOWN The cluster is down", "its cluster is down", SOON),
     ("ASK 6302 127.0.0.1:7001", "on its way to another node", SOON),
+    ("TRYAGAIN Multiple keys request during rehashing of slot", "on its way to another node", SOON),
     ("MOVED 6302 127.0.0.1:7001", "disagree", SOON),
     (
         "WRONGTYPE Operation against a key holding the wrong kind of value script: on @user_script:3.",

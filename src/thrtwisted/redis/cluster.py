@@ -54,7 +54,8 @@ def moved_to(problem: Exception, asked: RedisAddress) -> RedisAddress | None:
 
 def is_on_its_way(problem: Exception) -> bool:
     """Whether the slot is being moved to another node, as a server says."""
-    return isinstance(problem, txredisapi.ResponseError) and str(problem).startswith("ASK ")
+    # It says the latter to a command with several keys, some of which have moved already.
+    return isinstance(problem, txredisapi.ResponseError) and str(problem).startswith(("ASK ", "TRYAGAIN"))
 
 
 @implementer(ISource)

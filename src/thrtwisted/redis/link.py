@@ -322,7 +322,7 @@ class Link:
         trouble = trouble_of(cause)
         if self._beside is None:
             self._report(f"{self._subject} is not usable: {trouble.line}")
-        elif self._stood and isinstance(cause, txredisapi.ResponseError) and not trouble.passes:
+        elif self._stood and not trouble.passes:
             self._report(f"{self._subject} is not usable for {self._beside}: {trouble.line}")
         # Whoever moved the slot may have given up in the middle.
         self._unfamiliar |= is_on_its_way(cause)

@@ -184,7 +184,7 @@ _SAID: list[tuple[str, Trouble]] = [
         Trouble("no node of the cluster has the slot of the namespace", "give the slot to a node", True),
     ),
     (r"CLUSTERDOWN", Trouble("its cluster is down", "see CLUSTER NODES for what is missing", True)),
-    (r"ASK \d", Trouble("the slot of the namespace is on its way to another node", _MOVES, True)),
+    (r"ASK \d|TRYAGAIN", Trouble("the slot of the namespace is on its way to another node", _MOVES, True)),
     (
         r"MOVED \d",
         Trouble(

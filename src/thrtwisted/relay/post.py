@@ -120,8 +120,8 @@ class Post:
         self._up = False
         self._outboxes: dict[str, _Outbox] = {}
         self._removable: list[bytes] = []
-        self._timer: IDelayedCall | None = None
-        self._hurrying = False
+        self._now: IDelayedCall | None = None
+        self._later: IDelayedCall | None = None
         self._stopping = False
         self._refused = False
         self._told_garbage = False
@@ -158,7 +158,7 @@ class Post:
         outbox.frames.append(frame)
         if soon:
             outbox.urgent = True
-        self._hurry(0 if soon else LATER)
+        self._hurry(soon)
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
@@ -177,19 +177,27 @@ class Post:
 
     # Sending ---------------------------------------------------------------------------------------------------
 
-    def _hurry(self, delay: float) -> None:
-        """Send all so much later, or earlier: C{LATER}, or 0, which is at the end of this turn."""
-        if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._send_all)
-        elif not (delay or self._hurrying):
-            self._timer.reset(0)
-        self._hurrying |= not delay
+    def _hurry(self, soon: bool) -> None:
+        """Send what is urgent at the end of this turn, or all a little later."""
+        if soon and self._now is None:
+            self._now = self._clock.callLater(0, self._send_urgent)
+        elif not soon and self._later is None:
+            # It may find that all was sent before: a timer that is set anew each time would cost more.
+            self._later = self._clock.callLater(LATER, self._send_all)
+
+    def _send_urgent(self) -> None:
+        self._now = None
+        for outbox in list(self._outboxes.values()):
+            if outbox.urgent:
+                self._send(outbox)
+        if len(self._removable) >= MOST_READ:
+            self._remove().addErrback(self._not_done)
 
     def _send_all(self) -> None:
-        self._timer, self._hurrying = None, False
+        self._later = None
         for outbox in list(self._outboxes.values()):
             self._send(outbox)
-        if self._removable:
+        while self._removable:
             self._remove().addErrback(self._not_done)
 
     def _send(self, outbox: _Outbox, *, without_limit: bool = False) -> None:
@@ -274,7 +282,7 @@ class Post:
                 except Exception:
                     self._log.failure("A frame from another process could not be handled; it is dropped")
         if self._removable:
-            self._hurry(LATER if len(self._removable) < MOST_READ else 0)
+            self._hurry(len(self._removable) >= MOST_READ)
 
     def _drop(self, problem: Exception) -> None:
         """Said once for each time that the link stands: whoever writes such things may write many."""
@@ -313,10 +321,10 @@ class Post:
         self._outboxes.clear()
         self._removable.clear()
         self._overdue.forget()
-        self._hurrying = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._now, self._later):
+            if timer is not None:
+                timer.cancel()
+        self._now = self._later = None
 
 
 def _unimportant(failure: Failure) -> None:
