@@ -116,6 +116,10 @@ class Wire(StringTransport):
         self.congested = False
         self.producer.resumeProducing()
 
+    def resume(self):
+        """The other side takes a little more."""
+        self.producer.resumeProducing()
+
     def receive(self, data):
         """Bytes arrive from the other side."""
         self.protocol.dataReceived(data)
@@ -149,7 +153,9 @@ class MemoryRig:
         self.clock = self.make_clock()
         config.setdefault("url", "http://127.0.0.1:80")
         config.setdefault("keep_alive", 10.0)
-        self.forwarder = Forwarder(self.clock, "app", Backend(**config), disk)
+        self.config = Backend(**config)
+        self.disk = disk
+        self.forwarder = Forwarder(self.clock, "app", self.config, disk)
         self.way = self.make_way()
         self.front = Front(self.way)
         self.site = Site(self.front, timeout=None, reactor=self.clock, parsePOSTFormSubmission=False)

@@ -205,10 +205,10 @@ class ResponseBodyTests(SynchronousTestCase):
         client, backend = self.begin(len(body), congested=True)
         for at in range(0, len(body), PIECE):
             backend.receive(body[at : at + PIECE])
-            client.producer.resumeProducing()
+            client.resume()
             backend.receive(b"")
         while client.producer._requestProducer is not None:
-            client.producer.resumeProducing()
+            client.resume()
         self.assertEqual(client.value().partition(b"\r\n\r\n")[2], body)
 
     def test_max_spool(self):
@@ -222,7 +222,7 @@ class ResponseBodyTests(SynchronousTestCase):
             self.assertLessEqual(len(self.spool), MEMORY + max_spool + PIECE)
             self.assertGreaterEqual(received, MEMORY + max_spool)
             while backend.producerState == "paused":
-                client.producer.resumeProducing()
+                client.resume()
             self.assertLessEqual(len(self.spool), (MEMORY + max_spool) // 2)
             self.assertGreater(len(self.spool), 0)
             self.assertFalse(self.rig.finished)
@@ -257,7 +257,7 @@ class ResponseBodyTests(SynchronousTestCase):
         self.feed(backend, length - sent - PIECE)
         self.assertEqual(len(self.rig.front.done), 1)
         while self.spool:
-            client.producer.resumeProducing()
+            client.resume()
         self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(length))
         self.assertEqual(disk.used, 0)
 
@@ -272,9 +272,9 @@ class ResponseBodyTests(SynchronousTestCase):
                 self.feed(backend, PIECE)
                 sent += PIECE
             self.assertLessEqual(len(self.spool), MEMORY + PIECE)
-            client.producer.resumeProducing()
+            client.resume()
         while not client.value().endswith(bytes(length)):
-            client.producer.resumeProducing()
+            client.resume()
         self.assertTrue(self.rig.finished)
         self.assertFalse(self.spool.opened)
 
@@ -403,10 +403,10 @@ class ResponseBodyTests(SynchronousTestCase):
         def eager():
             congest()
             if client.producer is not None:
-                client.producer.resumeProducing()
+                client.resume()
 
         client._congest = eager
-        client.producer.resumeProducing()
+        client.resume()
         self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(range(256)) * (3 * PIECE // 256))
 
     def test_answer_during_upload(self):
@@ -432,7 +432,7 @@ class ResponseBodyTests(SynchronousTestCase):
             backend.pauseProducing() if rig.forwarding._attempt._connection._early > 2 * MEMORY else None
         self.assertEqual(client.value(), b"")
         backend.congested = False
-        backend.producer.resumeProducing()
+        backend.resume()
         self.assertEqual(backend.producerState, "producing")
         backend.receive(bytes(10 * MEMORY))
         self.assertEqual(len(client.value().partition(b"\r\n\r\n")[2]), 10 * MEMORY)

@@ -419,7 +419,7 @@ class TimeoutTests(ForwardingCase):
         backend = rig.accept(congested=True)
         for _ in range(2):
             rig.clock.advance(20)
-            backend.producer.resumeProducing()
+            backend.resume()
         rig.clock.advance(29)
         self.assertEqual(client.value(), b"")
         rig.clock.advance(1)
@@ -444,7 +444,7 @@ class TimeoutTests(ForwardingCase):
         backend = rig.accept(congested=True)
         rig.clock.advance(30)
         while backend.producer is not None:
-            backend.producer.resumeProducing()
+            backend.resume()
         self.assertEqual(len(backend.value().partition(b"\r\n\r\n")[2]), 300_000)
         self.assertFalse(rig.finished)
         backend.receive(OK)
@@ -595,7 +595,7 @@ class AbandonTests(ForwardingCase):
         backend = rig.accept(congested=True)
         client.lose()
         while backend.producer is not None:
-            backend.producer.resumeProducing()
+            backend.resume()
         self.assertEqual(len(backend.value().partition(b"\r\n\r\n")[2]), 300_000)
         backend.receive(OK)
         self.assertTrue(rig.finished)

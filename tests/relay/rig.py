@@ -12,7 +12,7 @@ from tests.forward.support import MemoryRig, Wire
 from tests.relay.gate import FRONT, WORKER, MemoryGate
 from tests.relay.support import MemoryPosts
 from tests.rig import Rig
-from thrtwisted.config import Backend, Config, Redis, Relay
+from thrtwisted.config import Config, Redis, Relay
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward import IForwarder, IForwarding, RequestBody
 from thrtwisted.forward.disk import Disk
@@ -49,7 +49,12 @@ class SettlingWire(Wire):
         super().__init__(clock, protocol)
         clock.settle()
 
+    def resume(self) -> None:
+        super().resume()
+        self.clock.settle()
+
     def receive(self, data: bytes) -> None:
+        self.clock.settle()
         super().receive(data)
         self.clock.settle()
 
@@ -96,19 +101,25 @@ class RelayedRig(Rig):
         relay = self.config.relay
         assert relay is not None
         self.posts = MemoryPosts(self.clock)
+        # A gate of the test's own admits nobody to a worker.
+        self.hall = self.gate if isinstance(self.gate, MemoryGate) else MemoryGate(self.clock)
         queues = list(self.config.backend)
         self.worker = Worker(
-            self.clock, relay, queues, self.gate.seat, self.posts.post(WORKER), self.forwarders
+            self.clock, relay, queues, self.hall.seat, self.posts.post(WORKER), self.forwarders
         )
         self.worker.start()
         self.front = Front(
-            self.clock, self.config, self.gate, self.posts.post(FRONT), Disk(self.config.bounds.spool)
+            self.clock, self.config, self.hall, self.posts.post(FRONT), Disk(self.config.bounds.spool)
         )
         ways = {name: self.front.forwarder(name) for name in queues}
         for way in ways.values():
             way.start()
         self.clock.settle()
         return ways
+
+    def accept(self) -> Wire:
+        self.clock.settle()
+        return super().accept()
 
     def refuse(self, error: Exception) -> None:
         super().refuse(error)
@@ -134,7 +145,7 @@ class RelayedRig(Rig):
             self.test.successResultOf(deferred)
         self.test.assertEqual(self.worker._served, {})
         self.worker.end()
-        self.test.assertEqual((self.gate.at_worker, self.gate.watches, self.posts.flying), ({}, [], []))
+        self.test.assertEqual((self.hall.at_worker, self.hall.watches, self.posts.flying), ({}, [], []))
         super().check_nothing_left()
 
 
@@ -149,7 +160,7 @@ class Admitted:
     def send(self, exchange: Exchange, body: RequestBody) -> IForwarding:
         """See L{IForwarder.send}."""
         admitted: list[Any] = []
-        self.gate.acquire(Ticket(queue=self.way.queue)).addCallback(admitted.append)
+        self.gate.acquire(Ticket((), queue=self.way.queue)).addCallback(admitted.append)
         forwarding = self.way.send(exchange, body, admitted[0])
         self.gate.reactor.settle()
         return forwarding
@@ -166,17 +177,21 @@ class RelayedMemoryRig(MemoryRig):
 
     def make_way(self) -> Admitted:
         relay = Relay(role="front", concurrency=100)
-        config = Config(backend={"app": Backend()}, relay=relay, redis=Redis(url="redis://nowhere"))
+        config = Config(backend={"app": self.config}, relay=relay, redis=Redis(url="redis://nowhere"))
         self.posts = MemoryPosts(self.clock)
         self.gate = MemoryGate(self.clock)
         worker_post = self.posts.post(WORKER)
         self.worker = Worker(self.clock, relay, ["app"], self.gate.seat, worker_post, {"app": self.forwarder})
         self.worker.start()
-        self.relay_front = Front(self.clock, config, self.gate, self.posts.post(FRONT), Disk(2**30))
+        self.relay_front = Front(self.clock, config, self.gate, self.posts.post(FRONT), self.disk)
         way = self.relay_front.forwarder("app")
         way.start()
         self.clock.settle()
         return Admitted(way, self.gate)
+
+    def accept(self, number: int = -1, **attributes: Any) -> Wire:
+        self.clock.settle()
+        return super().accept(number, **attributes)
 
     def refuse(self, error: Exception, number: int = -1) -> None:
         super().refuse(error, number)
