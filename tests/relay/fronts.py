@@ -195,6 +195,7 @@ class Client:
     def leave(self) -> None:
         """The client leaves amidst the response."""
         self.gone.errback(ConnectionError("left"))
+        self.gone.addErrback(lambda _: None)  # perhaps nobody has looked
 
 
 class FrontRig:
@@ -244,7 +245,7 @@ class FrontRig:
         """An exchange is forwarded."""
         file = BytesIO(body)
         self.files.append(file)
-        headers = Headers({b"Host": [b"h"], b"X-B": [b"1", b"2"]})
+        headers = Headers({b"Host": [b"h"], b"X-B": [b"1", b"2"], b"X-Number": [b"%d" % len(self.files)]})
         exchange = Exchange(method, b"/path?q", headers, "", "app", version=b"HTTP/1.0")
         forwarding = self.way.send(exchange, RequestBody(file), self.place(worker))
         exchange.headers = Headers()  # whoever changes it later changes nothing

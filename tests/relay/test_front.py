@@ -53,7 +53,9 @@ class ForwardedTests(SynchronousTestCase):
         self.assertEqual((opening.serial, opening.queue), (100, "app"))
         self.assertEqual((opening.method, opening.target), (b"POST", b"/path?q"))
         self.assertEqual((opening.version, opening.length, hand.body), (b"HTTP/1.0", 4, b"body"))
-        self.assertEqual(sorted(opening.headers), [(b"Host", [b"h"]), (b"X-B", [b"1", b"2"])])
+        self.assertEqual(
+            sorted(opening.headers), [(b"Host", [b"h"]), (b"X-B", [b"1", b"2"]), (b"X-Number", [b"1"])]
+        )
         self.assertEqual(forwarding.method, b"POST")
 
     def test_response(self) -> None:

@@ -139,8 +139,7 @@ class RelayedForwarding:
     def received(self, frame: Frame) -> None:
         """The post has brought a frame of this exchange."""
         conversation = self._conversation
-        if conversation is None:
-            return
+        assert conversation is not None
         self._heard_at = self._forwarder.clock.seconds()
         conversation.received(frame)
         if conversation is self._conversation and conversation.concluded:
@@ -148,8 +147,8 @@ class RelayedForwarding:
 
     def resend(self) -> None:
         """The post is up again, and what was sent before may be lost."""
-        if self._conversation is not None:
-            self._conversation.resend()
+        assert self._conversation is not None
+        self._conversation.resend()
 
     def ask(self, silent_since: float) -> None:
         """See whether the worker still has the exchange, and all that was sent, if nothing was heard since a time."""
@@ -210,10 +209,9 @@ class RelayedForwarding:
         """The request's body cannot be read. The worker hears of its end before it is complete, and breaks off."""
         self._log.failure("A request could not be forwarded", failure)
         self._answer(ExchangeError("The proxy could not forward the request."))
-        conversation = self._conversation
         self.abandon()
-        if conversation is not None:
-            conversation.say(Kind.END)
+        assert self._conversation is not None
+        self._conversation.say(Kind.END)
 
     # IConversationUser
 
