@@ -282,7 +282,8 @@ class FrontRig:
     def die(self, worker: str = "w1") -> None:
         """A worker's lease runs out; it says nothing more."""
         self.workers[worker].forget()
-        self.crew.die(worker)
+        self.crew.watched[worker]()
+        self.test.assertNotIn(worker, self.crew.watched)  # nobody waits for what is known
         self.turn()
 
     def check_nothing_left(self) -> None:

@@ -95,7 +95,7 @@ class History:
         worker = self.worker(number)
         worker.forget()
         if worker.post.owner in self.rig.crew.watched:
-            self.rig.crew.die(worker.post.owner)
+            self.rig.die(worker.post.owner)
 
     def admit(self, number: int) -> None:
         """The gate answers one who queues again."""

@@ -158,6 +158,7 @@ class Front:
         if self._peers.get(worker) is not peer:
             return
         del self._peers[worker]
+        peer.unwatch()
         numbers = sorted(peer.exchanges)
         self._log.warn(
             "Worker {worker} is lost, with {count} requests of this front", worker=worker, count=len(numbers)
