@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from thrtwisted.gate import Counter, IAdmission, Ticket
 from thrtwisted.gate.order import Order
 from thrtwisted.gate.places import LONGEST_BATCH, Message, Places
-from thrtwisted.gate.redis import SCRIPT
+from thrtwisted.gate.script import SCRIPT
 
 #: Of the first counter of each ticket. All of them need that one.
 SLOTS = 10

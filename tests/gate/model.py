@@ -17,7 +17,7 @@ from thrtwisted.gate import Counter, Quota
 from thrtwisted.gate.lanes import Lanes
 from thrtwisted.gate.order import MICROSECONDS
 from thrtwisted.gate.places import Reply
-from thrtwisted.gate.redis import SCRIPT
+from thrtwisted.gate.script import SCRIPT
 
 #: Who acquires: an owner's number and its serial.
 Id = tuple[int, int]
@@ -372,6 +372,7 @@ class ScriptOwner:
     @ivar known: what its batches say that it knows; taken from each reply.
     @ivar now: the time that the script is given (us); None for the server's.
     @ivar quotas: what was last published to it of what is left of counters.
+    @ivar workers: what was last published to it of where its tickets have their places.
     @ivar woken: after how many us it has last been asked by a message to send a batch; 0 for never.
     """
 
@@ -387,6 +388,7 @@ class ScriptOwner:
         self.known: list[Any] = ["", 0, 0, 0]
         self.now: int | None = None
         self.quotas: list[Any] = []
+        self.workers: list[Any] = []
         self.woken = 0
         self.channel = client.pubsub(ignore_subscribe_messages=True)
         self.channel.subscribe(f"{self.key}:owner:{name}")
@@ -433,7 +435,8 @@ class ScriptOwner:
         serials: list[int] = []
         self.client.ping()  # a server may answer the batch before it sends what the batch published
         while message := self.channel.get_message():
-            admitted, self.quotas, woken = msgpack.decode(message["data"])
+            admitted, self.quotas, woken, *workers = msgpack.decode(message["data"])
+            self.workers = workers[0] if workers else []
             serials += admitted
             self.woken = woken or self.woken
         return serials
@@ -442,9 +445,11 @@ class ScriptOwner:
         self.channel.close()
 
 
-def needs(counters: Sequence[Counter], reclaim: int = 0, fair: str | None = None) -> list[Any]:
+def needs(
+    counters: Sequence[Counter], reclaim: int = 0, fair: str | None = None, queue: str = ""
+) -> list[Any]:
     """What a ticket needs, as the script reads it; the reclaim delay in ms."""
-    words: list[Any] = [reclaim, fair or ""]
+    words: list[Any] = [reclaim, fair or "", queue]
     for counter in sorted(counters, key=lambda counter: counter.key):
         most = -1 if counter.max_waiting is None else counter.max_waiting
         words += (counter.key, counter.max_concurrent, counter.weight, most)
@@ -462,9 +467,14 @@ def needs(counters: Sequence[Counter], reclaim: int = 0, fair: str | None = None
 
 
 def acquire_operation(
-    serial: int, counters: Sequence[Counter], priority: int = 50, reclaim: int = 0, fair: str | None = None
+    serial: int,
+    counters: Sequence[Counter],
+    priority: int = 50,
+    reclaim: int = 0,
+    fair: str | None = None,
+    queue: str = "",
 ) -> list[Any]:
-    return ["acquire", serial, priority, *needs(counters, reclaim, fair)]
+    return ["acquire", serial, priority, *needs(counters, reclaim, fair, queue)]
 
 
 class ScriptEngine:

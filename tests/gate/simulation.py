@@ -25,7 +25,8 @@ from msgspec import msgpack
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from thrtwisted.gate.redis import SCRIPT, RedisGate
+from thrtwisted.gate.redis import RedisGate
+from thrtwisted.gate.script import SCRIPT
 from thrtwisted.redis.link import RedisGone
 
 #: Seconds from one process to another, if nothing is in the way.

@@ -54,7 +54,27 @@ class SilentLink:
     def answer(self, admitted: list[int]) -> None:
         """Answer to the batch that was sent last, if nobody has given it up."""
         if not self.replies[-1].called:
-            reply = ["ok", 1000, "1", 1, admitted, [], [], len(admitted), 0, 0, 1, 0, 0, 0, [], [], []]
+            reply = [
+                "ok",
+                1000,
+                "1",
+                1,
+                admitted,
+                [],
+                [],
+                len(admitted),
+                0,
+                0,
+                1,
+                0,
+                0,
+                0,
+                [],
+                [],
+                [],
+                [],
+                [],
+            ]
             self.replies[-1].callback(msgpack.encode(reply))
 
 

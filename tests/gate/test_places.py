@@ -61,7 +61,27 @@ class PlacesTestCase(SynchronousTestCase):
         demoted: list[int] | None = None,
     ) -> Any:
         """Redis answers."""
-        ok = ["ok", 0, "epoch", 7, [], [], queued or [], 0, 0, 0, owners, grace, 0, 0, [], demoted or [], []]
+        ok = [
+            "ok",
+            0,
+            "epoch",
+            7,
+            [],
+            [],
+            queued or [],
+            0,
+            0,
+            0,
+            owners,
+            grace,
+            0,
+            0,
+            [],
+            demoted or [],
+            [],
+            [],
+            [],
+        ]
         return self.places.read(msgpack.encode(ok if status == "ok" else [status]))
 
     def announce_all(self) -> None:
@@ -117,7 +137,7 @@ class BatchTests(PlacesTestCase):
         ):
             ticket = Ticket((Counter("a", 2, rate=rate, shown=True),), fair="user")
             place = self.places.add(ticket, 0.0, Deferred())
-            self.assertEqual(place.needs, [0, "user", "a", 2, 1, -1, *words, 1])
+            self.assertEqual(place.needs, [0, "user", "", "a", 2, 1, -1, *words, 1])
 
     def test_demoted(self) -> None:
         """A ticket that was over a rate goes by another priority; its order tells it, if nothing else did."""
@@ -155,7 +175,7 @@ class BatchTests(PlacesTestCase):
             self.places.add(Ticket(counters), 0.0, Deferred()) for counters in (COUNTERS, COUNTERS[::-1])
         )
         self.assertEqual(*(each.needs for each in self.places))
-        self.assertEqual(place.needs[2::8], ["a", "b"])
+        self.assertEqual(place.needs[3::8], ["a", "b"])
 
     def test_long(self) -> None:
         """A batch has so many operations at most; the next has more."""
@@ -179,7 +199,7 @@ class BatchTests(PlacesTestCase):
         """It tells what there is, in case Redis knows nothing of it, and that all of it goes."""
         self.add(admitted=True)
         last = Batch(*msgpack.decode(self.places.last_word()))
-        self.assertEqual(last.announced, [True, True, 0, LAST_SERIAL, [1, 1, 0, 9, *NEEDS]])
+        self.assertEqual(last.announced, [True, True, 0, LAST_SERIAL, [1, 1, 0, 9, "", *NEEDS]])
         self.assertEqual(last.operations, [["quit"]])
 
     def test_queued(self) -> None:
@@ -210,7 +230,7 @@ class AnnouncementTests(PlacesTestCase):
         [waiting] = self.add()
         waiting.order = 123
         announced = self.batch().announced
-        self.assertEqual(announced[4:], [[1, 1, 0, 9, *NEEDS], [2, 0, 123, 9, *NEEDS]])
+        self.assertEqual(announced[4:], [[1, 1, 0, 9, "", *NEEDS], [2, 0, 123, 9, "", *NEEDS]])
 
     def test_in_place_of_operations(self) -> None:
         """What was not sent before an announcement is in it, or has left."""

@@ -185,8 +185,8 @@ class RateTests(ScriptTestCase):
         """What is announced as admitted, or with its order, was counted when it came."""
         owner = self.owner("a")
         rejecting = [Counter("r", rate=Rate(3600 * SECOND, over="reject"))]
-        waiting = [2, 0, 50 * 2**45 + 3, 50, *needs(rejecting)]
-        reply = owner.batch(announced=[[1, 1, 0, 50, *needs(rejecting)], waiting])
+        waiting = [2, 0, 50 * 2**45 + 3, 50, "", *needs(rejecting)]
+        reply = owner.batch(announced=[[1, 1, 0, 50, "", *needs(rejecting)], waiting])
         self.assertEqual((reply.admitted, reply.held, reply.rejected), ([2], 2, []))
         self.assertEqual(owner.batch(acquire_operation(3, rejecting)).admitted, [3])
         self.assertEqual(owner.batch(acquire_operation(4, rejecting)).rejected[0], 4)
@@ -299,7 +299,7 @@ class AnnounceTests(ScriptTestCase):
         counters: list[Counter] = ONE,
         priority: int = 50,
     ) -> list[Any]:
-        return [serial, int(admitted), order, priority, *needs(counters)]
+        return [serial, int(admitted), order, priority, "", *needs(counters)]
 
     def test_after_a_loss_of_memory(self) -> None:
         """What holds a slot holds it again, though that be too many; who waits has the place it had."""
@@ -399,7 +399,7 @@ class GraceTests(ScriptTestCase):
     """A namespace that was found empty, or older than it was."""
 
     def held(self, serial: int, counters: list[Counter] = ONE) -> list[Any]:
-        return [serial, 1, 0, 50, *needs(counters)]
+        return [serial, 1, 0, 50, "", *needs(counters)]
 
     def stranger(self, name: str) -> ScriptOwner:
         """An owner that has not been heard of."""
@@ -632,7 +632,7 @@ class ReclaimTests(ScriptTestCase):
         self.client.zadd(f"{dead.key}:owners", {dead.name: self.client.time()[0] * 1000 - 1000})
         living.batch()
         self.assertEqual(dead.batch(), "unknown")
-        reply = dead.batch(announced=[[1, 1, 0, 50, *needs(ONE, 3_600_000)]])
+        reply = dead.batch(announced=[[1, 1, 0, 50, "", *needs(ONE, 3_600_000)]])
         self.assertEqual((reply.held, reply.overshoot, reply.owners), (1, 0, 2))
         self.assertEqual(living.batch(acquire_operation(1, ONE)).admitted, [])
         dead.batch(["release", 1])
@@ -713,7 +713,8 @@ class TornTests(ScriptTestCase):
         for number, part in enumerate(parts):
             a, b = self.owner(f"a{number}"), self.owner(f"b{number}")
             places = {
-                owner.name: [[1, 0, 0, 50, *needs(ONE)], [2, 0, 0, 50, *needs(heavy)]] for owner in (a, b)
+                owner.name: [[1, 0, 0, 50, "", *needs(ONE)], [2, 0, 0, 50, "", *needs(heavy)]]
+                for owner in (a, b)
             }
             for owner in (a, b):
                 owner.batch(acquire_operation(1, ONE, fair="x"), acquire_operation(2, heavy))
@@ -746,7 +747,7 @@ class TornTests(ScriptTestCase):
         self.client.delete(f"{a.key}:used")
         self.assertEqual(b.batch(acquire_operation(1, ONE)), "unknown")
         self.assertEqual(b.batch(acquire_operation(1, ONE), announced=[]).admitted, [])
-        reply = a.batch(announced=[[1, 1, 0, 50, *needs(ONE)]])
+        reply = a.batch(announced=[[1, 1, 0, 50, "", *needs(ONE)]])
         self.assertEqual((reply.grace, reply.overshoot), (0, 0))
         a.batch(["release", 1])
         self.assertEqual(b.published(), [1])
@@ -765,9 +766,10 @@ class TornTests(ScriptTestCase):
             self.assertEqual(a.batch(), "unknown", part)
             orders = [50 * 2**45 + serial for serial in (2, 3)]
             waiting = [
-                [serial, 0, order, 50, *needs(hourly)] for serial, order in zip((2, 3), orders, strict=True)
+                [serial, 0, order, 50, "", *needs(hourly)]
+                for serial, order in zip((2, 3), orders, strict=True)
             ]
-            reply = a.batch(announced=[[1, 1, 0, 50, *needs(hourly)], *waiting])
+            reply = a.batch(announced=[[1, 1, 0, 50, "", *needs(hourly)], *waiting])
             self.assertEqual((reply.admitted, reply.held, reply.waiting), ([], 1, 2), part)
             self.assertTrue(3590 * SECOND < reply.wake <= 3600 * SECOND, reply.wake)
             a.batch(["quit"])

@@ -190,7 +190,7 @@ class RedisClockTests(ScriptTestCase):
         a, b = self.crowd()
         self.shift(-MINUTES)
         self.assertEqual(a.batch(), "unknown")
-        announced = [[serial, int(serial == 1), 0, 50, *needs(limit(2))] for serial in (1, 2)]
+        announced = [[serial, int(serial == 1), 0, 50, "", *needs(limit(2))] for serial in (1, 2)]
         reply = a.batch(["release", 1], announced=announced)
         self.assertEqual((reply.admitted, reply.held, reply.waiting, reply.owners), ([], 0, 2, 2))
         self.assertGreater(reply.grace, 0)

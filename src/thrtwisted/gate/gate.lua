@@ -13,13 +13,29 @@
 --            8  announced    false, or tickets of this owner: Redis is made to agree with them
 --                              {first, final, from, to, ticket, …}: a part of an announcement, of the serials above
 --                              `from` up to `to`; what Redis has of these and is not in it, goes.
---                              ticket: {serial, admitted (0 or 1), order (0: not known yet), priority, NEEDS}
+--                              ticket: {serial, admitted, order (0: not known yet), priority, worker, NEEDS}
+--                              admitted: 0 it waits; 1 it holds its slots, and its place at the worker ("": none);
+--                              2 it does, if `again` has not been done: the serial that comes instead of it then stands
+--                              in place of the order; 3 it comes instead of another, if `again` has been done
 --            9  operations   in order:
 --                              {"acquire", serial, priority, NEEDS}
 --                              {"release", serial}     its slots if it was admitted, its place if it waits
 --                              {"echo"}                nothing is published to this owner
 --                              {"quit"}                the owner's last word: all it has is released
---          NEEDS is: reclaim delay (ms), the key that it takes turns with ("": none), then for each counter, in the
+--                            and these, which are answered:
+--                              {"again", serial, new, taken_too (0 or 1), order (0: none), priority, NEEDS}
+--                                                      an admitted ticket waits again, as a new one, at its old rank;
+--                                                      1, or 0 if a worker may have taken it and not taken_too
+--                              {"serve", concurrency, queue, …}  this owner is a worker with so many places;
+--                                                      {tickets that have a place there, front, …: of its orphans}
+--                              {"take", front, serial} this owner begins what the ticket is for; 1, or 0 if it must
+--                                                      not, or -1 if that cannot be told in grace
+--                              {"inherit", front, serial, …}  of its orphans of this front, the worker is done with
+--                                                      all but these; 1 if the front is dead, or 0
+--                              {"peers", owner, …}     {ms until their leases end, 0: dead, -1: not to be told in grace}
+--                              {"served", queue, …}    {places that workers have for them}
+--          NEEDS is: reclaim delay (ms), the key that it takes turns with ("": none), the queue of which it needs a
+--          worker ("": of none), then for each counter, in the
 --          order of their names (byte by byte, for which Redis's own comparison depends on its locale), eight words:
 --            name, slots   what it is called, and how many slots it has
 --            weight        how many of them this ticket takes
@@ -34,17 +50,19 @@
 -- A ticket is "owner:serial". Each operation may be sent again: a ticket that is here is not acquired twice, one that
 -- is not here is not released.
 --
+-- Turns, rates and workers are in files of their own, which are put where a line says so.
+--
 -- Reply, as MessagePack:
 --   {"unknown"}   the owner is not known (any more), or its state is in doubt: none of its operations was done; announce
 --   {"stale"}     a later batch of this owner was here before: nothing was done
 --   {"ok", now (ms), epoch, count, admitted, full, queued, held, waiting, released, owners, grace, overshoot,
---    wake, rejected, demoted, quotas}
+--    wake, rejected, demoted, quotas, answers, workers}
 --      epoch      the time at which the namespace came into being, or its last grace began: another one, if Redis has
 --                 lost some of its memory
 --      count      of the batches since the namespace came into being
 --      admitted   serials of this owner that were admitted in this batch, or that it announced as waiting and are not
 --      full       serials that were refused, for as many wait as may
---      queued     serial, order, serial, order, …: those that wait now
+--      queued     serial, order, serial, order, …: those that wait now, and those that have a queue
 --      held       how many admitted tickets this owner has
 --      waiting    how many tickets wait in the namespace
 --      released   how many have been released since the namespace was empty
@@ -57,14 +75,16 @@
 --      demoted    serial, priority, …: those that came over a rate that demotes, and what they compete with
 --      quotas     counter, free slots, tickets that may go at once (-1: no rate), us until the burst may, …: what is left
 --                 of the counters to be shown of those that were admitted
+--      answers    of the operations that have one, in order
+--      workers    serial, worker, …: where those that were admitted have their places
 -- What this batch admits of other owners is published to {namespace}:owner:OWNER, as MessagePack: {serials, quotas, wake}
--- as above. No serials and no wake is the echo that an owner has asked for.
+-- and, if there are any, workers, as above. No serials and no wake is the echo that an owner has asked for.
 --
 -- In Redis                  type    what
 --   :owners                 zset    owner -> end of its lease (ms)
 --   :dead                   zset    owner without a lease, whose slots are not free yet -> when the next of them is (ms)
 --   :tickets:OWNER          hash    serial -> "+lane" (admitted) or "-lane" (waits), with \2 and the key that it takes
---                                   turns with, if it does
+--                                   turns with, if it does; or \3 and the worker that it has a place at
 --   :lane:LANE              zset    ticket -> order
 --   :parked:COUNTER         zset    lane -> order of its head; a lane is parked at one counter, which blocks it
 --   :lanes                  hash    lane -> the counter where it is parked
@@ -76,15 +96,20 @@
 --   :turns:COUNTER          zset    "priority" -> the turn that is being served, "priority:key" -> the turn that the
 --                                   key's next ticket has; behind priority * 2 ^ 45
 --   :due                    zset    counter whose best parked lane lacks only time -> when it may go (us)
+--   :workers                hash    worker -> "concurrency queue queue …"
+--   :serving:QUEUE          zset    worker that has a free place for it -> its load, 0 to 1
+--   :at:WORKER              hash    "front:serial" -> "" assigned; "t" taken, or maybe taken; "o" and the lane: an
+--                                   orphan, whose front is dead, and whose slots stay taken until the worker is done
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
 --                                   taken (slots of all counters), lease and pause (the longest that owners have said),
---                                   overshoot, weighted, rated, turning, base (the highest turn served), grace (its
+--                                   overshoot, weighted, rated, turning, relayed, base (the highest turn served), grace (its
 --                                   end, ms), graced (its beginning), expected (owners in grace), waker (the owner that
 --                                   is to send a batch when the first counter is due), wake (when that is, us),
 --                                   held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
 -- A lane's name is its counters' names, sorted, with spaces between them. Where a ticket takes several slots of a
--- counter, \1 and the number follow its name; where there is a reclaim delay, \1 and the ms come last. Nothing is left
+-- counter, \1 and the number follow its name; where there is a queue, \4 and its name come after them; where there is a
+-- reclaim delay, \1 and the ms come last. Nothing is left
 -- of what is idle, but what is used up of a rate: that outlasts all who have used it, and goes by itself in its time.
 
 local PRIORITY, TURN = 2 ^ 45, 2 ^ 16 -- as ARRIVALS and TURN in order.py
@@ -101,6 +126,7 @@ local RATES, DUE, TURNS = namespace .. ':rates', namespace .. ':due', namespace 
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
+local WORKERS, SERVING, AT = namespace .. ':workers', namespace .. ':serving:', namespace .. ':at:'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -108,18 +134,20 @@ local instant = time[1] * 1000000 + time[2] -- now, in us: rates are reckoned in
 
 local gate = redis.call(
   'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
-  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker', 'turning'
+  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker', 'turning', 'relayed'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
 local weighted = gate[6] -- whether a ticket has ever asked for several slots of a counter
 local last_sequence = tonumber(gate[7] or 0)
--- What is done for rates and for turns, once a ticket has had any. Most have none, and each function that is made costs
--- each batch.
-local rates, turns
+-- What is done for rates, for turns and for workers, once a ticket has had any. Most have none, and each function that is
+-- made costs each batch.
+local rates, turns, workers
 local waker = gate[15]
 local admitted, full, queued, rejected, demoted = {}, {}, {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
+local assigned = {} -- owner -> {serial, worker, …}
+local answers = {}
 local touched = {} -- counters where the best lane may be another one, though no number of theirs has changed
 local published = {} -- owner -> message
 local is_due_settled = false
@@ -222,6 +250,9 @@ end
 
 -- Whether a ticket may go by what a counter has now: by its slots, and by its rate.
 local function fits(counter, weight)
+  if workers and string.byte(counter) == 4 then
+    return workers.have_room(string.sub(counter, 2))
+  end
   if not has_room(counter, weight) then
     return false
   end
@@ -249,124 +280,49 @@ end
 
 -- Turns ------------------------------------------------------------------------------------------------------------
 
--- Start-time fair queueing, see turns.py. All scores of a priority are in one range, in the order of the turns.
-local function rules_for_turns()
-  local rules = {}
-  local LAST = PRIORITY / TURN - 1
-  local MOST_KEYS = 1000 -- as MOST in turns.py
-
-  -- What the order of a ticket that takes turns is made of: its priority, and its turn.
-  local function parts_of(order)
-    local priority = math.floor(order / PRIORITY)
-    return priority, math.floor((order - priority * PRIORITY) / TURN)
-  end
-
-  -- The turn at a counter, of a priority or (with a key) of its next ticket; nil if there is none.
-  local function turn_at(counter, priority, key)
-    local member = key and text(priority) .. ':' .. key or text(priority)
-    local score = redis.call('ZSCORE', TURNS .. counter, member)
-    return score and tonumber(score) - priority * PRIORITY
-  end
-
-  local function set_turn(counter, priority, key, turn)
-    local member = key and text(priority) .. ':' .. key or text(priority)
-    redis.call('ZADD', TURNS .. counter, priority * PRIORITY + turn, member)
-  end
-
-  -- Where all keys come for the first time, the level does not rise: of too many, the one goes that has the lowest turn.
-  local function forget_lowest(counter, priority)
-    local all, first, last = TURNS .. counter, text(priority * PRIORITY), '(' .. text((priority + 1) * PRIORITY)
-    if redis.call('ZCOUNT', all, first, last) > MOST_KEYS + 1 then -- one is the level
-      for _, member in ipairs(redis.call('ZRANGEBYSCORE', all, first, last, 'LIMIT', 0, 2)) do
-        if member ~= text(priority) then
-          redis.call('ZREM', all, member)
-          return
-        end
-      end
-    end
-  end
-
-  -- The turn of a ticket that has to wait: the lowest that its counters offer.
-  function rules.next(counters, priority, key)
-    local lowest
-    for _, counter in ipairs(counters) do
-      local level = turn_at(counter, priority)
-      if level then
-        local turn = math.max(level, turn_at(counter, priority, key) or 0)
-        lowest = math.min(lowest or turn, turn)
-      end
-    end
-    return math.min(lowest or get(COUNTS, 'base'), LAST)
-  end
-
-  function rules.take(counters, order, key)
-    local priority, turn = parts_of(order)
-    for _, counter in ipairs(counters) do
-      if not turn_at(counter, priority) then
-        set_turn(counter, priority, nil, turn)
-      end
-      if (turn_at(counter, priority, key) or 0) < turn + 1 then
-        set_turn(counter, priority, key, turn + 1)
-        forget_lowest(counter, priority)
-      end
-    end
-  end
-
-  -- A ticket has had its turn: what is known of keys without a later one goes.
-  function rules.serve(counters, order)
-    local priority, turn = parts_of(order)
-    set(COUNTS, 'base', math.max(get(COUNTS, 'base'), turn))
-    for _, counter in ipairs(counters) do
-      local level = turn_at(counter, priority)
-      if not level or level < turn then
-        level = turn
-        set_turn(counter, priority, nil, level)
-      end
-      local first = priority * PRIORITY
-      redis.call('ZREMRANGEBYSCORE', TURNS .. counter, text(first), '(' .. text(first + level))
-    end
-  end
-
-  -- A ticket leaves without having had its turn: its key has it back.
-  function rules.give_back(counters, order, key)
-    local priority = parts_of(order)
-    for _, counter in ipairs(counters) do
-      local turn = turn_at(counter, priority, key)
-      if turn then
-        set_turn(counter, priority, key, turn - 1)
-      end
-    end
-  end
-
-  return rules
-end
+--> turns.lua
 
 if gate[16] then
   turns = rules_for_turns()
+end
+
+-- Workers ----------------------------------------------------------------------------------------------------------
+
+--> workers.lua
+
+if gate[17] then
+  workers = rules_for_workers()
 end
 
 -- Lanes ------------------------------------------------------------------------------------------------------------
 
 local read_lanes = {}
 
--- The lane that stands in a place, and the key that its ticket takes turns with, if it does.
+-- The lane that stands in a place; and the key that its ticket takes turns with while it waits, or the worker that it has
+-- a place at.
 local function lane_in(place)
-  if not turns then
+  if not turns and not workers then
     return string.sub(place, 2), ''
   end
-  return string.match(place, '^.([^\2]*)\2?(.*)$')
+  return string.match(place, '^.([^\2\3]*)[\2\3]?(.*)$')
 end
 
--- What the tickets of a lane need: {lane, counters, weights by counter, reclaim delay (ms)}.
+-- What the tickets of a lane need: {lane, counters, limits, weights by counter, reclaim delay (ms), queue}. The limits are
+-- the counters without the one that stands for the queue: all that has slots.
 local function needs_of(lane)
   local needs = read_lanes[lane]
   if not needs then
     needs = { lane = lane, counters = {}, weights = {}, reclaim = 0 }
+    needs.limits = needs.counters
     for word in string.gmatch(lane, '%S+') do
       local counter, number = string.match(word, '^([^\1]*)\1?(%d*)$')
       if counter == '' then
         needs.reclaim = tonumber(number)
       else
+        if string.byte(counter) == 4 then
+          needs.queue = string.sub(counter, 2)
+          needs.limits = { unpack(needs.counters) }
+        end
         needs.counters[#needs.counters + 1] = counter
         needs.weights[counter] = tonumber(number) or 1
       end
@@ -459,305 +415,53 @@ local function leave(needs, tickets)
   end
 end
 
-local function take(owner, serial, needs)
-  for _, counter in ipairs(needs.counters) do
+local function take_slots(needs)
+  for _, counter in ipairs(needs.limits) do
     add(USED, counter, needs.weights[counter])
     add(COUNTS, 'taken', needs.weights[counter])
   end
-  redis.call('HSET', TICKETS .. owner, serial, '+' .. needs.lane)
+end
+
+local function give_back_slots(needs)
+  for _, counter in ipairs(needs.limits) do
+    add(USED, counter, -needs.weights[counter])
+    add(COUNTS, 'taken', -needs.weights[counter])
+  end
+end
+
+-- Give a ticket what it needs. Where it has a queue, returns the worker that it has a place at: the best, or the one given.
+local function take(owner, serial, needs, worker, state)
+  local place = '+' .. needs.lane
+  if needs.queue and worker ~= '' then
+    worker = workers.assign(owner .. ':' .. serial, needs.queue, worker, state)
+    place = place .. '\3' .. worker
+  end
+  take_slots(needs)
+  redis.call('HSET', TICKETS .. owner, serial, place)
   add(COUNTS, 'held:' .. owner, 1)
+  return worker
 end
 
 -- Rates ------------------------------------------------------------------------------------------------------------
 
--- GCRA, see meter.py: a counter has a theoretical arrival time (tat, us), at which what was used of its burst is there
--- again. Each ticket moves it on by its weight times the interval. One that lies back by more than a timer may be late
--- is as good as none.
-local function rules_for_rates()
-  local rules = {}
-  local RATE = namespace .. ':rate:'
-  local LATE = 100000 -- us by which a timer may be late
-  local shown = {} -- owner -> counters of which it is told what is left
-
-  -- Counters' rates as last said, {interval, burst, over, shown} or false; and {tat, weight last counted}. Each is read
-  -- once, and written in the end.
-  local SAID = { read = {}, changed = {} }
-  local TATS = { read = {}, changed = {} }
-
-  local function rate_of(counter)
-    local rate = SAID.read[counter]
-    if rate == nil then
-      local words = redis.call('HGET', RATES, counter)
-      rate = false
-      if words then
-        local interval, burst, over, is_shown = string.match(words, '^(%d+) (%d+) (%-?%d+) (%d)$')
-        rate = { interval = tonumber(interval), burst = tonumber(burst), over = tonumber(over), words = words }
-        rate.shown = is_shown == '1'
-      end
-      SAID.read[counter] = rate
-    end
-    return rate
-  end
-
-  -- Whether the rate that a ticket came with is another one.
-  local function replace(counter, interval, burst, over, is_shown)
-    local before = rate_of(counter)
-    if interval == 0 and is_shown == 0 then
-      if not before then
-        return false
-      end
-      SAID.read[counter] = false
-    else
-      local words = text(interval) .. ' ' .. text(burst) .. ' ' .. text(over) .. ' ' .. text(is_shown)
-      if before and before.words == words then
-        return false
-      end
-      SAID.read[counter] = { interval = interval, burst = burst, over = over, shown = is_shown == 1, words = words }
-    end
-    SAID.changed[counter] = true
-    return true
-  end
-
-  -- The rate of a counter, if tickets wait for it.
-  local function awaited_rate(counter)
-    local rate = rate_of(counter)
-    return rate and rate.interval > 0 and rate.over == 0 and rate
-  end
-
-  -- A tat that Redis has evicted, as it may where memory is short: while somebody waits for it, it follows from when that
-  -- one may go. Otherwise whoever comes next would go before him, and he might wait for ever.
-  local function evicted_tat(counter)
-    local rate = awaited_rate(counter)
-    local due = rate and get(WAITING, counter) > 0 and redis.call('ZSCORE', DUE, counter)
-    local lane = due and best_parked(counter)
-    if not lane then
-      return 0
-    end
-    local weight = needs_of(lane).weights[counter]
-    TATS.changed[counter] = true
-    return tonumber(due) + (math.max(rate.burst, weight) - weight) * rate.interval
-  end
-
-  local function tat_of(counter)
-    local tat = TATS.read[counter]
-    if not tat then
-      local found, weight = string.match(redis.call('GET', RATE .. counter) or '', '^(%d+) (%d+)$')
-      tat = { tonumber(found) or evicted_tat(counter), tonumber(weight or 1) }
-      TATS.read[counter] = tat
-    end
-    return tat[1], tat[2]
-  end
-
-  local function set_tat(counter, tat, weight)
-    TATS.read[counter] = { tat, weight }
-    TATS.changed[counter] = true
-  end
-
-  -- A tat is no further ahead than the whole burst, or the ticket counted last, can have put it: else an earlier rate, or
-  -- a clock that was set back, has done that.
-  local function bound_tat(counter, rate)
-    local tat, weight = tat_of(counter)
-    local bound = instant + math.max(rate.burst, weight) * rate.interval
-    if tat > bound then
-      set_tat(counter, bound, weight)
-    end
-  end
-
-  -- From when on a ticket may go by a rate (us).
-  local function ready_at(counter, rate, weight)
-    return (tat_of(counter)) - (math.max(rate.burst, weight) - weight) * rate.interval
-  end
-
-  -- One that has waited goes when a timer says so, and what that is late by is not lost.
-  local function charge(counter, rate, weight, waited)
-    local from = waited and instant - math.min(rate.interval, LATE) or instant
-    set_tat(counter, math.max((tat_of(counter)), from) + weight * rate.interval, weight)
-  end
-
-  -- Take over the rate that a ticket came with; whether somebody may go by it who could not before.
-  function rules.set(counter, interval, burst, over, is_shown)
-    local is_other = replace(counter, interval, burst, over, is_shown)
-    if interval > 0 then
-      bound_tat(counter, rate_of(counter))
-    end
-    return is_other
-  end
-
-  -- The clock was set back.
-  function rules.set_back()
-    for _, counter in ipairs(redis.call('HKEYS', RATES)) do
-      if rate_of(counter).interval > 0 then
-        bound_tat(counter, rate_of(counter))
-        touched[counter] = true
-      end
-    end
-  end
-
-  function rules.forget(counter)
-    if rate_of(counter) then
-      SAID.read[counter] = false
-      SAID.changed[counter] = true
-    end
-  end
-
-  -- Whether a ticket may go by a counter's rate.
-  function rules.is_ready(counter, weight)
-    local rate = awaited_rate(counter)
-    return not rate or ready_at(counter, rate, weight) <= instant
-  end
-
-  -- Count an admission at the rates that tickets wait for.
-  function rules.charge_admitted(needs, waited)
-    for _, counter in ipairs(needs.counters) do
-      local rate = awaited_rate(counter)
-      if rate then
-        charge(counter, rate, needs.weights[counter], waited)
-      end
-    end
-  end
-
-  -- What the rates that nobody waits for say of a ticket that arrives: the us until it could go, if one rejects it; else
-  -- nothing, its priority, and the counters where it counts.
-  function rules.look_at(needs, priority)
-    local delay, counted = nil, {}
-    for _, counter in ipairs(needs.counters) do
-      local rate = rate_of(counter)
-      if rate and rate.interval > 0 and rate.over ~= 0 then
-        local left = ready_at(counter, rate, needs.weights[counter]) - instant
-        if left <= 0 then
-          counted[#counted + 1] = counter
-        elseif rate.over < 0 then
-          delay = math.max(delay or 0, left)
-        else
-          priority = math.max(priority, rate.over)
-        end
-      end
-    end
-    return delay, priority, counted
-  end
-
-  -- Count a ticket that arrives, where nobody waits.
-  function rules.charge_arrived(needs, counters)
-    for _, counter in ipairs(counters) do
-      charge(counter, rate_of(counter), needs.weights[counter], false)
-    end
-  end
-
-  -- The owner of a ticket is to be told what is left of its counters.
-  function rules.show(owner, needs)
-    for _, counter in ipairs(needs.counters) do
-      local rate = rate_of(counter)
-      if rate and rate.shown then
-        shown[owner] = shown[owner] or {}
-        shown[owner][counter] = true
-      end
-    end
-  end
-
-  -- Note when those may go who lack only time.
-  function rules.note_due()
-    for _, hash in ipairs({ USED, SLOTS, WAITING, TATS, SAID }) do
-      for counter in pairs(hash.changed) do
-        touched[counter] = true
-      end
-    end
-    for counter in pairs(touched) do
-      local rate, due = awaited_rate(counter), nil
-      local lane = rate and get(WAITING, counter) > 0 and best_parked(counter)
-      if lane then
-        local weight = needs_of(lane).weights[counter]
-        local ready = ready_at(counter, rate, weight)
-        due = has_room(counter, weight) and ready > instant and ready or nil
-      end
-      if due then
-        redis.call('ZADD', DUE, due, counter)
-      elseif rate or SAID.changed[counter] then
-        redis.call('ZREM', DUE, counter)
-      end
-    end
-  end
-
-  -- See that somebody sends a batch when the first counter is due: one owner, unless it is late. Returns in how many us
-  -- this owner has to, or 0; and another that has to now, and in how many us.
-  function rules.appoint_waker()
-    local first = grace == 0 and redis.call('ZRANGE', DUE, 0, 0, 'WITHSCORES') or {}
-    if not first[1] then
-      if waker then
-        redis.call('HDEL', GATE, 'waker')
-        set(COUNTS, 'wake', 0)
-      end
-      return 0
-    end
-    local due, wake = tonumber(first[2]), get(COUNTS, 'wake')
-    if waker and waker ~= me and wake <= due and instant <= wake + LATE and redis.call('ZSCORE', OWNERS, waker) then
-      return 0
-    end
-    -- One that says goodbye leaves it to who was heard of last.
-    local heir = redis.call('ZSCORE', OWNERS, me) and me or redis.call('ZRANGE', OWNERS, -1, -1)[1]
-    if not heir then
-      return 0
-    end
-    if heir ~= waker then
-      redis.call('HSET', GATE, 'waker', heir)
-    end
-    set(COUNTS, 'wake', due)
-    if heir == me then
-      return math.max(1, due - instant)
-    end
-    return 0, heir, math.max(1, due - instant)
-  end
-
-  -- What is left of the counters to be shown to an owner.
-  function rules.quotas_for(owner)
-    local quotas = {}
-    for counter in pairs(shown[owner] or {}) do
-      local rate = rate_of(counter)
-      local tickets, full_in = -1, 0
-      if rate and rate.interval > 0 then
-        full_in = math.max(0, (tat_of(counter)) - instant)
-        tickets = math.max(0, math.floor((rate.burst * rate.interval - full_in) / rate.interval))
-      end
-      append(quotas, { counter, math.max(0, get(SLOTS, counter) - get(USED, counter)), tickets, full_in })
-    end
-    return quotas
-  end
-
-  function rules.write()
-    for counter in pairs(SAID.changed) do
-      local rate = SAID.read[counter]
-      if rate then
-        redis.call('HSET', RATES, counter, rate.words)
-      else
-        redis.call('HDEL', RATES, counter)
-      end
-    end
-    for counter in pairs(TATS.changed) do
-      local tat, weight = tat_of(counter)
-      local left = math.ceil((tat + LATE - instant) / 1000)
-      if left > 0 then
-        redis.call('SET', RATE .. counter, text(tat) .. ' ' .. text(weight), 'PX', text(left))
-      else
-        redis.call('DEL', RATE .. counter)
-      end
-    end
-  end
-
-  rules.said = SAID
-  return rules
-end
+--> rates.lua
 
 if gate[14] then
   rates = rules_for_rates()
 end
 
 -- Serials are numbers in batches and texts in keys.
-local function tell(owner, serial, needs)
+local function tell(owner, serial, needs, worker)
   local list = admitted
   if owner ~= me then
     list = admitted_elsewhere[owner] or {}
     admitted_elsewhere[owner] = list
   end
   list[#list + 1] = tonumber(serial)
+  if needs.queue then
+    assigned[owner] = assigned[owner] or {}
+    append(assigned[owner], { tonumber(serial), worker })
+  end
   if rates then
     rates.show(owner, needs)
   end
@@ -847,11 +551,11 @@ local function settle(freed)
           end
         end
         leave(needs, 1)
-        take(owner, serial, needs)
+        local worker = take(owner, serial, needs)
         if rates then
           rates.charge_admitted(needs, true)
         end
-        tell(owner, serial, needs)
+        tell(owner, serial, needs, worker)
         park_by_head(needs, at) -- if the counter has room still, the lane is looked at again
       end
       look_at(at)
@@ -862,11 +566,18 @@ local function settle(freed)
   end
 end
 
+local function need_workers()
+  if not workers then
+    workers = rules_for_workers()
+    set(COUNTS, 'relayed', 1)
+  end
+end
+
 -- What a ticket needs, as it says from FIRST on; the limits that it brings are taken over, the last one given counts.
 -- Returns the needs, and the counters whose limit was raised, or whose rate is another: settle these.
 local function needs_in(ticket, first)
   local words, raised = {}, {}
-  for i = first + 2, #ticket, WORDS do
+  for i = first + 3, #ticket, WORDS do
     local counter, slots, weight = ticket[i], ticket[i + 1], ticket[i + 2]
     local before = get(SLOTS, counter)
     local interval, is_shown = ticket[i + 4], ticket[i + 7]
@@ -892,6 +603,10 @@ local function needs_in(ticket, first)
     end
     words[#words + 1] = counter
   end
+  if ticket[first + 2] ~= '' then
+    need_workers()
+    words[#words + 1] = '\4' .. ticket[first + 2]
+  end
   if ticket[first] > 0 then
     words[#words + 1] = '\1' .. ticket[first]
   end
@@ -903,7 +618,7 @@ local function is_queue_full(ticket, first)
   if get(COUNTS, 'waiting') >= max_waiting then
     return true
   end
-  for i = first + 2, #ticket, WORDS do
+  for i = first + 3, #ticket, WORDS do
     local most = ticket[i + 3]
     if most >= 0 and get(WAITING, ticket[i]) >= most then
       return true
@@ -957,7 +672,8 @@ local function acquire(serial, priority, ticket, first, known_order)
     return
   end
   local key = turn_key(ticket[first + 1])
-  local order = known_order or weighted and next_order(priority, needs.counters, key)
+  -- One with a queue has a rank even if it is admitted at once: it may have to come back.
+  local order = known_order or (weighted or needs.queue) and next_order(priority, needs.counters, key)
   local blocking = first_blocking(needs, order)
   if blocking and not known_order and is_queue_full(ticket, first) then
     full[#full + 1] = serial
@@ -967,14 +683,16 @@ local function acquire(serial, priority, ticket, first, known_order)
     rates.charge_arrived(needs, counted)
   end
   if not blocking then
-    take(me, serial, needs)
+    local worker = take(me, serial, needs)
     if rates then
       rates.charge_admitted(needs, known_order)
     end
-    tell(me, serial, needs)
+    tell(me, serial, needs, worker)
   else
     order = order or next_order(priority, needs.counters, key)
     join(me, serial, needs, blocking, order, key)
+  end
+  if blocking or needs.queue then
     queued[#queued + 1] = serial
     queued[#queued + 1] = order
   end
@@ -1011,31 +729,84 @@ local function withdraw(owner, serials)
   return parked_at
 end
 
+-- An admitted ticket has nothing any more. Returns what to settle.
+local function give_back(owner, serial, place)
+  local lane, worker = lane_in(place)
+  local needs, freed = needs_of(lane), nil
+  redis.call('HDEL', TICKETS .. owner, serial)
+  give_back_slots(needs)
+  add(COUNTS, 'held:' .. owner, -1)
+  if worker == '' then
+    return needs.counters
+  end
+  freed = workers.free(worker, owner .. ':' .. serial)
+  append(freed, needs.limits)
+  return freed
+end
+
 local function release(owner, serial)
   local place = redis.call('HGET', TICKETS .. owner, serial)
   if not place then
     return
   end
-  local needs = needs_of((lane_in(place)))
   if string.sub(place, 1, 1) == '-' then
-    local parked_at = withdraw(owner, { [needs.lane] = { serial } })
+    local parked_at = withdraw(owner, { [lane_in(place)] = { serial } })
     if weighted then
       settle(parked_at)
     end
     return
   end
-  redis.call('HDEL', TICKETS .. owner, serial)
-  for _, counter in ipairs(needs.counters) do
-    add(USED, counter, -needs.weights[counter])
-    add(COUNTS, 'taken', -needs.weights[counter])
-  end
-  add(COUNTS, 'held:' .. owner, -1)
+  local freed = give_back(owner, serial, place)
   add(COUNTS, 'released', 1)
-  settle(needs.counters)
+  settle(freed)
+end
+
+-- An admitted ticket waits again, as a new one: with its old order, so that it comes before those that came after it, and
+-- nobody better is overtaken. Returns whether it does.
+local function again(serial, new, taken_too, order, priority, operation, first)
+  local place = redis.call('HGET', TICKETS .. me, new)
+  if place then -- that was done before
+    local lane, worker = lane_in(place)
+    if string.sub(place, 1, 1) == '+' then
+      tell(me, new, needs_of(lane), worker)
+    else
+      append(queued, { new, tonumber(redis.call('ZSCORE', LANE .. lane, me .. ':' .. new)) })
+    end
+    return 1
+  end
+  local needs, freed = needs_in(operation, first)
+  place = redis.call('HGET', TICKETS .. me, serial)
+  if place then
+    local lane, worker = lane_in(place)
+    if taken_too == 0 and (worker == '' or workers.state_of(worker, me .. ':' .. serial) ~= '') then
+      settle(freed)
+      return 0
+    end
+    append(freed, give_back(me, serial, place))
+    if rates then
+      rates.refund(needs_of(lane))
+    end
+  end
+  local key = turn_key(operation[first + 1])
+  order = order > 0 and order or next_order(priority, needs.counters, key)
+  append(freed, needs.counters)
+  join(me, new, needs, needs.counters[1], order, key) -- these are all settled, so any will do
+  append(queued, { new, order })
+  settle(freed)
+  return 1
+end
+
+-- A worker is done with an orphan.
+local function release_orphan(worker, ticket, lane)
+  local freed = workers.free(worker, ticket)
+  give_back_slots(needs_of(lane))
+  add(COUNTS, 'released', 1)
+  append(freed, needs_of(lane).limits)
+  settle(freed)
 end
 
 -- What an owner has, of the serials that a function picks: a list of those that wait for each of their lanes, and the
--- lanes of those that hold slots.
+-- places of those that hold slots.
 local function places_of(owner, picks)
   local places = redis.call('HGETALL', TICKETS .. owner)
   local waiting, holding = {}, {}
@@ -1044,7 +815,7 @@ local function places_of(owner, picks)
     if picks(serial) then
       local lane = lane_in(place)
       if string.sub(place, 1, 1) == '+' then
-        holding[serial] = lane
+        holding[serial] = place
       else
         local in_lane = waiting[lane] or {}
         in_lane[#in_lane + 1] = serial
@@ -1065,6 +836,11 @@ local function bury(owners, deaths)
     return true
   end
   for _, owner in ipairs(owners) do
+    if workers then
+      workers.dismiss(owner)
+    end
+  end
+  for _, owner in ipairs(owners) do
     local waiting, holding = places_of(owner, all)
     held[owner] = holding
     append(freed, withdraw(owner, waiting))
@@ -1072,10 +848,22 @@ local function bury(owners, deaths)
   settle(freed)
   for _, owner in ipairs(owners) do
     local death, next_time = deaths[owner], nil
-    for serial, lane in pairs(held[owner]) do
+    for serial, place in pairs(held[owner]) do
+      local lane, worker = lane_in(place)
+      local free = death + needs_of(lane).reclaim
+      if worker ~= '' and workers.adopt(worker, owner .. ':' .. serial, lane) then
+        redis.call('HDEL', TICKETS .. owner, serial)
+        add(COUNTS, 'held:' .. owner, -1)
+      elseif free <= now or worker ~= '' and workers.has(worker) then
+        release(owner, serial) -- where the worker is alive, it does not begin it any more
+      else
+        next_time = math.min(next_time or free, free)
+      end
+    end
+    for ticket, lane in pairs(workers and workers.orphans_of(owner) or {}) do
       local free = death + needs_of(lane).reclaim
       if free <= now then
-        release(owner, serial)
+        release_orphan(owner, ticket, lane)
       else
         next_time = math.min(next_time or free, free)
       end
@@ -1097,7 +885,7 @@ local function bury(owners, deaths)
     end
     redis.call('DEL', GATE, RETURNED, RATES, DUE)
     COUNTS.read, COUNTS.changed = {}, {}
-    grace, graced, weighted, rates, turns, waker, is_empty = 0, 0, false, nil, nil, false, true
+    grace, graced, weighted, rates, turns, workers, waker, is_empty = 0, 0, false, nil, nil, nil, false, true
   end
 end
 
@@ -1246,7 +1034,7 @@ end
 local function catch_up(waiting)
   for _, ticket in ipairs(waiting) do
     local number = ticket[3] - ticket[4] * PRIORITY
-    if ticket[6] ~= '' then
+    if ticket[7] ~= '' then
       number = number % TURN -- what is left of it behind the turn
     end
     if aging == 0 and number > get(COUNTS, 'arrival') and number < PRIORITY then
@@ -1257,8 +1045,15 @@ end
 
 -- Slots of a ticket that was admitted already, be it over the limit. Returns as needs_in does.
 local function hold(serial, ticket)
-  local needs, raised = needs_in(ticket, 5)
-  take(me, serial, needs)
+  local needs, raised = needs_in(ticket, 6)
+  local worker = ticket[5]
+  if worker ~= '' then
+    local state = workers.state_of(worker, me .. ':' .. serial)
+    if state and state ~= '' and state ~= 't' then -- an orphan is its front's again
+      give_back_slots(needs_of(string.sub(state, 2)))
+    end
+  end
+  take(me, serial, needs, worker, 't')
   return needs, raised
 end
 
@@ -1267,13 +1062,13 @@ local function count_over(held)
   local count, gone = 0, {}
   for _, needs in ipairs(held) do
     local is_over = false
-    for _, counter in ipairs(needs.counters) do
+    for _, counter in ipairs(needs.limits) do
       local taken = get(USED, counter) - (gone[counter] or 0)
       is_over = is_over or taken > get(SLOTS, counter) and taken > needs.weights[counter]
     end
     if is_over then
       count = count + 1
-      for _, counter in ipairs(needs.counters) do
+      for _, counter in ipairs(needs.limits) do
         gone[counter] = (gone[counter] or 0) + needs.weights[counter]
       end
     end
@@ -1297,9 +1092,9 @@ local function announce()
   for i = 5, #announced do
     local ticket = announced[i]
     local serial = text(ticket[1])
-    if ticket[2] == 0 then
+    if ticket[2] == 0 or ticket[2] == 3 then
       waiting[#waiting + 1] = ticket
-    else
+    elseif ticket[2] == 1 or redis.call('HEXISTS', TICKETS .. me, text(ticket[3])) == 0 then
       local place = redis.call('HGET', TICKETS .. me, serial)
       if place and string.sub(place, 1, 1) == '-' then
         append(freed, withdraw(me, { [lane_in(place)] = { serial } }))
@@ -1318,12 +1113,13 @@ local function announce()
     local serial = text(ticket[1])
     local place = redis.call('HGET', TICKETS .. me, serial)
     if place and string.sub(place, 1, 1) == '+' then
-      tell(me, serial, needs_of((lane_in(place))))
+      local lane, worker = lane_in(place)
+      tell(me, serial, needs_of(lane), worker)
     elseif place then
       queued[#queued + 1] = ticket[1]
       queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. lane_in(place), me .. ':' .. serial))
-    else
-      acquire(ticket[1], ticket[4], ticket, 5, ticket[3] > 0 and ticket[3] or nil)
+    elseif ticket[2] == 0 then
+      acquire(ticket[1], ticket[4], ticket, 6, ticket[3] > 0 and ticket[3] or nil)
     end
   end
   for serial in pairs(holding_gone) do
@@ -1340,7 +1136,7 @@ end
 -- Forget all that can be found of the namespace: some of it has been deleted by somebody else, and what is left makes no
 -- sense. To the owners it is a Redis that has lost its memory.
 local function wipe()
-  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES, DUE }
+  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES, DUE, WORKERS }
   for _, hash in ipairs({ USED, SLOTS, WAITING }) do
     keys[#keys + 1] = hash.key
   end
@@ -1358,14 +1154,31 @@ local function wipe()
   for _, lane in ipairs(redis.call('HKEYS', LANES)) do
     lanes[lane] = true
   end
+  local known = redis.call('HGETALL', WORKERS)
+  for i = 1, #known, 2 do
+    owners[known[i]] = true
+    for queue in string.gmatch(known[i + 1], ' (%S+)') do
+      keys[#keys + 1] = SERVING .. queue
+    end
+  end
+  local had = {} -- workers that tickets have places at
   for owner in pairs(owners) do
     keys[#keys + 1] = TICKETS .. owner
     for _, place in ipairs(redis.call('HVALS', TICKETS .. owner)) do
-      lanes[lane_in(place)] = true
+      lanes[string.match(place, '^.([^\2\3]*)')] = true
+      had[string.match(place, '\3(.*)$') or owner] = true
+    end
+    had[owner] = true
+  end
+  for worker in pairs(had) do
+    keys[#keys + 1] = AT .. worker
+    for _, state in ipairs(redis.call('HVALS', AT .. worker)) do
+      lanes[string.match(state, '^o(.*)$') or ''] = true
     end
   end
   for lane in pairs(lanes) do
     keys[#keys + 1] = LANE .. lane
+    keys[#keys + 1] = needs_of(lane).queue and SERVING .. needs_of(lane).queue
     for _, counter in ipairs(needs_of(lane).counters) do
       keys[#keys + 1] = PARKED .. counter
       keys[#keys + 1] = TURNS .. counter
@@ -1399,6 +1212,51 @@ local function is_torn(is_owner)
     end
     return held ~= get(COUNTS, 'held:' .. me)
   end
+end
+
+-- Questions --------------------------------------------------------------------------------------------------------
+
+-- Of this owner's orphans of a front, it is at work only on those whose serials an operation says.
+local function inherit(operation)
+  local front, kept = operation[2], {}
+  for i = 3, #operation do
+    kept[front .. ':' .. text(operation[i])] = true
+  end
+  for ticket, lane in pairs(workers.orphans_of(me)) do
+    if string.match(ticket, '^(.*):') == front and not kept[ticket] then
+      release_orphan(me, ticket, lane)
+    end
+  end
+  return redis.call('ZSCORE', OWNERS, front) and 0 or 1
+end
+
+-- How long other owners have to live (ms).
+local function lives_of(operation)
+  local lives = {}
+  for i = 2, #operation do
+    local lease_end = redis.call('ZSCORE', OWNERS, operation[i])
+    lives[i - 1] = lease_end and math.max(1, lease_end - now) or grace > 0 and -1 or 0
+  end
+  return lives
+end
+
+-- What is said to an operation that has an answer.
+local function answer(what, operation)
+  if what == 'peers' then
+    return lives_of(operation)
+  end
+  need_workers()
+  if what == 'again' then
+    return again(operation[2], operation[3], operation[4], operation[5], operation[6], operation, 7)
+  elseif what == 'serve' then
+    settle(workers.serve(operation))
+    return workers.count()
+  elseif what == 'take' then
+    return workers.take(operation[2] .. ':' .. text(operation[3]))
+  elseif what == 'inherit' then
+    return inherit(operation)
+  end
+  return workers.places(operation)
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
@@ -1457,8 +1315,10 @@ local function run()
       release(me, operation[2])
     elseif what == 'echo' then
       admitted_elsewhere[me] = {}
-    else
+    elseif what == 'quit' then
       bury({ me }, { [me] = now })
+    else
+      answers[#answers + 1] = answer(what, operation)
     end
   end
   return {
@@ -1476,10 +1336,10 @@ local function run_and_write()
     wake, heir, heirs_wake = rates.appoint_waker()
   end
   if reply[1] == 'ok' then
-    append(reply, { wake, rejected, demoted, rates and rates.quotas_for(me) or {} })
+    append(reply, { wake, rejected, demoted, rates and rates.quotas_for(me) or {}, answers, assigned[me] or {} })
   end
   for owner, serials in pairs(admitted_elsewhere) do
-    published[owner] = { serials, rates and rates.quotas_for(owner) or {}, 0 }
+    published[owner] = { serials, rates and rates.quotas_for(owner) or {}, 0, serials[1] and assigned[owner] or nil }
   end
   if heir then
     published[heir] = published[heir] or { {}, {}, 0 }

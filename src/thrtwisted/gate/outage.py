@@ -277,7 +277,8 @@ class Outages:
         if self._stopping:
             return
         if self._policy == "closed":
-            self._decided(Decision(unavailable=[place.serial for place in self._places if not place.order]))
+            placeless = [place.serial for place in self._places if not (place.order or place.follows)]
+            self._decided(Decision(unavailable=placeless))
             return
         assert self._shares is not None
         now = self._redis_time

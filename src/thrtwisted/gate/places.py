@@ -8,15 +8,15 @@ made to agree with. A long announcement has parts, so that no batch takes Redis 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import attrs
-from msgspec import msgpack
+from msgspec import Struct, msgpack
 from twisted.internet.defer import Deferred
 
-from . import IAdmission, Quota, Rate, Ticket
+from . import IAdmission, Quota, Rate, Ticket, printable
 from .order import ARRIVALS, MICROSECONDS, TURN, Order
 
 #: Operations in one batch. One takes Redis up to some 40 us, and nobody else is served meanwhile: when hundreds of
@@ -43,6 +43,9 @@ class Place:
     @ivar told: fires at the admission; None afterwards.
     @ivar order: its rank in the queue, once it has one; 0 before.
     @ivar priority: the ticket's own; or what it competes with, if that was found to be over a rate.
+    @ivar worker: the worker that it has a place at, once it is admitted; "" if it needs none.
+    @ivar follows: the place that this one comes instead of, until it is known that it does.
+    @ivar followed: the place that comes instead of this one, so.
     """
 
     serial: int
@@ -51,6 +54,9 @@ class Place:
     told: Deferred[IAdmission] | None
     order: int = 0
     priority: int = attrs.field(default=attrs.Factory(lambda place: place.ticket.priority, takes_self=True))
+    worker: str = ""
+    follows: Place | None = None
+    followed: Place | None = None
 
     @property
     def admitted(self) -> bool:
@@ -61,6 +67,7 @@ class Place:
     def needs(self) -> list[str | int]:
         """What it needs, as the script reads it."""
         needs: list[str | int] = [round(self.ticket.reclaim_delay * 1000), self.ticket.fair or ""]
+        needs.append(word_of(self.ticket.queue) if self.ticket.queue is not None else "")
         for counter in sorted(self.ticket.counters, key=lambda counter: counter.key):
             most = -1 if counter.max_waiting is None else counter.max_waiting
             needs += (counter.key, counter.max_concurrent, counter.weight, most)
@@ -68,12 +75,32 @@ class Place:
             needs.append(int(counter.shown))
         return needs
 
+    @property
+    def wire(self) -> list[Any]:
+        """It in an announcement."""
+        state, order = int(self.admitted), self.order
+        if self.followed is not None:
+            state, order = 2, self.followed.serial
+        elif self.follows is not None:
+            state = 3
+        return [self.serial, state, order, self.priority, self.worker, *self.needs]
+
     def quotas(self, left: Mapping[str, Quota]) -> dict[str, Quota]:
         """Of what is left of all counters, what its admission tells."""
         counters = self.ticket.counters
         return {
             counter.key: left[counter.key] for counter in counters if counter.shown and counter.key in left
         }
+
+
+def _part(place: Place, new: Place) -> None:
+    """Neither comes instead of the other any more."""
+    place.followed = new.follows = None
+
+
+def word_of(queue: str) -> str:
+    """A queue's name as the script reads it."""
+    return printable(queue.encode())
 
 
 def _words_of(rate: Rate) -> tuple[int, int, int]:
@@ -108,26 +135,29 @@ class Reply:
     rejected: list[int]
     demoted: list[int]
     quotas: list[Any]
+    answers: list[Any]
+    workers: list[Any]
 
 
-@attrs.frozen
-class Message:
+class Message(Struct, frozen=True, array_like=True):
     """
     What is published to an owner.
 
     @ivar admitted: serials that another owner's batch has admitted.
     @ivar quotas: what is left of their counters.
     @ivar wake: us after which this owner is to send a batch; 0 for nothing.
+    @ivar workers: serial, worker, and so on: where they have places.
     @raise DecodeError: somebody else has published it.
     """
 
     admitted: list[int]
     quotas: list[Any]
     wake: int
+    workers: list[Any] = []
 
     @classmethod
     def read(cls, payload: bytes) -> Message:
-        return cls(*msgpack.decode(payload, type=tuple[list[int], list[Any], int]))
+        return msgpack.decode(payload, type=cls)
 
     @property
     def is_echo(self) -> bool:
@@ -207,15 +237,45 @@ class Places:
         self.held += 1
         return told
 
+    def follow(self, place: Place, arrived: float, told: Deferred[IAdmission]) -> Place:
+        """An admitted ticket is to wait again, as a new one, once Redis has been asked."""
+        self._serial += 1
+        new = Place(self._serial, place.ticket, arrived, told, place.order, place.priority, follows=place)
+        place.followed = new
+        self._places[new.serial] = new
+        return new
+
+    def moved(self, new: Place) -> None:
+        """A ticket waits again, or more: so Redis has nothing any more of the one that it comes instead of."""
+        if new.follows is not None:
+            self._places.pop(new.follows.serial)
+            self.held -= 1
+            _part(new.follows, new)
+
+    def stays(self, new: Place) -> None:
+        """An admitted ticket is not to wait again: the one that was to come instead of it is not known in Redis."""
+        assert new.follows is not None
+        _part(new.follows, new)
+        del self._places[new.serial]
+
+    def assigned(self, workers: list[Any]) -> None:
+        """Where those that are admitted have their places: serial, worker, and so on."""
+        for serial, worker in zip(workers[::2], workers[1::2], strict=True):
+            if serial in self._places:
+                self._places[serial].worker = worker
+
     def remove(self, serial: int, *, known: bool = True) -> Place | None:
         """
-        A ticket is given up, admitted or not.
+        A ticket is given up, admitted or not; and the one that it was to come instead of.
 
         @param known: whether Redis may know it.
         """
         place = self._places.pop(serial, None)
         if place is None:
             return None
+        if place.follows is not None:
+            place.follows.followed = None
+            self.remove(place.follows.serial)
         if place.admitted:
             self.held -= 1
             if self._freed is not None:
@@ -260,16 +320,19 @@ class Places:
         # All of it is in the announcement; and a ticket that left before it was sent must not come after it.
         self._outbox = []
 
-    def batch(self, *more: list[Any]) -> bytes:
+    def batch(self, *more: list[Any], ask: Callable[[int], list[list[Any]]] | None = None) -> bytes:
         """
         The next batch.
 
         @param more: operations after those that there are.
+        @param ask: tells more of these, of a number at most; called once all has been announced.
         """
         announced = self._next_part() if self.announcing else False
         operations, self._outbox = self._outbox[: self.longest_batch], self._outbox[self.longest_batch :]
         if self._freed is not None:
             self._freeing, self._freed = self._freed, []
+        if ask is not None and not self.announcing:
+            operations += ask(max(1, self.longest_batch - len(operations)))
         return self._encode(announced, [*operations, *more])
 
     def last_word(self) -> bytes:
@@ -297,9 +360,7 @@ class Places:
         return [first, final, start, end, *self._wire(part)]
 
     def _wire(self, places: Iterable[Place]) -> list[list[Any]]:
-        return [
-            [place.serial, int(place.admitted), place.order, place.priority, *place.needs] for place in places
-        ]
+        return [place.wire for place in places]
 
     # Replies ---------------------------------------------------------------------------------------------------
 
@@ -318,6 +379,7 @@ class Places:
         self._known = (reply.epoch, reply.count, self._sequence)
         # In grace not all have come back.
         self.owners = max(self.owners, reply.owners) if reply.grace else reply.owners
+        self.assigned(reply.workers)
         for serial, priority in zip(reply.demoted[::2], reply.demoted[1::2], strict=True):
             if serial in self._places:
                 self._places[serial].priority = priority

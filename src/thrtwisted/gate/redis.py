@@ -15,15 +15,15 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
-from importlib.resources import files
 from typing import Any
 
 import attrs
 from msgspec import DecodeError
-from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, inlineCallbacks, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from thrtwisted.errors import GateUnavailable
@@ -34,14 +34,14 @@ from thrtwisted.redis.source import source_of
 from thrtwisted.redis.trouble import trouble_of
 from thrtwisted.redis.url import Where
 
-from . import IAdmission, IGate, Quota, Ticket
+from . import AlreadyTaken, IAdmission, IGate, Quota, Ticket
 from .admission import Admission, Throughput, limit_waiting, queue_full, rate_exceeded
 from .crew import Crew
 from .order import MICROSECONDS, Order
 from .outage import POLICIES, Decision, Outages, Policy
 from .places import Message, Place, Places, Reply, quotas_in
-
-SCRIPT = files(__package__).joinpath("gate.lua").read_bytes()
+from .questions import Questions
+from .script import SCRIPT
 
 #: Heartbeats in one lease: two may be late or lost before anybody takes this process for dead.
 HEARTBEATS = 4
@@ -110,6 +110,7 @@ class RedisGate:
         self._lease = lease
         self._interval = lease / HEARTBEATS
         self._max_waiting = max_waiting
+        self._policy = outage
         self._owner = owner or secrets.token_hex(8)
         # In a heartbeat every living process is heard of, unless its batch has to wait for an answer.
         grace = self._interval + timeout
@@ -150,7 +151,9 @@ class RedisGate:
         self._overshoot = 0
         self._latest = 0.0
         # Workers
-        self.crew = Crew()
+        self._questions = Questions()
+        self.crew = Crew(reactor, self._questions, self._flush)
+        self._moving: dict[int, Deferred[Any]] = {}
         # The end
         self._stopping = False
         self._quit = False
@@ -176,10 +179,14 @@ class RedisGate:
     # The gate --------------------------------------------------------------------------------------------------
 
     def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
-        """See L{IGate.acquire}."""
+        """See L{IGate.acquire}. A ticket may have a queue if the outage policy is C{closed}."""
         if self._stopping:
             return fail(GateUnavailable.stopping())
-        if not ticket.counters:
+        if ticket.queue is not None and self._policy != "closed":
+            raise ValueError(
+                "while Redis is gone there are no workers, and this gate would admit tickets then"
+            )
+        if not ticket.counters and ticket.queue is None:
             return succeed(Admission(_nothing, 0.0))
         if self._outages.refusing:
             return fail(self._unavailable)
@@ -231,6 +238,8 @@ class RedisGate:
         """See L{IGate.stop}. Fires when Redis has been told, or does not answer, and the connections are closed."""
         self.close()
         yield self._batches
+        self.crew.stop()
+        self._questions.stop()
         if self._heart.running:
             self._heart.stop()
         # Any batch after the last word would make this process known to Redis again, and leave there what it holds.
@@ -257,6 +266,7 @@ class RedisGate:
 
     def _release(self, serial: int) -> None:
         """Give up a ticket, admitted or not. Its place is gone at once; Redis hears of it in the next batch."""
+        self._do_not_move(serial)
         if self._places.remove(serial) is None:
             return
         if self._outages.deciding:
@@ -280,6 +290,8 @@ class RedisGate:
                 serial, left = self._admitted.popleft()
                 place = self._places.get(serial)
                 if place is not None and not place.admitted:
+                    self._do_not_move(serial)
+                    self._places.moved(place)
                     told = self._places.admit(place)
                     told.callback(self._admission(place, left))
         finally:
@@ -288,7 +300,47 @@ class RedisGate:
     def _admission(self, place: Place, left: Mapping[str, Quota] | None) -> Admission:
         waited = self._clock.seconds() - place.arrived
         quotas = self._outages.quotas(place) if left is None else place.quotas(left)
-        return Admission(lambda: self._release(place.serial), waited, quotas)
+        return Admission(
+            lambda: self._release(place.serial),
+            waited,
+            quotas,
+            place.serial,
+            place.worker or None,
+            None if place.ticket.queue is None else lambda taken_too: self._again(place, taken_too),
+        )
+
+    def _again(self, place: Place, taken_too: bool) -> Deferred[IAdmission]:
+        """
+        Let an admitted ticket wait again, as a new one: what was said to a worker of the old one is not valid for it.
+        Until Redis has said that it does, both have places here.
+        """
+        if self._stopping:
+            self._release(place.serial)
+            return fail(GateUnavailable.stopping())
+        told: Deferred[IAdmission] = Deferred(lambda _: self._release(new.serial))
+        new = self._places.follow(place, self._clock.seconds(), told)
+        rank = (int(taken_too), place.order, place.priority)
+        answer = self._questions.ask("again", place.serial, new.serial, *rank, *place.needs)
+        self._moving[new.serial] = answer
+        answer.addCallback(self._moved, new).addErrback(_not_told)
+        self._flush()
+        return limit_waiting(told, place.ticket.timeout, self._clock, self._estimate)
+
+    def _moved(self, done: int, new: Place) -> None:
+        """Whether a ticket waits instead of another."""
+        del self._moving[new.serial]
+        if done:
+            self._places.moved(new)
+            return
+        self._places.stays(new)
+        assert new.told is not None
+        new.told.errback(AlreadyTaken("a worker has taken the ticket"))
+
+    def _do_not_move(self, serial: int) -> None:
+        """Whether this ticket waits instead of another need not be answered any more, if it was asked."""
+        answer = self._moving.pop(serial, None)
+        if answer is not None:
+            answer.cancel()
 
     def _send_away(self, serial: int, problem: Exception, *, known: bool = True) -> None:
         """
@@ -298,6 +350,7 @@ class RedisGate:
         """
         place = self._places.get(serial)
         if place is not None and place.told is not None:
+            self._do_not_move(serial)
             self._places.remove(serial, known=known)
             place.told.errback(problem)
 
@@ -319,7 +372,7 @@ class RedisGate:
 
     @property
     def _has_news(self) -> bool:
-        news = self._places.has_news or self._checking or self._woken
+        news = self._places.has_news or self._checking or self._woken or bool(self._questions)
         return news and self._outages.connected and not self._quit
 
     @inlineCallbacks
@@ -332,7 +385,9 @@ class RedisGate:
             self._woken = False
             sent = self._clock.seconds()
             try:
-                batch = self._places.batch(*([["echo"]] if checking else []))
+                if self._places.announcing:
+                    self.crew.say_again()
+                batch = self._places.batch(*([["echo"]] if checking else []), ask=self._questions.next)
                 # While something is left over for the next batch, the counts differ for a good reason.
                 comparable = checking and not self._places.has_news
                 if checking:
@@ -345,6 +400,7 @@ class RedisGate:
                     self._published = True
                 self._read(reply, sent, comparable)
             except Exception as problem:
+                self._questions.unanswered()
                 self._outages.failed()
                 if isinstance(problem, RedisGone):
                     link.reset()
@@ -364,8 +420,10 @@ class RedisGate:
         if reply is not None:
             self._leased_until = sent + self._lease
         if reply is None or not self.leased:
+            self._questions.unanswered()
             self._places.announce()
             return
+        self._questions.answered(reply.answers)
         self._waiting = reply.waiting
         if self._outages.answered(reply.now / 1000):
             self._first_answer()
@@ -455,11 +513,13 @@ class RedisGate:
             self._link.reset()
             return
         self._checking = True
+        self.crew.beat()
         self._flush()
 
     def _end_grace(self) -> None:
         self._graceful = None
         self._checking = True
+        self.crew.beat()
         self._flush()
 
     # The link --------------------------------------------------------------------------------------------------
@@ -494,6 +554,7 @@ class RedisGate:
         elif message is not None and self.leased:
             if message.wake:
                 self._wake_in(message.wake / MICROSECONDS)
+            self._places.assigned(message.workers)
             self._admit(message.admitted, quotas_in(message.quotas))
         else:
             self._places.announce()
@@ -521,6 +582,11 @@ def _cancelled(call: IDelayedCall | None) -> IDelayedCall | None:
     if call is not None and call.active():
         call.cancel()
     return None
+
+
+def _not_told(failure: Failure) -> None:
+    """Whether a ticket waits instead of another is of no interest any more."""
+    failure.trap(CancelledError, GateUnavailable)
 
 
 def _nothing() -> None:

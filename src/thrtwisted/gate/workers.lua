@@ -1,0 +1,196 @@
+-- Workers. A part of gate.lua, put where that says so; made once a ticket has needed a worker, or one has served a queue.
+
+-- A ticket with a queue needs a place at a worker that serves it. It is given one in the step in which it is admitted: so
+-- `\4` and the queue stand for a counter in its lane, and a lane is parked there while no worker has a free place. One
+-- that is not connected gets no tickets, for what is sent to it may never be read.
+local function rules_for_workers()
+  local rules = {}
+  local read = {} -- worker -> {concurrency, queues} or false
+  local connected = {} -- worker -> whether messages reach it
+  local bests = {} -- queue -> the best worker, or false
+
+  -- What a worker has said of itself; false if it is none, or dead.
+  local function worker_of(name)
+    local worker = read[name]
+    if worker == nil then
+      local words = redis.call('HGET', WORKERS, name)
+      worker = false
+      if words then
+        local concurrency, queues = string.match(words, '^(%d+)(.*)$')
+        worker = { concurrency = tonumber(concurrency), queues = {}, words = words }
+        for queue in string.gmatch(queues, '%S+') do
+          worker.queues[#worker.queues + 1] = queue
+        end
+      end
+      read[name] = worker
+    end
+    return worker
+  end
+
+  local function is_connected(worker)
+    if connected[worker] == nil then
+      connected[worker] = tonumber(redis.call('PUBSUB', 'NUMSUB', CHANNEL .. worker)[2]) > 0
+    end
+    return connected[worker]
+  end
+
+  -- The least busy of the connected workers that have a free place for a queue; false if none has.
+  local function best(queue)
+    if bests[queue] == nil then
+      local i, worker = 0, nil
+      repeat
+        worker = redis.call('ZRANGE', SERVING .. queue, i, i)[1]
+        i = i + 1
+      until not worker or is_connected(worker)
+      bests[queue] = worker or false
+    end
+    return bests[queue]
+  end
+
+  -- A worker's places, or what it says of itself, have changed.
+  local function rank(name)
+    local worker = worker_of(name)
+    if worker then
+      bests = {}
+      local taken = redis.call('HLEN', AT .. name)
+      for _, queue in ipairs(worker.queues) do
+        if taken < worker.concurrency then
+          redis.call('ZADD', SERVING .. queue, taken / worker.concurrency, name)
+        else
+          redis.call('ZREM', SERVING .. queue, name)
+        end
+      end
+    end
+  end
+
+  -- What stands for a worker's queues in lanes: settle these when it has gained room.
+  local function counters_of(name)
+    local worker, counters = worker_of(name), {}
+    for i, queue in ipairs(worker and worker.queues or {}) do
+      counters[i] = '\4' .. queue
+    end
+    return counters
+  end
+
+  function rules.have_room(queue)
+    return best(queue) ~= false
+  end
+
+  -- Give a ticket its place: at the best worker, or at one that is known already.
+  function rules.assign(ticket, queue, worker, state)
+    worker = worker or best(queue)
+    redis.call('HSET', AT .. worker, ticket, state or '')
+    rank(worker)
+    return worker
+  end
+
+  -- A place at a worker is free. Returns what to settle.
+  function rules.free(worker, ticket)
+    redis.call('HDEL', AT .. worker, ticket)
+    rank(worker)
+    return counters_of(worker)
+  end
+
+  -- What a ticket is at a worker: nothing, if it is not there; '' assigned, 't' taken, or 'o' and the lane of an orphan.
+  function rules.state_of(worker, ticket)
+    return redis.call('HGET', AT .. worker, ticket)
+  end
+
+  -- The worker that a ticket was assigned to takes it. Returns 1 if it may; -1 if that cannot be told in grace.
+  function rules.take(ticket)
+    local state = rules.state_of(me, ticket)
+    if state == '' then
+      redis.call('HSET', AT .. me, ticket, 't')
+    end
+    if state == '' or state == 't' then
+      return 1
+    end
+    return not state and grace > 0 and -1 or 0
+  end
+
+  -- A ticket's front is dead: if a living worker has taken it, it is that one's from now on. Returns whether one has.
+  function rules.adopt(worker, ticket, lane)
+    if worker_of(worker) and rules.state_of(worker, ticket) == 't' then
+      redis.call('HSET', AT .. worker, ticket, 'o' .. lane)
+      return true
+    end
+  end
+
+  -- Whether a worker is alive.
+  function rules.has(worker)
+    return worker_of(worker) ~= false
+  end
+
+  -- The orphans at a worker: ticket -> lane.
+  function rules.orphans_of(worker)
+    local tickets, orphans = redis.call('HGETALL', AT .. worker), {}
+    for i = 1, #tickets, 2 do
+      if string.sub(tickets[i + 1], 1, 1) == 'o' then
+        orphans[tickets[i]] = string.sub(tickets[i + 1], 2)
+      end
+    end
+    return orphans
+  end
+
+  -- This owner serves queues, as an operation says. Returns what to settle.
+  function rules.serve(operation)
+    local words = text(operation[2])
+    for i = 3, #operation do
+      words = words .. ' ' .. operation[i]
+    end
+    local before = worker_of(me)
+    if not before or before.words ~= words then
+      rules.dismiss(me)
+      redis.call('HSET', WORKERS, me, words)
+      read[me] = nil
+    end
+    rank(me)
+    return counters_of(me)
+  end
+
+  -- How many tickets have a place at this owner; and the fronts of its orphans.
+  function rules.count()
+    local answer, seen = { redis.call('HLEN', AT .. me) }, {}
+    for ticket in pairs(rules.orphans_of(me)) do
+      local front = string.match(ticket, '^(.*):')
+      if not seen[front] then
+        seen[front] = true
+        answer[#answer + 1] = front
+      end
+    end
+    return answer
+  end
+
+  -- An owner is no worker any more. What has a place there keeps it.
+  function rules.dismiss(name)
+    local worker = worker_of(name)
+    if worker then
+      for _, queue in ipairs(worker.queues) do
+        redis.call('ZREM', SERVING .. queue, name)
+      end
+      redis.call('HDEL', WORKERS, name)
+      read[name], bests = false, {}
+    end
+  end
+
+  -- How many places all workers have for each of the queues that an operation asks for.
+  function rules.places(operation)
+    local places = {}
+    for i = 2, #operation do
+      places[i - 1] = 0
+    end
+    for _, name in ipairs(redis.call('HKEYS', WORKERS)) do
+      local worker = worker_of(name)
+      local serves = {}
+      for _, queue in ipairs(worker.queues) do
+        serves[queue] = true
+      end
+      for i = 2, #operation do
+        places[i - 1] = places[i - 1] + (serves[operation[i]] and worker.concurrency or 0)
+      end
+    end
+    return places
+  end
+
+  return rules
+end

@@ -1,0 +1,217 @@
+"""Fronts and workers at the gate, as the relay sees it: on a real server, with several gates in one reactor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+
+from tests.gate.test_redis import ONE, RedisGateTestCase, Steps, until
+from thrtwisted.errors import GateUnavailable, QueueTimeout
+from thrtwisted.gate import AlreadyTaken, Counter, IAdmission, Ticket
+from thrtwisted.gate.local import LocalGate
+from thrtwisted.gate.redis import RedisGate
+
+TWO = (Counter("two", 2),)
+
+
+class CrewTestCase(RedisGateTestCase):
+    def ask(
+        self, gate: RedisGate, queue: str = "app", counters: tuple[Counter, ...] = (), **options: Any
+    ) -> Deferred[IAdmission]:
+        return gate.acquire(Ticket(counters, queue=queue, **options))
+
+    def freeze(self, gate: RedisGate) -> None:
+        """A gate's lease ends, and no heartbeat renews it."""
+        gate._heart.stop()  # type: ignore[no-untyped-call]
+        self.client.zadd(self.owners, {gate.owner: 1})
+
+    def at(self, gate: RedisGate) -> dict[str, str]:
+        """What has a place at a worker."""
+        places = self.client.hgetall("{" + self.namespace + "}:at:" + gate.owner)
+        return {ticket.decode(): state.decode() for ticket, state in places.items()}
+
+
+class AssignmentTests(CrewTestCase):
+    @inlineCallbacks
+    def test_assigned(self) -> Steps:
+        """A ticket with a queue is admitted together with a place at a worker, and gives it back."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        self.assertEqual((yield worker.crew.serve(1, ["app"])), 0)
+        admission = yield self.ask(front, counters=ONE)
+        self.assertEqual(admission.worker, worker.owner)
+        self.assertEqual(self.at(worker), {f"{front.owner}:{admission.serial}": ""})
+        waiting = self.ask(front)
+        yield until(lambda: self.waiting() == 1)
+        admission.release()
+        second = yield waiting
+        self.assertNotEqual(second.serial, admission.serial)
+        self.assertEqual((yield worker.crew.serve(1, ["app"])), 1)
+        second.release()
+        yield until(lambda: not self.at(worker))
+
+    @inlineCallbacks
+    def test_no_worker(self) -> Steps:
+        """Without a worker it waits; with the first that serves its queue it goes, at once."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        waiting = self.ask(front)
+        yield until(lambda: self.waiting() == 1)
+        yield worker.crew.serve(1, ["other"])
+        self.assertEqual(self.waiting(), 1)
+        yield worker.crew.serve(1, ["other", "app"])
+        admission = yield waiting
+        self.assertEqual(admission.worker, worker.owner)
+        self.assertEqual(
+            (yield front.crew.served(["app", "none", "other"])), {"app": 1, "none": 0, "other": 1}
+        )
+
+    @inlineCallbacks
+    def test_take(self) -> Steps:
+        """The worker takes what has a place at it, as often as it asks; nobody takes anything else."""
+        front, worker, other = (self.gate(lease=3600.0) for _ in range(3))
+        yield worker.crew.serve(2, ["app"])
+        admission = yield self.ask(front)
+        self.assertIs((yield other.crew.take(front.owner, admission.serial)), False)
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial)), True)
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial)), True)
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial + 1)), False)
+        admission.release()
+        yield until(lambda: not self.at(worker))
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial)), False)
+
+
+class AgainTests(CrewTestCase):
+    @inlineCallbacks
+    def test_again(self) -> Steps:
+        """A ticket that was not taken waits again, at its old rank, and goes to another worker with another serial."""
+        front, worker, other = (self.gate(lease=3600.0) for _ in range(3))
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front, counters=ONE)
+        later = self.ask(front, counters=ONE)
+        yield worker.crew.serve(0, ["app"])
+        waiting = admission.again(taken_too=False)
+        yield until(lambda: self.waiting() == 2)
+        self.assertEqual(self.at(worker), {})
+        yield other.crew.serve(5, ["app"])
+        new = yield waiting
+        self.assertEqual((new.worker, self.waiting()), (other.owner, 1))
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial)), False)
+        self.assertIs((yield other.crew.take(front.owner, new.serial)), True)
+        new.release()
+        (yield later).release()
+
+    @inlineCallbacks
+    def test_taken(self) -> Steps:
+        """One that was taken waits again only if that is wanted; otherwise it is held until it is released."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front, counters=ONE)
+        yield worker.crew.take(front.owner, admission.serial)
+        yield self.assertFailure(admission.again(taken_too=False), AlreadyTaken)
+        self.assertEqual(len(self.at(worker)), 1)
+        new = yield admission.again(taken_too=True)
+        self.assertEqual(self.at(worker), {f"{front.owner}:{new.serial}": ""})
+        new.release()
+        yield until(lambda: not self.at(worker) and not self.held("one"))
+
+    @inlineCallbacks
+    def test_leaves(self) -> Steps:
+        """Whoever leaves the queue for the second time, or waits for too long, gives all back."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        for timeout in (None, 0.05):
+            yield worker.crew.serve(1, ["app"])
+            admission = yield self.ask(front, counters=ONE, timeout=timeout)
+            yield worker.crew.serve(0, ["app"])
+            waiting = admission.again(taken_too=False)
+            if timeout is None:
+                yield until(lambda: self.waiting() == 1)
+                waiting.addErrback(lambda _: None)
+                waiting.cancel()
+            else:
+                yield self.assertFailure(waiting, QueueTimeout)
+            yield until(lambda: not self.waiting() and not self.held("one"))
+            self.assertEqual(front._places.held, 0)
+
+    @inlineCallbacks
+    def test_leaves_at_once(self) -> Steps:
+        """So it does before Redis has heard of it."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front, counters=ONE)
+        waiting = admission.again(taken_too=False)
+        waiting.addErrback(lambda _: None)
+        waiting.cancel()
+        yield until(lambda: not self.at(worker) and not self.waiting() and not self.held("one"))
+
+    @inlineCallbacks
+    def test_stopped(self) -> Steps:
+        """A gate that stops says so to who waits again, and to who asks."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front)
+        yield worker.crew.serve(0, ["app"])
+        waiting = admission.again(taken_too=False)
+        yield until(lambda: self.waiting() == 1)
+        stopped = front.stop()
+        yield self.assertFailure(waiting, GateUnavailable)
+        yield stopped
+        yield self.assertFailure(front.crew.take("a", 1), GateUnavailable)
+        self.assertEqual((self.at(worker), self.waiting()), ({}, 0))
+
+
+class DeathTests(CrewTestCase):
+    @inlineCallbacks
+    def test_watch(self) -> Steps:
+        """Whoever watches a process is told of its death when its lease has run out, or it says goodbye."""
+        a, b, c = (self.gate(lease=0.4) for _ in range(3))
+        lost: list[str] = []
+        yield b.crew.serve(1, ["app"])
+        yield c.crew.serve(1, ["app"])
+        a.crew.watch(b.owner, lambda: lost.append("b"))
+        a.crew.watch(c.owner, lambda: lost.append("c"))
+        a.crew.watch(c.owner, lambda: lost.append("not c"))()
+        b._heart.stop()  # type: ignore[no-untyped-call]
+        yield until(lambda: lost)
+        self.assertEqual(lost, ["b"])
+        self.assertEqual(self.count("owners"), 2)
+        yield c.stop()
+        yield until(lambda: len(lost) == 2)
+        self.assertEqual(lost, ["b", "c"])
+
+    @inlineCallbacks
+    def test_orphans(self) -> Steps:
+        """
+        A dead front's slots stay taken as long as a worker is at work on what it has taken; what it has not, it may not
+        take any more.
+        """
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(3, ["app"])
+        asked = gatherResults([self.ask(front, counters=(Counter("three", 3),)) for _ in range(3)])
+        first, second, third = yield asked
+        for admission in (first, second):
+            yield worker.crew.take(front.owner, admission.serial)
+        lost: Deferred[None] = Deferred()
+        end = worker.crew.watch(front.owner, lambda: lost.callback(None))
+        self.freeze(front)
+        yield worker.crew.serve(3, ["app"])
+        yield until(lambda: len(self.at(worker)) == 2)
+        self.assertEqual(self.held("three"), 2)
+        self.assertIs((yield worker.crew.take(front.owner, third.serial)), False)
+        self.assertIs((yield worker.crew.inherit(front.owner, [first.serial])), True)
+        self.assertEqual((yield worker.crew.serve(3, ["app"])), 1)
+        self.assertEqual(self.held("three"), 1)
+        end()
+        yield worker.crew.serve(3, ["app"])
+        yield until(lambda: not self.held("three"))
+
+
+class OtherGateTests(CrewTestCase):
+    def test_local(self) -> None:
+        """Within one process, and where a process would go on without Redis, there are no workers."""
+        self.assertRaises(ValueError, LocalGate(reactor).acquire, Ticket((), queue="app"))
+        gate = RedisGate(reactor, namespace=self.namespace)
+        self.assertRaises(ValueError, gate.acquire, Ticket((), queue="app"))
+        self.assertRaises(ValueError, Ticket, (), queue="")
+        admission = self.successResultOf(LocalGate(reactor).acquire(Ticket(ONE)))
+        self.assertRaises(ValueError, admission.again, taken_too=True)
