@@ -134,8 +134,8 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertTrue(file.closed)
 
 
-class ResponseBodyTests(SynchronousTestCase):
-    """The response's body, from the backend to the client."""
+class ResponseBodyCase(SynchronousTestCase):
+    """A response whose body is on its way from the backend to the client."""
 
     rig_class: type[MemoryRig] = MemoryRig
 
@@ -158,6 +158,10 @@ class ResponseBodyTests(SynchronousTestCase):
     @property
     def spool(self):
         return self.rig.forwarding._download.spool
+
+
+class ResponseBodyTests(ResponseBodyCase):
+    """The response's body, from the backend to the client."""
 
     def test_small_needs_nothing(self):
         """A response smaller than a transport's buffer needs neither a producer nor a spool."""
@@ -211,73 +215,6 @@ class ResponseBodyTests(SynchronousTestCase):
             client.resume()
         self.assertEqual(client.value().partition(b"\r\n\r\n")[2], body)
 
-    def test_max_spool(self):
-        """Past max_spool the backend is paused; it goes on when the client has taken half; so max_spool bounds."""
-        for max_spool in (0, 4 * PIECE):
-            client, backend = self.begin(10**9, congested=True, max_spool=max_spool)
-            received = 0
-            while backend.producerState == "producing":
-                backend.receive(bytes(PIECE))
-                received += PIECE
-            self.assertLessEqual(len(self.spool), MEMORY + max_spool + PIECE)
-            self.assertGreaterEqual(received, MEMORY + max_spool)
-            while backend.producerState == "paused":
-                client.resume()
-            self.assertLessEqual(len(self.spool), (MEMORY + max_spool) // 2)
-            self.assertGreater(len(self.spool), 0)
-            self.assertFalse(self.rig.finished)
-
-    def test_disk_that_others_have(self):
-        """
-        A backend that is paused because others have the disk goes on when they leave it, though its client takes
-        nothing: it finishes, and its slot is free. The client gets every byte in the end.
-        """
-        disk = Disk(2 * PIECE)
-        other, backend = self.begin(10**9, congested=True, disk=disk)
-        while disk.used < 2 * PIECE:
-            self.feed(backend, PIECE)
-        self.assertEqual(backend.producerState, "producing")
-        length = 4 * MEMORY
-        client = self.rig.request()
-        backend = self.rig.accept()
-        client.congested = True
-        backend.receive(HEAD % length)
-        sent = 0
-        while backend.producerState == "producing":
-            self.feed(backend, PIECE)
-            sent += PIECE
-        self.assertLess(sent, MEMORY + 4 * PIECE)
-        other.lose()
-        self.assertEqual((disk.used, backend.producerState), (PIECE, "producing"))
-        disk.take(PIECE)
-        self.feed(backend, PIECE)
-        self.assertEqual(backend.producerState, "paused")
-        disk.limit = 10**9
-        disk.give(PIECE)
-        self.feed(backend, length - sent - PIECE)
-        self.assertEqual(len(self.rig.front.done), 1)
-        while self.spool:
-            client.resume()
-        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(length))
-        self.assertEqual(disk.used, 0)
-
-    def test_disk_that_others_keep(self):
-        """A backend that is paused because others have the disk, and keep it, goes on when its own client reads."""
-        disk = Disk(0)
-        length = 3 * MEMORY
-        client, backend = self.begin(length, congested=True, disk=disk)
-        sent = 0
-        while sent < length:
-            while backend.producerState == "producing" and sent < length:
-                self.feed(backend, PIECE)
-                sent += PIECE
-            self.assertLessEqual(len(self.spool), MEMORY + PIECE)
-            client.resume()
-        while not client.value().endswith(bytes(length)):
-            client.resume()
-        self.assertTrue(self.rig.finished)
-        self.assertFalse(self.spool.opened)
-
     def test_leaving_frees_a_paused_backend(self):
         """A client that leaves while the backend is paused for it lets the backend go on."""
         client, backend = self.begin(10**9, congested=True, max_spool=0)
@@ -286,15 +223,6 @@ class ResponseBodyTests(SynchronousTestCase):
         client.lose()
         self.assertEqual(backend.producerState, "producing")
         self.assertEqual(len(self.spool), 0)
-
-    def test_backend_dies_while_paused(self):
-        """A backend that dies while it is paused cuts the client's response."""
-        client, backend = self.begin(10**9, congested=True, max_spool=0)
-        while backend.producerState == "producing":
-            backend.receive(bytes(PIECE))
-        backend.lose(error.ConnectionLost())
-        self.assertTrue(client.aborted)
-        self.assertTrue(self.rig.finished)
 
     def test_leaving_with_bytes_in_the_spool(self):
         """A client that leaves after the backend is done leaves no file behind."""
@@ -420,6 +348,86 @@ class ResponseBodyTests(SynchronousTestCase):
         self.assertTrue(client.value().endswith(b"too much"))
         self.assertTrue(rig.finished)
         self.assertTrue(backend.aborted)
+
+
+class BoundTests(ResponseBodyCase):
+    """How much is kept of a response before its backend is held. Over the relay it is held later."""
+
+    def test_max_spool(self):
+        """Past max_spool the backend is paused; it goes on when the client has taken half; so max_spool bounds."""
+        for max_spool in (0, 4 * PIECE):
+            client, backend = self.begin(10**9, congested=True, max_spool=max_spool)
+            received = 0
+            while backend.producerState == "producing":
+                backend.receive(bytes(PIECE))
+                received += PIECE
+            self.assertLessEqual(len(self.spool), MEMORY + max_spool + PIECE)
+            self.assertGreaterEqual(received, MEMORY + max_spool)
+            while backend.producerState == "paused":
+                client.resume()
+            self.assertLessEqual(len(self.spool), (MEMORY + max_spool) // 2)
+            self.assertGreater(len(self.spool), 0)
+            self.assertFalse(self.rig.finished)
+
+    def test_disk_that_others_have(self):
+        """
+        A backend that is paused because others have the disk goes on when they leave it, though its client takes
+        nothing: it finishes, and its slot is free. The client gets every byte in the end.
+        """
+        disk = Disk(2 * PIECE)
+        other, backend = self.begin(10**9, congested=True, disk=disk)
+        while disk.used < 2 * PIECE:
+            self.feed(backend, PIECE)
+        self.assertEqual(backend.producerState, "producing")
+        length = 4 * MEMORY
+        client = self.rig.request()
+        backend = self.rig.accept()
+        client.congested = True
+        backend.receive(HEAD % length)
+        sent = 0
+        while backend.producerState == "producing":
+            self.feed(backend, PIECE)
+            sent += PIECE
+        self.assertLess(sent, MEMORY + 4 * PIECE)
+        other.lose()
+        self.assertEqual((disk.used, backend.producerState), (PIECE, "producing"))
+        disk.take(PIECE)
+        self.feed(backend, PIECE)
+        self.assertEqual(backend.producerState, "paused")
+        disk.limit = 10**9
+        disk.give(PIECE)
+        self.feed(backend, length - sent - PIECE)
+        self.assertEqual(len(self.rig.front.done), 1)
+        while self.spool:
+            client.resume()
+        self.assertEqual(client.value().partition(b"\r\n\r\n")[2], bytes(length))
+        self.assertEqual(disk.used, 0)
+
+    def test_disk_that_others_keep(self):
+        """A backend that is paused because others have the disk, and keep it, goes on when its own client reads."""
+        disk = Disk(0)
+        length = 3 * MEMORY
+        client, backend = self.begin(length, congested=True, disk=disk)
+        sent = 0
+        while sent < length:
+            while backend.producerState == "producing" and sent < length:
+                self.feed(backend, PIECE)
+                sent += PIECE
+            self.assertLessEqual(len(self.spool), MEMORY + PIECE)
+            client.resume()
+        while not client.value().endswith(bytes(length)):
+            client.resume()
+        self.assertTrue(self.rig.finished)
+        self.assertFalse(self.spool.opened)
+
+    def test_backend_dies_while_paused(self):
+        """A backend that dies while it is paused cuts the client's response."""
+        client, backend = self.begin(10**9, congested=True, max_spool=0)
+        while backend.producerState == "producing":
+            backend.receive(bytes(PIECE))
+        backend.lose(error.ConnectionLost())
+        self.assertTrue(client.aborted)
+        self.assertTrue(self.rig.finished)
 
     def test_endless_answer_during_upload(self):
         """Only so much of it is read as long as the request is being sent; then the rest follows."""

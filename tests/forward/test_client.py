@@ -78,25 +78,6 @@ class OutcomeTests(ForwardingCase):
         rig.clock.advance(0)
         self.assertTrue(backend.lost and second.lost)
 
-    def test_each_has_its_time(self):
-        """Of several idle connections each is closed C{keep_alive} after its own last answer, by one timer."""
-        rig = self.rig(keep_alive=10.0)
-        backends = []
-        for _ in range(3):
-            rig.request()
-            backends.append(rig.accept())
-        for backend in backends:
-            backend.receive(OK)
-            rig.clock.advance(3)
-        [pool] = rig.forwarder._pools
-        self.assertEqual(repr(pool), "<Pool http://127.0.0.1:80, 3 open, 3 idle>")
-        self.assertEqual(len(rig.clock.getDelayedCalls()), 1)
-        for number in range(3):
-            self.assertEqual([backend.lost for backend in backends], [True] * number + [False] * (3 - number))
-            rig.clock.pump([1.0, 0.0] if number == 0 else [3.0, 0.0])
-        self.assertTrue(all(backend.lost and not backend.aborted for backend in backends))
-        self.assertEqual(rig.clock.getDelayedCalls(), [])
-
     def test_grown_old(self):
         """A connection that is as old as it may be is not used, though its timer comes a moment later."""
         rig = self.rig(keep_alive=10.0)
@@ -308,29 +289,6 @@ class OutcomeTests(ForwardingCase):
         self.successResultOf(forwarding.done)
         forwarding.abandon()
 
-    def test_mistake_of_ours(self):
-        """An exchange that makes forwarding itself fail is a 500, and is over."""
-        rig = self.rig()
-        exchange = Exchange(None, b"/", Headers(), client="", backend="app")
-        forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
-        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
-        self.successResultOf(forwarding.done)
-        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-
-    def test_closed_body(self):
-        """A body that was closed before it could be sent is a mistake of ours; the backend's connection is closed."""
-        rig = self.rig()
-        exchange = Exchange(b"POST", b"/", Headers(), client="", backend="app")
-        body = RequestBody(BytesIO(b"body"))
-        forwarding = rig.way.send(exchange, body)
-        body.close()
-        backend = rig.accept()
-        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
-        self.successResultOf(forwarding.done)
-        rig.clock.advance(0)
-        self.assertTrue(backend.lost)
-        self.flushLoggedErrors()
-
     def test_head_before_delivery(self):
         """Nothing can be delivered before the head."""
         rig = self.rig()
@@ -514,14 +472,20 @@ class TimeoutTests(ForwardingCase):
 
 
 class AbandonTests(ForwardingCase):
-    """Clients that leave."""
+    """
+    Clients that leave.
+
+    @cvar withheld: what the answer is that nobody gets.
+    """
+
+    withheld: type[Exception] = BackendClosed
 
     def test_while_connecting(self):
         """Nothing was sent yet, so nothing is: the slot is free at once."""
         rig = self.rig()
         rig.request().lose()
         self.assertTrue(rig.finished)
-        self.assertIsInstance(rig.front.errors[0], BackendClosed)
+        self.assertIsInstance(rig.front.errors[0], self.withheld)
 
     def test_while_the_backend_works(self):
         """The slot stays taken until the backend has answered, and the connection is used again."""
@@ -559,7 +523,7 @@ class AbandonTests(ForwardingCase):
         self.assertTrue(backend.aborted)
         rig.clock.advance(0)
         self.assertTrue(rig.finished)
-        self.assertIsInstance(rig.front.errors[0], BackendClosed)
+        self.assertIsInstance(rig.front.errors[0], self.withheld)
 
     def test_during_the_body(self):
         """A client that leaves in the middle lets the rest be read and dropped."""
@@ -600,15 +564,6 @@ class AbandonTests(ForwardingCase):
         backend.receive(OK)
         self.assertTrue(rig.finished)
 
-    def test_head_without_delivery(self):
-        """A head that came for nobody: nothing is delivered, and nothing kept."""
-        rig = self.rig()
-        client = rig.request()
-        backend = rig.accept()
-        client.lose()
-        backend.receive(OK)
-        self.successResultOf(rig.forwarding.deliver(None))
-
     def test_after_the_end(self):
         """Abandoning a response that waits in the spool empties the spool."""
         rig = self.rig()
@@ -638,19 +593,6 @@ class AbandonTests(ForwardingCase):
             else:
                 self.failureResultOf(forwarding.head, BackendClosed)
             self.successResultOf(forwarding.done)
-
-    def test_failure_in_mid_body(self):
-        """A forwarding that fails after its head cuts the client's response and is done once."""
-        rig = self.rig()
-        client = rig.request()
-        backend = rig.accept()
-        backend.receive(OK[:-1])
-        rig.forwarding.fail(BackendProtocolError("by a test"))
-        self.assertTrue(client.aborted)
-        self.assertTrue(rig.finished)
-        rig.clock.advance(0)
-        self.assertTrue(backend.lost)
-        self.assertEqual(len(rig.front.done), 1)
 
     def test_slot_is_free_within_the_answer(self):
         """What follows on the end of a forwarding may send the next exchange at once, on the same connection."""
@@ -687,6 +629,74 @@ class CloseTests(ForwardingCase):
         self.assertTrue(idle_again.value().startswith(b"HTTP/1.1 502 "))
         self.assertEqual(len(rig.front.done), len(rig.front.forwardings))
         self.successResultOf(rig.forwarder.close())
+
+
+class InsideTests(ForwardingCase):
+    """What only a look inside can tell, or bring about: these are not run over the relay."""
+
+    def test_each_has_its_time(self):
+        """Of several idle connections each is closed C{keep_alive} after its own last answer, by one timer."""
+        rig = self.rig(keep_alive=10.0)
+        backends = []
+        for _ in range(3):
+            rig.request()
+            backends.append(rig.accept())
+        for backend in backends:
+            backend.receive(OK)
+            rig.clock.advance(3)
+        [pool] = rig.forwarder._pools
+        self.assertEqual(repr(pool), "<Pool http://127.0.0.1:80, 3 open, 3 idle>")
+        self.assertEqual(len(rig.clock.getDelayedCalls()), 1)
+        for number in range(3):
+            self.assertEqual([backend.lost for backend in backends], [True] * number + [False] * (3 - number))
+            rig.clock.pump([1.0, 0.0] if number == 0 else [3.0, 0.0])
+        self.assertTrue(all(backend.lost and not backend.aborted for backend in backends))
+        self.assertEqual(rig.clock.getDelayedCalls(), [])
+
+    def test_mistake_of_ours(self):
+        """An exchange that makes forwarding itself fail is a 500, and is over."""
+        rig = self.rig()
+        exchange = Exchange(None, b"/", Headers(), client="", backend="app")
+        forwarding = rig.way.send(exchange, RequestBody(BytesIO()))
+        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
+        self.successResultOf(forwarding.done)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+    def test_closed_body(self):
+        """A body that was closed before it could be sent is a mistake of ours; the backend's connection is closed."""
+        rig = self.rig()
+        exchange = Exchange(b"POST", b"/", Headers(), client="", backend="app")
+        body = RequestBody(BytesIO(b"body"))
+        forwarding = rig.way.send(exchange, body)
+        body.close()
+        backend = rig.accept()
+        self.assertEqual(self.failureResultOf(forwarding.head).value.status, 500)
+        self.successResultOf(forwarding.done)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+        self.flushLoggedErrors()
+
+    def test_head_without_delivery(self):
+        """A head that came for nobody: nothing is delivered, and nothing kept."""
+        rig = self.rig()
+        client = rig.request()
+        backend = rig.accept()
+        client.lose()
+        backend.receive(OK)
+        self.successResultOf(rig.forwarding.deliver(None))
+
+    def test_failure_in_mid_body(self):
+        """A forwarding that fails after its head cuts the client's response and is done once."""
+        rig = self.rig()
+        client = rig.request()
+        backend = rig.accept()
+        backend.receive(OK[:-1])
+        rig.forwarding.fail(BackendProtocolError("by a test"))
+        self.assertTrue(client.aborted)
+        self.assertTrue(rig.finished)
+        rig.clock.advance(0)
+        self.assertTrue(backend.lost)
+        self.assertEqual(len(rig.front.done), 1)
 
     def test_failing_client_protocol(self):
         """An error in Twisted's client when it learns of a loss is logged; the shell goes on."""
