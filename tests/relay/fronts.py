@@ -35,6 +35,7 @@ class Place:
     An admission to a worker, by hand.
 
     @ivar held: nobody has given it back, and it is not spent.
+    @ivar when_left: the place that it has had already when it leaves the queue.
     @ivar queued: what C{again} has returned last, and with which C{taken_too}.
     """
 
@@ -46,6 +47,7 @@ class Place:
         self.quotas: dict[str, Quota] = {}
         self.held = True
         self.releases = 0
+        self.when_left: Place | None = None
         self.queued: tuple[Deferred[Any], bool] | None = None
 
     def release(self) -> None:
@@ -56,9 +58,13 @@ class Place:
     def again(self, *, taken_too: bool) -> Deferred[IAdmission]:
         assert self.held, "nothing to give back"
         self.held = False
-        waiting: Deferred[IAdmission] = Deferred()
+        waiting: Deferred[IAdmission] = Deferred(self._left)
         self.queued = waiting, taken_too
         return waiting
+
+    def _left(self, waiting: Deferred[IAdmission]) -> None:
+        if self.when_left is not None:
+            waiting.callback(self.when_left)
 
     @property
     def waits(self) -> bool:
@@ -205,6 +211,7 @@ class FrontRig:
     @ivar files: the requests' bodies.
     @ivar heads: what became of each exchange's head: a L{ResponseHead} or an L{ExchangeError}.
     @ivar done: the forwardings that are done, as often as they were.
+    @ivar left: places that nobody has given back, at most, when the way was closed.
     """
 
     def __init__(self, test: SynchronousTestCase, retry: Any = "never", **backend: Any) -> None:
@@ -227,6 +234,7 @@ class FrontRig:
         self.files: list[BytesIO] = []
         self.heads: dict[RelayedForwarding, list[ResponseHead | ExchangeError]] = {}
         self.done: list[RelayedForwarding] = []
+        self.left = 0
         test.addCleanup(self.check_nothing_left)
 
     def worker(self, name: str = "w1", **options: Any) -> HandWorker:
@@ -286,8 +294,19 @@ class FrontRig:
         self.test.assertNotIn(worker, self.crew.watched)  # nobody waits for what is known
         self.turn()
 
+    def close(self) -> None:
+        """The way to the backend is closed. What is not finished, and does not queue, is left to the gate."""
+        queued = sum(place.waits for place in self.places)
+        self.left += len(self.forwardings) - len(self.done) - queued
+        self.test.successResultOf(self.way.close())
+        self.turn()
+
     def check_nothing_left(self) -> None:
-        """All ends: each is done once, each place given back once; no timer, no file, nobody watched or talked to."""
+        """
+        All ends: each is done once, each place given back once, or left to the gate if a worker may be at work; no
+        timer, no file, nobody watched or talked to.
+        """
+        self.close()
         self.crew.stop()
         closed = self.front.stop()
         self.turn()
@@ -295,7 +314,8 @@ class FrontRig:
         self.test.assertEqual(sorted(map(id, self.done)), sorted(map(id, self.forwardings)))
         for forwarding in self.forwardings:
             self.test.assertEqual(len(self.heads[forwarding]), 1)
-        self.test.assertEqual([place for place in self.places if place.held or place.waits], [])
+        self.test.assertLessEqual(sum(place.held for place in self.places), self.left)
+        self.test.assertFalse(any(place.waits for place in self.places))
         self.test.assertTrue(all(file.closed for file in self.files))
         self.test.assertEqual(self.crew.watched, {})
         self.test.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])

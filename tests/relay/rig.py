@@ -132,12 +132,11 @@ class RelayedRig(Rig):
 
     def check_nothing_left(self) -> None:
         """And nothing is left between the front and the worker."""
-        closed = [way.close() for way in self.ways.values()]
-        self.clock.settle()
         for wire in self.clients + self.backends:
             wire.lose()
         self.clock.settle()
-        closed += [forwarder.close() for forwarder in self.forwarders.values()]
+        # The worker first: what it may be at work on, a front that stops leaves to the gate.
+        closed = [forwarder.close() for forwarder in self.forwarders.values()]
         self.clock.settle()
         closed.append(self.front.stop())
         self.clock.settle()
@@ -198,10 +197,9 @@ class RelayedMemoryRig(MemoryRig):
         self.clock.settle()
 
     def check_nothing_left(self, test: Any) -> None:
-        closed = [self.way.close()]
         for wire in self.clients:
             wire.lose()
-        closed.append(self.forwarder.close())
+        closed = [self.forwarder.close()]
         self.clock.settle()
         closed.append(self.relay_front.stop())
         self.clock.settle()

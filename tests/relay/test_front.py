@@ -378,6 +378,16 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.rig.done, [forwarding])
 
+    def test_admitted_at_last(self) -> None:
+        """A place that comes in spite of that is given back."""
+        forwarding = self.rig.send()
+        self.rig.worker().hand.say(Kind.REFUSED)
+        self.rig.turn()
+        second = self.rig.place("w2")
+        self.rig.places[0].when_left = second
+        forwarding.abandon()
+        self.assertEqual((second.releases, self.rig.done), (1, [forwarding]))
+
     def test_leaves_queue(self) -> None:
         """A client that leaves while it queues again leaves the queue."""
         forwarding = self.rig.send()
@@ -471,13 +481,13 @@ class LostTests(SynchronousTestCase):
         self.assertEqual((rig.places[0].releases, rig.done), (1, [forwarding]))
 
     def test_closed_while_reclaimed(self) -> None:
-        """A process that stops does not wait for that."""
+        """A process that stops does not wait for that: the gate does."""
         rig = FrontRig(self, reclaim_delay=7.0)
         forwarding = rig.send()
         self.lose(rig)
         rig.places[0].was_taken()
-        self.successResultOf(rig.way.close())
-        self.assertEqual((rig.places[0].releases, rig.done), (1, [forwarding]))
+        rig.close()
+        self.assertEqual((rig.places[0].held, rig.done), (True, [forwarding]))
 
     def test_amidst_response(self) -> None:
         """A response that has begun is cut, whatever is configured."""
@@ -763,16 +773,12 @@ class ClosedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.rig = FrontRig(self)
 
-    def close(self) -> None:
-        self.successResultOf(self.rig.way.close())
-        self.rig.turn()
-
     def test_under_way(self) -> None:
-        """The client is told, the slots are given back, and the worker knows that nobody waits."""
+        """The client is told, and the worker, who may be at work on it: so its slots are left to the gate."""
         forwarding = self.rig.send(b"POST", bytes(10 * WINDOW))
-        self.close()
+        self.rig.close()
         self.assertIsInstance(self.rig.error(forwarding), BackendClosed)
-        self.assertEqual((self.rig.places[0].releases, self.rig.done), (1, [forwarding]))
+        self.assertEqual((self.rig.places[0].held, self.rig.done), (True, [forwarding]))
         self.assertIn(Kind.GONE, self.rig.worker().hand.kinds)
 
     def test_queued(self) -> None:
@@ -780,7 +786,7 @@ class ClosedTests(SynchronousTestCase):
         forwarding = self.rig.send()
         self.rig.worker().hand.say(Kind.REFUSED)
         self.rig.turn()
-        self.close()
+        self.rig.close()
         self.assertIsInstance(self.rig.error(forwarding), BackendClosed)
         self.assertEqual((self.rig.places[0].releases, self.rig.done), (0, [forwarding]))
 
@@ -790,7 +796,7 @@ class ClosedTests(SynchronousTestCase):
         self.rig.worker().hand.head()
         self.rig.turn()
         client = self.rig.deliver(forwarding)
-        self.close()
+        self.rig.close()
         self.assertTrue(client.aborted)
 
     def test_after_done(self) -> None:
@@ -800,14 +806,14 @@ class ClosedTests(SynchronousTestCase):
         self.rig.worker().hand.conversation.tell(Kind.DONE)
         self.rig.turn()
         client = self.rig.deliver(forwarding)
-        self.close()
+        self.rig.close()
         self.assertFalse(client.aborted)
         self.successResultOf(self.rig.front.stop())
         self.assertTrue(client.aborted)
 
     def test_afterwards(self) -> None:
         """Nothing is begun any more."""
-        self.close()
+        self.rig.close()
         forwarding = self.rig.send()
         self.assertIsInstance(self.rig.error(forwarding), BackendClosed)
         self.assertEqual(self.rig.worker().hands, {})

@@ -211,5 +211,6 @@ class HistoryTests(SynchronousTestCase):
             history.resume(0)
             rig.clock.advance(1)
         self.assertEqual(len(rig.done), len(rig.forwardings))
+        self.assertFalse(any(place.held or place.waits for place in rig.places))
         self.assertEqual(repr(rig.front), "<Front front, 0 exchanges at 0 workers>")
         rig.check_nothing_left()

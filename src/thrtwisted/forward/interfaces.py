@@ -31,7 +31,8 @@ class IForwarder(Interface):
 
         @param body: is closed by the forwarding, whatever happens.
         @param admission: is the forwarding's from now on, which releases it, or what has taken its place, exactly once:
-            just before C{done} fires. None: there is nothing to release.
+            just before C{done} fires; but what others may be at work on when this process stops is left to the gate,
+            whose end comes next. None: there is nothing to release.
         """
 
     def close() -> Deferred[None]:

@@ -71,7 +71,6 @@ class RelayedForwarding:
         self._answered = False
         self._abandoned = False
         self._finished = False
-        self._closed = False
 
     def __repr__(self) -> str:
         state = "finished" if self._finished else "queued" if self._queued else "under way"
@@ -125,8 +124,13 @@ class RelayedForwarding:
         self._finish()
 
     def close(self, error: ExchangeError) -> None:
-        """The process stops: wait for nothing any more. The worker is told, if Redis is there."""
-        self._closed = True
+        """
+        The process stops: wait for nothing any more. The worker is told, if Redis is there.
+
+        It may be at work on the request. So nothing is released here: the gate, when it stops in its turn, gives back
+        what was not begun, and leaves the rest to the worker.
+        """
+        self._admission = None
         self._answer(error)
         self._cut(error)
         if self._queued is not None:
@@ -357,7 +361,7 @@ class RelayedForwarding:
 
     def _begun_elsewhere(self) -> None:
         """A worker that is lost had begun with the request, or may have."""
-        if self._may_repeat and not (self._abandoned or self._closed):
+        if self._may_repeat and not self._abandoned:
             self._may_repeat = False
             self._queue_again(taken_too=True)
             return
@@ -367,7 +371,7 @@ class RelayedForwarding:
     def _reclaim(self) -> None:
         """The application may still be at work on what a lost worker had sent."""
         delay = self._forwarder.config.reclaim_delay
-        if delay and not self._closed:
+        if delay:
             self._reclaim_timer = self._forwarder.clock.callLater(delay, self._reclaimed)
         else:
             self._finish()
