@@ -262,6 +262,18 @@ class FailureTests(SynchronousTestCase):
         )
         self.ends(Kind.FAILED, Kind.DONE)
 
+    def test_refused_and_left(self) -> None:
+        """Whoever leaves while it is asked whether another worker is there hears that it is over."""
+        self.asker = self.rig.open()
+        self.rig.crew.slow = True
+        self.rig.refuse(ConnectionRefusedError())
+        self.assertEqual(self.asker.kinds, [])
+        self.asker.conversation.tell(Kind.ABANDON)
+        self.rig.turn()
+        self.rig.crew.answer()
+        self.rig.turn()
+        self.ends(Kind.DONE)
+
     def test_closed(self) -> None:
         """The connection ends without an answer."""
         self.asker = self.rig.open()

@@ -38,11 +38,13 @@ class Forwarding:
 
     @ivar head: as L{IForwarding.head}.
     @ivar done: as L{IForwarding.done}.
+    @ivar unsent: nothing of it was written to a connection, so far: it was certainly not executed.
     """
 
     def __init__(self, forwarder: Forwarder, exchange: Exchange, body: RequestBody) -> None:
         self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
         self.done: Deferred[None] = Deferred()
+        self.unsent = True
         self._forwarder = forwarder
         self._clock = forwarder.clock
         self._config = forwarder.config
@@ -150,6 +152,7 @@ class Forwarding:
 
     def sent(self, attempt: Attempt) -> None:
         """The request is about to be written to a connection."""
+        self.unsent = False
         if attempt.secured:
             self._forwarder.secured(attempt)
         elif not attempt.reused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
@@ -13,6 +14,7 @@ from zope.interface import implementer
 from thrtwisted.errors import ExchangeError
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import Forwarder, Forwarding
+from thrtwisted.forward.failures import UNREACHED
 
 from . import IPost
 from .codec import Head, Kind, Opening, Problem, decode_payload, encode_payload
@@ -26,6 +28,16 @@ class Host(Protocol):
 
     def opened(self, served: Served) -> None:
         """The request's head is there: it may be taken."""
+
+    def reached(self, served: Served) -> None:
+        """The backend has answered."""
+
+    def unreached(self, served: Served) -> Deferred[bool]:
+        """
+        The backend could not be connected to.
+
+        @return: fires with whether another worker may have the request. Never errbacks.
+        """
 
     def withdrawn(self, served: Served) -> None:
         """Nobody waits for it any more, and it was not begun: it will not be."""
@@ -66,6 +78,7 @@ class Served:
         self._forwarding: Forwarding | None = None
         self._reply: Reply | None = None
         self._unwanted = False
+        self._deciding = False
         self._finished = False
         self._done_told = False
         self._last_said = False
@@ -222,6 +235,7 @@ class Served:
     # The response
 
     def _head(self, head: ResponseHead) -> None:
+        self._host.reached(self)
         if self._over or self._unwanted:
             return
         fields = [(name, values) for name, values in head.headers.getAllRawHeaders()]
@@ -236,8 +250,25 @@ class Served:
         if not isinstance(error, ExchangeError):
             self._log.failure("A request could not be forwarded", failure)
             error = ExchangeError("The worker could not forward the request.")
-        if not self._over and not self._unwanted:
+        assert self._forwarding is not None
+        if self._over or self._unwanted:
+            return
+        if isinstance(error, UNREACHED) and self._forwarding.unsent:
+            self._deciding = True
+            self._host.unreached(self).addCallback(self._decided, error)
+        else:
             self._say_problem(error)
+
+    def _decided(self, elsewhere: bool, error: ExchangeError) -> None:
+        """Whether another worker may try what certainly was not sent."""
+        self._deciding = False
+        if elsewhere and not self._unwanted:
+            self.refuse()
+            return
+        if not self._unwanted:
+            self._say_problem(error)
+        if self._finished:
+            self._say_done()
 
     def _say_problem(self, error: ExchangeError) -> None:
         problem = Problem(type(error).__name__, str(error), error.retry_after)
@@ -252,12 +283,15 @@ class Served:
     def _backend_finished(self, _: None) -> None:
         self._finished = True
         if self._reply is None:
-            self._say_done()
+            if not self._deciding:
+                self._say_done()
         elif self.conversation.full:  # or else the rest of the answer is said just after this
             self._tell_done()
         self._host.finished(self)
 
     def _say_done(self) -> None:
+        if self._last_said:
+            return  # it was refused
         self._last_said = True
         self.conversation.say(Kind.DONE)
         self._tell_done()

@@ -24,6 +24,7 @@ from thrtwisted.forward import Forwarder
 from . import IPost, IPostUser
 from .codec import Frame, Kind
 from .conversation import answer_unknown
+from .offer import Offer
 from .served import Served
 
 #: Of so many exchanges of lost fronts it is remembered that they were here: a front that was frozen only may open them
@@ -84,6 +85,8 @@ class Worker:
         self._clock = clock
         self._concurrency = relay.concurrency
         self._window = relay.max_inline // 2
+        down_times = {queue: forwarders[queue].config.down_time for queue in queues}
+        self._offer = Offer(clock, gate.crew, relay.concurrency, down_times)
         self._queues = tuple(queues)
         self._gate = gate
         self._crew = gate.crew
@@ -106,7 +109,7 @@ class Worker:
     def start(self) -> None:
         """Let the gate give it exchanges, as soon as Redis is there."""
         self._post.start(self)
-        registered: Deferred[int] = self._crew.serve(self._concurrency, self._queues)
+        registered = self._offer.say()
         registered.addCallbacks(self._registered, lambda failure: failure.trap(GateUnavailable))
 
     @inlineCallbacks
@@ -120,7 +123,7 @@ class Worker:
         look = FIRST_LOOK
         while True:
             # A front says that an exchange is over a little after it has heard so.
-            left = yield self._crew.serve(0, self._queues)
+            left = yield self._offer.close()
             if self._busy:
                 yield self._when_idle()
                 look = FIRST_LOOK
@@ -132,6 +135,7 @@ class Worker:
 
     def end(self) -> None:
         """Say and hear nothing more; what is in the backends should have ended."""
+        self._offer.end()
         for served in list(self._served.values()):
             served.end()
         for front in self._fronts.values():
@@ -169,6 +173,16 @@ class Worker:
             self._go_on()
         else:
             served.refuse()
+
+    def reached(self, served: Served) -> None:
+        """See L{Host.reached}."""
+        assert served.opening is not None
+        self._offer.reached(served.opening.queue)
+
+    def unreached(self, served: Served) -> Deferred[bool]:
+        """See L{Host.unreached}."""
+        assert served.opening is not None
+        return self._offer.unreached(served.opening.queue)
 
     def withdrawn(self, served: Served) -> None:
         """See L{Host.withdrawn}."""
