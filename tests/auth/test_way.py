@@ -214,11 +214,13 @@ class WayTests(SynchronousTestCase):
 class ContinueTests(SynchronousTestCase):
     """A client that asks leave to send its body."""
 
+    rig_class: type[Rig] = Rig
+
     DATA = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
 
     def test_denied(self) -> None:
         """It is told at once that it may not pass, and its body is not wanted."""
-        rig = Rig(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
+        rig = self.rig_class(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
         client = rig.request(self.DATA)
         self.assertEqual(client.value(), b"")
         rig.accept().receive(NO)
@@ -227,7 +229,7 @@ class ContinueTests(SynchronousTestCase):
 
     def test_passes(self) -> None:
         """If it may, it is asked about once, before its body."""
-        rig = Rig(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
+        rig = self.rig_class(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
         client = rig.request(self.DATA)
         service = rig.accept()
         service.receive(YES)
@@ -239,7 +241,7 @@ class ContinueTests(SynchronousTestCase):
 
     def test_timing(self) -> None:
         """The time of the question is told as such; that in which the client sends its body is nobody's."""
-        rig = Rig(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
+        rig = self.rig_class(self, auth={"main": Auth(url=URL)}, rule=[Rule(then=Then(auth="main"))])
         client = rig.request(self.DATA)
         rig.clock.advance(0.25)
         rig.accept().receive(YES)

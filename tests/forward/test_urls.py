@@ -25,6 +25,8 @@ URLS = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"]
 class UrlsCase(SynchronousTestCase):
     """A rig with several URLs, and what is logged."""
 
+    rig_class: type[MemoryRig] = MemoryRig
+
     def setUp(self):
         self.said: list[str] = []
         globalLogPublisher.addObserver(self.observe)
@@ -37,7 +39,7 @@ class UrlsCase(SynchronousTestCase):
     def rig(self, **config) -> MemoryRig:
         config.setdefault("url", URLS[:2])
         config.setdefault("connect_timeout", 1000.0)  # there are tests that never accept
-        return MemoryRig(self, **config)
+        return self.rig_class(self, **config)
 
     def ports(self, rig: MemoryRig) -> list[int]:
         """Where connections were asked for, in turn."""

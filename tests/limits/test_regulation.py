@@ -21,10 +21,12 @@ def get(user: str = "ann", **headers: str) -> bytes:
 class RegulationTests(SynchronousTestCase):
     """What becomes of requests over a rate, and in which order they go."""
 
+    rig_class: type[Rig] = Rig
+
     def rig(self, *limits: Limit, slots: int | None = None, **config: Any) -> Rig:
         """A proxy with these limits."""
         backend = {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=slots, keep_alive=0)}
-        return Rig(self, limit=list(limits), backend=backend, **config)
+        return self.rig_class(self, limit=list(limits), backend=backend, **config)
 
     def answered(self, rig: Rig, data: bytes, response: bytes = ANSWER) -> Answer:
         """A request is forwarded at once and answered."""

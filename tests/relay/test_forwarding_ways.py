@@ -7,7 +7,7 @@ from io import BytesIO
 from twisted.internet.defer import CancelledError
 from twisted.web.http_headers import Headers
 
-from tests.forward import test_body, test_client
+from tests.forward import test_body, test_client, test_urls
 from tests.forward.support import OK
 from tests.relay.rig import RelayedMemoryRig
 from thrtwisted.config import Relay
@@ -101,3 +101,14 @@ class RelayedBodyTests(test_body.ResponseBodyTests):
         client.relieve()
         self.assertTrue(client.aborted)
         self.assertTrue(self.rig.finished)
+
+
+class RelayedUrlsTests(test_urls.PassiveTests):
+    """A worker's backend with several URLs."""
+
+    rig_class = RelayedMemoryRig
+
+    def rig(self, **config):
+        rig = super().rig(**config)
+        self.said.remove("Worker of backend.app: 100 places")
+        return rig

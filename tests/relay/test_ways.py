@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests import test_resource
 from tests.auth import test_way
+from tests.limits import test_regulation
 from tests.relay.rig import RelayedRig
 from tests.rules import test_resource_rules
 
@@ -88,5 +89,17 @@ class RelayedExpectTests(test_resource_rules.ExpectTests):
 
 class RelayedWayTests(test_way.WayTests):
     """Requests that a service is asked about."""
+
+    rig_class = RelayedRig
+
+
+class RelayedContinueTests(test_way.ContinueTests):
+    """Clients that ask leave to send a body, and a service that is asked."""
+
+    rig_class = RelayedRig
+
+
+class RelayedRegulationTests(test_regulation.RegulationTests):
+    """Rates, fairness, and what clients are told of them."""
 
     rig_class = RelayedRig
