@@ -99,6 +99,52 @@ class RequestBodyTests(SynchronousTestCase):
         self.assertEqual(len(consumer.written), 3 * PIECE)
         self.successResultOf(sent)
 
+    def test_sent_again(self):
+        """A body that is kept may be sent again from its start, whether all of it was sent or a part."""
+        data = bytes(range(256)) * 1024
+        for pauses in (1, 0):
+            file = BytesIO(data)
+            body = RequestBody(file)
+            body.keep()
+            first = Consumer(body, pauses)
+            sent = body.startProducing(first)
+            self.assertEqual(sent.called, not pauses)
+            self.assertRaises(ValueError, body.read)
+            body.rewind()
+            body.resumeProducing()
+            self.assertLessEqual(len(first.written), len(data))
+            self.assertFalse(body.sending)
+            second = Consumer(body)
+            self.successResultOf(body.startProducing(second))
+            self.assertEqual(second.written, data)
+            self.assertFalse(file.closed)
+            body.let_go()
+            self.assertTrue(file.closed)
+            body.rewind()
+            self.failureResultOf(body.startProducing(Consumer(body)), ValueError)
+            body.let_go()
+
+    def test_let_go_amidst(self):
+        """One that is let go of while it is sent is closed when all is."""
+        file = BytesIO(bytes(2 * PIECE))
+        body = RequestBody(file)
+        body.keep()
+        consumer = Consumer(body, 1)
+        body.startProducing(consumer)
+        body.let_go()
+        self.assertFalse(file.closed)
+        body.resumeProducing()
+        self.assertEqual(len(consumer.written), 2 * PIECE)
+        self.assertTrue(file.closed)
+
+    def test_let_go_unsent(self):
+        """One of which nothing is sent is closed at once."""
+        file = BytesIO(bytes(2))
+        body = RequestBody(file)
+        body.keep()
+        body.let_go()
+        self.assertTrue(file.closed)
+
     def test_stopped(self):
         """A stopped body closes its file and never says that it was sent."""
         file = BytesIO(bytes(2 * PIECE))

@@ -11,11 +11,13 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
+from zope.interface.verify import verifyObject
 
 from thrtwisted.config import Backend
 from thrtwisted.errors import BackendClosed, BackendProtocolError, BackendResponseTimeout, BadRequest
 from thrtwisted.exchange import Exchange
-from thrtwisted.forward import Forwarder, RequestBody
+from thrtwisted.forward import Forwarder, IForwarder, IForwarding, RequestBody
+from thrtwisted.gate.admission import Admission
 
 from .support import OK, MemoryRig, Wire
 
@@ -288,6 +290,28 @@ class OutcomeTests(ForwardingCase):
         self.assertEqual(self.successResultOf(forwarding.head).length, 2)
         self.successResultOf(forwarding.done)
         forwarding.abandon()
+
+    def test_admission(self):
+        """An admission is given back just before all is done, and only then."""
+        rig = self.rig()
+        happened = []
+        admission = Admission(lambda: happened.append("released"), 0.0)
+        exchange = Exchange(b"GET", b"/", Headers({b"Host": [b"h"]}), client="", backend="app")
+        forwarding = rig.forwarder.send(exchange, RequestBody(BytesIO()), admission)
+        forwarding.done.addCallback(lambda _: happened.append("done"))
+        backend = rig.accept()
+        forwarding.abandon()
+        self.assertEqual(happened, [])
+        backend.receive(OK)
+        self.assertEqual(happened, ["released", "done"])
+
+    def test_interfaces(self):
+        """The direct way is one of several."""
+        rig = self.rig()
+        rig.request()
+        verifyObject(IForwarder, rig.forwarder)
+        verifyObject(IForwarding, rig.forwarding)
+        self.assertIsNone(rig.forwarder.queue)
 
     def test_head_before_delivery(self):
         """Nothing can be delivered before the head."""
