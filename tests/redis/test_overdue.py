@@ -31,28 +31,37 @@ class OverdueTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_in_time(self) -> None:
-        """Each answer is to the first question that is open; without questions there is no timer."""
+        """As long as one answer after the other comes nothing is late; without questions there is no timer."""
         for _ in range(20):
             self.overdue.asked()
-            self.pass_time(0.45)
             self.overdue.asked()
-            self.pass_time(0.45)
-            self.overdue.answered()
+            self.pass_time(0.9)
             self.overdue.answered()
         self.assertEqual(self.late, [])
+        for _ in range(20):
+            self.overdue.answered()
         self.pass_time(1)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((self.late, self.clock.getDelayedCalls()), ([], []))
 
-    def test_one_of_many(self) -> None:
-        """While others are asked and answered, one may be open for too long."""
+    def test_alive(self) -> None:
+        """Other signs of life are as good; it is late when there is none any more."""
         self.overdue.asked()
-        for _ in range(3):
-            self.pass_time(0.3)
-            self.overdue.asked()
-            self.overdue.answered()
+        for _ in range(20):
+            self.pass_time(0.9)
+            self.overdue.alive()
         self.assertEqual(self.late, [])
-        self.pass_time(1.3)
+        self.pass_time(1.5)
         self.assertEqual(len(self.late), 1)
+
+    def test_asked_anew(self) -> None:
+        """The time begins with the question, not with the answer before."""
+        self.overdue.asked()
+        self.pass_time(0.95)
+        self.overdue.answered()
+        self.pass_time(0.1)
+        self.overdue.asked()
+        self.pass_time(0.95)
+        self.assertEqual(self.late, [])
 
     def test_busy(self) -> None:
         """A reactor that was busy itself has not waited: the answer may be there already."""

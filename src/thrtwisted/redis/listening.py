@@ -72,6 +72,23 @@ class Subscription:
         return Deferred()
 
 
+class Reader(Commands):
+    """
+    A connection on which long answers come.
+
+    @ivar heard: is called with each part of one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: Callable[[], None] = lambda: None
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        """Note that the other side is alive."""
+        self.heard()
+        super().dataReceived(data, unpause)
+
+
 @implementer(IListening)
 class Inbox:
     """
@@ -86,10 +103,10 @@ class Inbox:
         fields and their values, one after the other. It must not raise.
     @param block: seconds after which a server that has no message says so. The stream has to outlive its last message
         by more than that.
-    @param timeout: seconds that it may take for that.
+    @param timeout: seconds that it may take for that, or for the next part of an answer.
     """
 
-    protocol = Commands
+    protocol = Reader
 
     def __init__(
         self, key: str, received: Callable[[list[Any]], object], *, block: float, timeout: float
@@ -109,6 +126,7 @@ class Inbox:
         """See L{IListening.listen}."""
         reading: Deferred[Any]
         overdue = Overdue(reactor, self._patience, lambda: reading.errback(TooSlow()))
+        connection.heard = overdue.alive
         last = _BEGINNING
         try:
             while True:

@@ -29,8 +29,9 @@ from thrtwisted.redis.url import Where
 from . import IPost, IPostUser
 from .codec import Frame, decode, encode
 
-#: Bytes of frames in one message, and one frame more. Redis does nothing else while it takes in a message.
-LARGEST_MESSAGE = 256 * 1024
+#: Bytes of frames in one message, and one frame more: few enough for a slow line to carry them within the timeout, and
+#: for Redis to go on with others soon.
+LARGEST_MESSAGE = 128 * 1024
 
 #: Messages to one process that are under way to Redis at once. One more than one keeps Redis busy in the time that an
 #: answer takes to come back; with many, each would carry little.
@@ -123,6 +124,8 @@ class Post:
         self._now: IDelayedCall | None = None
         self._later: IDelayedCall | None = None
         self._stopping = False
+        self._gone = False
+        self._stopped: list[Deferred[None]] = []
         self._refused = False
         self._told_garbage = False
 
@@ -160,20 +163,36 @@ class Post:
             outbox.urgent = True
         self._hurry(soon)
 
-    @inlineCallbacks
-    def stop(self) -> Generator[Deferred[Any], Any, None]:
+    def stop(self) -> Deferred[None]:
         """See L{IPost.stop}. Whoever writes to this process nevertheless leaves what passes by itself."""
-        self._user = None
-        if self._up and not self._stopping:
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
+        if not self._stopping:
             self._stopping = True
+            self._user = None
+            self._stop()
+        elif self._gone:
+            self._end()
+        return stopped
+
+    @inlineCallbacks
+    def _stop(self) -> Generator[Deferred[Any], Any, None]:
+        if self._up:
             for outbox in list(self._outboxes.values()):
                 self._send(outbox, without_limit=True)
             # It is answered after all that was asked before.
             yield self._ask(b"DEL", self._inbox_key).addErrback(_unimportant)
-        self._stopping = True
         self._forget()
         if self._link is not None:
             yield self._link.stop()
+        self._gone = True
+        self._end()
+
+    def _end(self) -> None:
+        """Tell all who wait for the end, as far as they do still."""
+        stopped, self._stopped = self._stopped, []
+        for each in stopped:
+            each.callback(None)
 
     # Sending ---------------------------------------------------------------------------------------------------
 
