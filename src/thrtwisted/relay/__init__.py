@@ -1,10 +1,10 @@
 """
 The way through Redis: a front has the clients, a worker has the application, and Redis is between them.
 
-The gate decides which worker has a request: a ticket is admitted once all its counters have room, and a worker that serves
-its queue has, too. The front then sends the request to that worker's inbox, the worker takes the ticket (from then on the
-request may have been executed), forwards the request as a proxy without a relay would, and sends the answer to the front's
-inbox.
+The gate decides which worker has a request: a ticket is admitted once all its counters have room, and a worker that
+serves its queue has, too. The front then sends the request to that worker's inbox, the worker takes the ticket (from
+then on the request may have been executed), forwards the request as a proxy without a relay would, and sends the answer
+to the front's inbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from zope.interface import Attribute, Interface
 
 
 class IPost(Interface):
-    """Carries frames from this process to others, and back. What it could not carry is lost: L{IPostUser.up} says so."""
+    """
+    Carries frames from this process to others, and back. What it could not carry is lost: L{IPostUser.up} says so.
+    """
 
     owner: str = Attribute("What this process is called: whoever writes to it writes to this name.")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -22,6 +21,7 @@ from thrtwisted.forward.body import ResponseBody
 from thrtwisted.forward.forwarding import SAFE
 from thrtwisted.gate import AlreadyTaken, IAdmission
 
+from .bodies import Sender, Valve
 from .codec import Frame, Head, Kind, Opening, Problem, decode_payload, encode_payload
 from .conversation import Conversation, IConversationUser
 
@@ -195,7 +195,7 @@ class RelayedForwarding:
         )
         self._conversation.say(Kind.OPEN, encode_payload(opening))
         if self._upload.length:
-            sent = self._upload.startProducing(_Sender(self._conversation, self._upload))
+            sent = self._upload.startProducing(Sender(self._conversation, self._upload))
             sent.addCallbacks(self._sent, self._unreadable, callbackArgs=(self._conversation,))
 
     def _leave(self) -> None:
@@ -269,7 +269,7 @@ class RelayedForwarding:
             on_leave=self.abandon,
             was_reset=lambda: False,
         )
-        download.makeConnection(_Valve(self._conversation.consumed))  # type: ignore[no-untyped-call]
+        download.makeConnection(Valve(self._conversation.consumed))  # type: ignore[no-untyped-call]
         if self._abandoned:
             download.drop()
         self._answer(ResponseHead(said.status, said.phrase, headers, said.length))
@@ -399,59 +399,6 @@ class RelayedForwarding:
     def _fire_done(self) -> None:
         if self._finished and self._answered and not self.done.called:
             self.done.callback(None)
-
-
-@implementer(IConsumer)
-class _Sender:
-    """What the body of a request is written to: a conversation, as fast as the worker takes it."""
-
-    def __init__(self, conversation: Conversation, body: RequestBody) -> None:
-        self._conversation = conversation
-        self._body = body
-
-    def write(self, data: bytes) -> None:
-        self._conversation.write(data)
-        if self._conversation.full:
-            self._body.pauseProducing()
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        """The body is known already."""
-
-    def unregisterProducer(self) -> None:
-        """There is nothing to forget."""
-
-
-@implementer(IPushProducer)
-class _Valve:
-    """
-    Where the body of a response comes from, as the spool sees it. While it is held, the worker is told of nothing that
-    was consumed, and soon sends no more.
-    """
-
-    def __init__(self, consumed: Callable[[int], object]) -> None:
-        self._consumed = consumed
-        self._held = False
-        self._withheld = 0
-
-    def passed(self, size: int) -> None:
-        """So many bytes have come."""
-        self._withheld += size
-        self._give()
-
-    def pauseProducing(self) -> None:
-        self._held = True
-
-    def resumeProducing(self) -> None:
-        self._held = False
-        self._give()
-
-    def stopProducing(self) -> None:
-        """It ends by itself."""
-
-    def _give(self) -> None:
-        if self._withheld and not self._held:
-            size, self._withheld = self._withheld, 0
-            self._consumed(size)
 
 
 def _error(said: Problem) -> ExchangeError:
