@@ -359,24 +359,17 @@ def first_answer(received: bytes, method: bytes, ended: bool) -> tuple[Got, byte
     return Got(head.status_code, tuple(head.headers), body), connection.trailing_data[0]
 
 
-class CountingGate:
+class CountingGate(LocalGate):
     """
     A gate that counts.
 
-    @ivar admitted: how many tickets. @ivar released: how many of them have ended.
+    @ivar admitted: how many tickets.
     """
 
-    def __init__(self, clock: Any) -> None:
-        self._gate = LocalGate(clock, max_waiting=1000)
-        self.admitted = 0
-
-    @property
-    def idle(self) -> bool:
-        """Nobody waits and no slot is taken."""
-        return bool(self._gate.idle)
+    admitted = 0
 
     def acquire(self, ticket: Ticket) -> Deferred[IAdmission]:
-        return self._gate.acquire(ticket).addCallback(self._count)
+        return super().acquire(ticket).addCallback(self._count)
 
     def _count(self, admission: IAdmission) -> IAdmission:
         self.admitted += 1
@@ -470,12 +463,15 @@ class Wall:
     @ivar how: what the backend does with a request.
     """
 
+    rig_class: type[Rig] = Rig
+    gate_class: type[LocalGate] = CountingGate
+
     def __init__(self, site: Callable[[Rig], Any] = strict_site, **config: Any) -> None:
         self._case = SynchronousTestCase()
         config.setdefault(
             "backend", {"app": Backend(url="http://127.0.0.1:9999", max_concurrent=1, keep_alive=12.0)}
         )
-        self.rig = Rig(self._case, gate=CountingGate, **config)  # type: ignore[arg-type]
+        self.rig = self.rig_class(self._case, gate=self.gate_class, **config)  # type: ignore[arg-type]
         self.clock = self.rig.clock
         self.site = site(self.rig)
         self.holding = False

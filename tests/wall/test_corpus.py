@@ -125,6 +125,7 @@ class Replay:
 
     complaint = staticmethod(complaint)
     site = staticmethod(strict_site)
+    wall_class = Wall
 
     def replay(
         self, wall: Wall, name: str, entry: Entry, pieces: list[bytes], hold: bool, canary: bool
@@ -162,7 +163,7 @@ class Replay:
 
     def wall(self) -> Wall:
         """A proxy, which is closed in the end."""
-        wall = Wall(self.site)
+        wall = self.wall_class(self.site)
         self.addCleanup(wall.close)
         return wall
 

@@ -55,7 +55,7 @@ class Given:
     lost: bool
 
 
-def hurried(site: Any = strict_site) -> Wall:
+def hurried(site: Any = strict_site, wall_class: type[Wall] = Wall) -> Wall:
     """A proxy that waits for a few seconds only, with one slot."""
     app = Backend(
         url="http://127.0.0.1:9999",
@@ -65,7 +65,7 @@ def hurried(site: Any = strict_site) -> Wall:
         idle_timeout=PATIENCE,
         abandon_timeout=PATIENCE,
     )
-    return Wall(site, backend={"app": app})
+    return wall_class(site, backend={"app": app})
 
 
 def play(wall: Wall, script: Script, method: bytes, version: bytes, size: int) -> Given:
@@ -157,10 +157,11 @@ class Play:
     """Tests for what clients are given of broken responses, and what comes after them."""
 
     site = staticmethod(strict_site)
+    wall_class = Wall
 
     def wall(self) -> Wall:
         """A proxy, which is closed in the end."""
-        wall = hurried(self.site)
+        wall = hurried(self.site, self.wall_class)
         self.addCleanup(wall.close)
         return wall
 
