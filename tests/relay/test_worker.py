@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.relay.crew import WINDOW, WorkerRig, garbage
 from thrtwisted.relay import worker
-from thrtwisted.relay.codec import Kind
+from thrtwisted.relay.codec import Kind, Opening, encode_payload
 from thrtwisted.relay.conversation import Conversation
 from thrtwisted.relay.worker import FIRST_LOOK, LONGEST_LOOK
 
@@ -423,7 +423,9 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_unreadable(self) -> None:
         """A request that no front of ours sends is answered, with one line in the log."""
-        for payload in (b"", garbage()):
+        negative = encode_payload(Opening(10, "app", b"GET", b"/", [], b"HTTP/1.1", -1))
+        no_name = encode_payload(Opening(10, "app", b"GET", b"/", [(b"a b", [b"c"])], b"HTTP/1.1", 0))
+        for payload in (b"", garbage(), negative, no_name):
             rig = WorkerRig(self)
             asker = rig.front.open(length=1)
             rig.posts.flying.clear()
@@ -433,6 +435,7 @@ class AdmissionTests(SynchronousTestCase):
             with capturedLogs() as log:
                 conversation.say(Kind.OPEN, payload)
                 conversation.write(b"x")
+                conversation.say(Kind.OPEN, payload)
                 rig.turn()
             [line] = [formatEvent(event) for event in log]
             self.assertRegex(line, "A request from front front cannot be read: .* \\(mend: ")
@@ -460,6 +463,28 @@ class AdmissionTests(SynchronousTestCase):
                 if not begun:
                     rig.answer(rig.accept(), OK)
                     rig.front.forget(other)
+
+    def test_opened_twice(self) -> None:
+        """Nor is what is said once more, in other words, or what only a worker says."""
+        rig = WorkerRig(self)
+        asker = rig.open()
+        asker.conversation.say(Kind.OPEN, b"")
+        asker.conversation.say(Kind.HEAD)
+        rig.turn()
+        rig.answer(rig.accept(), OK)
+        self.assertEqual((asker.head.status, rig.connections), (200, 1))
+        rig.front.forget(asker)
+
+    def test_end_while_taking(self) -> None:
+        """A worker that ends begins nothing more."""
+        rig = WorkerRig(self)
+        rig.crew.slow = True
+        rig.open()
+        rig.worker.end()
+        rig.crew.stop()
+        rig.turn()
+        self.assertEqual(rig.connections, 0)
+        rig.front.askers.clear()
 
     def test_unknown(self) -> None:
         """Whoever speaks of what is not known here is told so."""
@@ -544,6 +569,28 @@ class AbandonTests(SynchronousTestCase):
         rig.turn()
         self.assertEqual(asker.kinds, [Kind.DONE])
         rig.front.forget(asker)
+
+    def test_before_opening(self) -> None:
+        """What was abandoned before all of its head was there is not begun."""
+        rig = WorkerRig(self)
+        asker = rig.front.open(headers=[(b"X-Long", [b"x" * 4000])])
+        asker.conversation.tell(Kind.ABANDON)
+        asker.conversation.tell(Kind.ABANDON)
+        rig.turn()
+        self.assertEqual((asker.kinds, rig.connections, rig.crew.taken), ([Kind.DONE], 0, set()))
+        rig.front.forget(asker)
+
+    def test_repeatedly(self) -> None:
+        """To hear it again changes nothing."""
+        rig = WorkerRig(self, concurrency=1)
+        others = [rig.open(), rig.open()]
+        others[1].conversation.tell(Kind.ABANDON)
+        others[1].conversation.tell(Kind.ABANDON)
+        rig.turn()
+        self.assertEqual(others[1].kinds, [Kind.DONE])
+        rig.answer(rig.accept(), OK)
+        for asker in others:
+            rig.front.forget(asker)
 
 
 class LostFrontTests(SynchronousTestCase):

@@ -109,7 +109,6 @@ class Served:
         body: Any = upload  # it has all of a RequestBody that a forwarding uses
         forwarding = self._forwarding = forwarder.send(exchange, body)
         forwarding.head.addCallbacks(self._head, self._failed)
-        forwarding.head.addErrback(self._broken)
         forwarding.done.addCallback(self._backend_finished)
 
     def refuse(self) -> None:
@@ -247,10 +246,7 @@ class Served:
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
-        if not isinstance(error, ExchangeError):
-            self._log.failure("A request could not be forwarded", failure)
-            error = ExchangeError("The worker could not forward the request.")
-        assert self._forwarding is not None
+        assert isinstance(error, ExchangeError) and self._forwarding is not None
         if self._over or self._unwanted:
             return
         if isinstance(error, UNREACHED) and self._forwarding.unsent:
@@ -301,7 +297,3 @@ class Served:
         if not self._done_told:
             self._done_told = True
             self.conversation.tell(Kind.DONE)
-
-    def _broken(self, failure: Failure) -> None:
-        self._log.failure("A response could not be passed on", failure)
-        self._abandon()
