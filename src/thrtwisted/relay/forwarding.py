@@ -108,8 +108,8 @@ class RelayedForwarding:
         self._upload.let_go()
         if self._queued is not None:
             self._queued.cancel()
-        elif self._conversation is not None:
-            self._conversation.tell(Kind.ABANDON)
+        elif self._conversation is not None and (self._download is None or not self._download.ended):
+            self._conversation.tell(Kind.ABANDON)  # else the worker has said all of the answer
 
     # For the forwarder
 
