@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.relay.fronts import Client, FrontRig, Hand, HandWorker, Place
 from thrtwisted.errors import QueueTimeout
 from thrtwisted.exchange import ResponseHead
-from thrtwisted.relay.codec import Kind, Opening
+from thrtwisted.relay.codec import Frame, Head, Kind, Opening, Problem, encode_payload
 from thrtwisted.relay.forwarding import RelayedForwarding
 
 WORKERS = ("w1", "w2")
@@ -165,6 +165,26 @@ STEPS = [
 ]
 
 
+frames = st.builds(
+    Frame,
+    front=st.sampled_from(["front", "front", "front", "w1"]),
+    number=st.integers(1, 4),
+    kind=st.sampled_from([*map(int, Kind), 0, 99]),
+    seq=st.integers(0, 4),
+    ack=st.integers(0, 4),
+    more=st.booleans(),
+    payload=st.sampled_from(
+        [
+            b"",
+            b"x" * 100,
+            encode_payload(Problem("BackendClosed", "x")),
+            encode_payload(Head(200, b"", [], 3)),
+        ]
+    ),
+    sender=st.sampled_from(["", "w1", "nobody"]),
+)
+
+
 class NoCleanup(SynchronousTestCase):
     """For a rig that is looked at by hand."""
 
@@ -213,4 +233,20 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(len(rig.done), len(rig.forwardings))
         self.assertFalse(any(place.held or place.waits for place in rig.places))
         self.assertEqual(repr(rig.front), "<Front front, 0 exchanges at 0 workers>")
+        rig.check_nothing_left()
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 40)) | frames, max_size=60),
+        st.sampled_from(["never", "safe"]),
+    )
+    def test_garbage(self, steps: list[tuple[str, int] | Frame], retry: str) -> None:
+        """Whatever a worker says, nothing worse comes of it than that exchanges end."""
+        rig = FrontRig(NoCleanup(), retry=retry)
+        history = History(rig)
+        for step in steps:
+            if isinstance(step, Frame):
+                rig.worker("w1").post.send("front", step)
+            else:
+                getattr(history, step[0])(step[1])
         rig.check_nothing_left()
