@@ -22,9 +22,9 @@ def content(name: str, size: int) -> bytes:
 
 class Asked:
     """
-    A client with its request.
+    A client's request, and what it is to be answered.
 
-    @ivar leaves: it does, some day.
+    @ivar left: nobody waits for that any more.
     """
 
     def __init__(self, number: int, random: Random) -> None:
@@ -85,6 +85,7 @@ class OutageTests(SynchronousTestCase):
                 answer = Answer(client.value())
                 self.assertEqual((answer.status, answer.body), (200, asked.response), asked.number)
         self.assertEqual(sorted(set(self.executed)), sorted(self.executed))
+        rig.posts.carried.clear()
         rig.clients.clear()
         for _, client in self.asked:
             client.lose()
