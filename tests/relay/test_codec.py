@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -30,7 +30,7 @@ payloads = st.one_of(
         st.binary(),
         headers,
         st.binary(),
-        st.integers(0),
+        st.integers(0, 10**18),
     ),
     st.builds(Head, st.integers(100, 999), st.binary(), headers, st.none() | st.integers(0, 2**53)),
     st.builds(Problem, st.text(), st.text(), st.none() | st.floats(0, 100)),
@@ -51,16 +51,19 @@ frames = st.builds(
 class CodecTests(SynchronousTestCase):
     """Messages, frames and payloads."""
 
+    @settings(deadline=None)
     @given(st.lists(frames, max_size=5))
     def test_message(self, said: list[Frame]) -> None:
         """Frames come out of a message as they went in."""
         self.assertEqual(decode(encode(said)), said)
 
+    @settings(deadline=None)
     @given(payloads)
     def test_payload(self, payload: Opening | Head | Problem) -> None:
         """So does what a frame carries; bytes stay bytes, whatever they are."""
         self.assertEqual(decode_payload(encode_payload(payload), type(payload)), payload)
 
+    @settings(deadline=None)
     @given(frames)
     def test_overhead(self, frame: Frame) -> None:
         """A frame takes no more beside its payload than flows count for it."""
@@ -80,6 +83,7 @@ class CodecTests(SynchronousTestCase):
         longer = [front, number, kind, 1, 2, False, b"", "", "later"]
         self.assertEqual(decode(msgspec.msgpack.encode([longer])), [Frame(front, number, kind, 1, 2)])
 
+    @settings(deadline=None)
     @given(st.binary(max_size=50))
     def test_garbage(self, message: bytes) -> None:
         """Of what is no message, there is one error to expect."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -23,6 +23,7 @@ def all_of(out: Outgoing) -> list[Numbered]:
 class PieceTests(SynchronousTestCase):
     """How large a frame may be."""
 
+    @settings(deadline=None)
     @given(st.integers(2048, 2**26))
     def test_room(self, window: int) -> None:
         """When all but a quarter of the window is acknowledged, a whole frame has room: nobody waits for nothing."""
@@ -120,6 +121,7 @@ class OutgoingTests(SynchronousTestCase):
         self.out.acknowledged(-1)
         self.assertFalse(self.out.quiet)
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(st.sampled_from([Kind.DATA, Kind.HEAD]), st.binary(max_size=60))))
     def test_bytes(self, said: list[tuple[Kind, bytes]]) -> None:
         """Cut and joined, it is what was said."""
