@@ -26,6 +26,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 
 from tests import valkey
+from tests.forward.support import OK, RawBackend
 from tests.integration import twistd
 from tests.integration.harness import until
 from tests.process import Child, end, python
@@ -408,34 +409,47 @@ class TwistdTests(TestCase):
         self.assertNotIn(b"Traceback", child.output + child.errors)
         self.assertEqual(os.listdir(self.directory), [])
 
+    def relayed(self, url: str, namespace: str, role: str) -> tuple[Child, Any]:
+        """A front or a worker."""
+        directory = self.mktemp()
+        os.makedirs(directory)
+        path = os.path.abspath(os.path.join(directory, "thr.toml"))
+        with open(path, "w") as file:
+            file.write(
+                f'listen = "tcp:0:interface=127.0.0.1"\n[redis]\nurl = "{valkey.url()}"\n'
+                f'namespace = "{namespace}"\n[backend.app]\nurl = "{url}"\n'
+                f'[relay]\nrole = "{role}"\nconcurrency = 3\n'
+            )
+        return self.twistd("-n", "thrproxy", "--config", path)
+
     async def test_relay(self) -> None:
-        """A front listens; a worker does not, and says what it serves. Nothing is left of them."""
-        url = await self.backend()
-        namespace = valkey.namespace()
-        processes = []
-        for role in ("worker", "front"):
-            directory = self.mktemp()
-            os.makedirs(directory)
-            path = os.path.abspath(os.path.join(directory, "thr.toml"))
-            with open(path, "w") as file:
-                file.write(
-                    f'listen = "tcp:0:interface=127.0.0.1"\n[redis]\nurl = "{valkey.url()}"\n'
-                    f'namespace = "{namespace}"\n[backend.app]\nurl = "{url}"\n'
-                    f'[relay]\nrole = "{role}"\nconcurrency = 3\n'
-                )
-            processes.append(self.twistd("-n", "thrproxy", "--config", path))
-        (worker, worker_process), (front, front_process) = processes
+        """
+        A front listens; a worker does not, and says what it serves. It finishes what it has, however often it is told
+        to stop. Nothing is left of them.
+        """
+        backend = RawBackend(answer=None)
+        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(backend)
+        self.addCleanup(port.stopListening)
+        url, namespace = f"http://127.0.0.1:{port.getHost().port}", valkey.namespace()
+        worker, worker_process = self.relayed(url, namespace, "worker")
+        front, front_process = self.relayed(url, namespace, "front")
         await worker.said(b"Worker of backend.app: 3 places")
         await front.said(b"ProxySite starting on ")
         [port] = re.findall(rb"Site starting on (\d+)", front.output)
-        response = await Agent(reactor).request(b"GET", b"http://127.0.0.1:%s/" % port)
-        self.assertEqual(await readBody(response), b"the application")
-        for child, process in ((worker, worker_process), (front, front_process)):
-            process.signalProcess("TERM")
-            self.assertEqual(await child.ended, -signal.SIGTERM)
-            self.assertNotIn(b"Traceback", child.output + child.errors)
-        self.assertNotIn(b"starting on", worker.output)
+        asked = Agent(reactor).request(b"GET", b"http://127.0.0.1:%s/" % port)
+        await until(lambda: backend.received)
+        worker_process.signalProcess("TERM")
+        await worker.said(b"Received SIGTERM")
+        worker_process.signalProcess("TERM")
         with valkey.client() as client:
+            await until(lambda: b"".join(client.hgetall("{" + namespace + "}:workers").values())[:2] == b"0 ")
+            backend.connections[0].transport.write(OK)
+            self.assertEqual(await readBody(await asked), b"ok")
+            self.assertEqual(await worker.ended, -signal.SIGTERM)
+            front_process.signalProcess("TERM")
+            self.assertEqual(await front.ended, -signal.SIGTERM)
+            self.assertNotIn(b"Traceback", front.output + front.errors)
+            self.assertNotIn(b"starting on", worker.output)
             keys = client.keys("[{]" + namespace + "}*")
         self.assertEqual([key for key in keys if b":inbox:" not in key], [])  # which pass by themselves
 
