@@ -163,6 +163,13 @@ max_concurrent = 1
 
     # What is in Redis
 
+    def owners(self) -> int:
+        """How many processes have a lease."""
+        with self.database() as redis:
+            seconds, microseconds = redis.time()
+            now = seconds * 1000 + microseconds // 1000
+            return int(redis.zcount(f"{{{self.namespace}}}:owners", now, "inf"))
+
     def taken(self) -> int:
         """How many places of workers are taken."""
         with self.database() as redis:

@@ -24,8 +24,10 @@ from tests.integration import (
     test_sentinel,
     test_stop,
 )
+from tests.integration.harness import until
 from tests.integration.relayed import Relayed
-from tests.integration.servers import ServerCase
+from tests.integration.servers import ONE, ServerCase
+from tests.integration.test_places import documented_rights
 
 
 class AnswersOverRelayTests(Relayed, test_answers.AnswerTests):
@@ -46,7 +48,7 @@ class ClientsOverRelayTests(Relayed, test_clients.ClientTests):
     """Clients that leave, or read slowly."""
 
 
-class ClusterOverRelayTests(Relayed, test_cluster.ClusterTests):
+class OrderOverRelayTests(Relayed, test_cluster.ClusterTests):
     """Two fronts and two workers: one set of slots, one queue."""
 
 
@@ -82,8 +84,37 @@ class LostRepliesOverRelayTests(Relayed, test_lost_replies.LostTests):
     """Connections to Redis that are cut."""
 
 
-class RightsOverRelayTests(Relayed, test_places.RightsTests):
+class RightsOverRelayTests(Relayed, ServerCase):
     """What a user of Redis has to be allowed."""
+
+    async def test_rights(self) -> None:
+        """The rules for the gate and for the relay are enough, whatever happens."""
+        self.main = await self.started()
+        rights = [right.replace("{thr}", f"{{{self.namespace}}}") for right in documented_rights(relay=True)]
+        self.main.do("ACL", "SETUSER", "thr", "on", ">pass", *rights)
+        self.redis = f"redis://thr:pass@{self.main.place}/1"
+        self.main.login["db"] = 1
+        backend, front = await self.proxied()
+        await self.regulated(backend, front, "a-")
+        answer = await self.ask(front, "/bytes/large?size=3000000").answer
+        self.assertTrue(answer.complete)
+        self.main.do("SCRIPT", "FLUSH")
+        await self.regulated(backend, front, "b-")
+        lost = self.ask(front, "/hold/lost", ONE)
+        await backend.begun("lost")
+        await self.workers[0].signal("KILL")
+        self.assertEqual((await lost.answer).status, 502)
+        await self.proxied(backend)
+        self.main.do("FLUSHALL")
+        await self.regulated(backend, front, "c-")
+        doomed = self.ask(front, "/hold/doomed", ONE)
+        await backend.begun("doomed")
+        await front.signal("KILL")
+        self.assertEqual((await doomed.answer).status, 0)
+        await self.let(backend, "doomed")
+        await until(lambda: not self.admitted())
+        await self.workers[1].signal("TERM")
+        self.assertEqual(self.main.do("ACL", "LOG"), [])
 
 
 class TLSOverRelayTests(Relayed, ServerCase):

@@ -164,6 +164,7 @@ class LifeTests(RelayCase):
                 return time.monotonic() - began > 2.5 * LEASE
 
             await until(passed)
+        await self.let(backend, "it")
         self.assertEqual(await self.done(client), [200])
 
     async def test_killed(self) -> None:

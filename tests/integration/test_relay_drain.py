@@ -126,7 +126,7 @@ url = "{url}"
         workers = [await self.worker(backend, concurrency=3) for _ in range(2)]
         clients = self.looping(12, "/work/{}?seconds=0.03", *fronts)
         await until(lambda: self.waiting() >= 4)
-        for number in range(4):
+        for number in range(2):
             old = workers.pop(0)
             if number % 2:  # its successor comes first
                 workers.append(await self.worker(backend, concurrency=3))

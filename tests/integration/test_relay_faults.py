@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.integration.application import digest, pieces
 from tests.integration.cutter import Cutter
+from tests.integration.faults import is_loss
 from tests.integration.harness import Backend, Running, most_at_once, until
 from tests.integration.relayed import RelayCase, Uploads
 
@@ -28,7 +29,7 @@ class FaultCase(RelayCase):
     """A Redis of the test's own."""
 
     # A worker that could tell nobody for so long is not taken for dead.
-    settings: ClassVar = {"lease": 5.0}
+    settings: ClassVar = {"lease": 3.0}
 
     async def started(self) -> tuple[Running, Backend, Running, Running]:
         """Redis, a backend, a front and a worker."""
@@ -37,9 +38,16 @@ class FaultCase(RelayCase):
         return redis, backend, await self.front(backend), await self.worker(backend)
 
     async def back(self, *processes: Running) -> None:
-        """They have found Redis again."""
+        """They have found Redis again, if they had lost it, and for so long that they tell when they lose it again."""
         for process in processes:
-            await until(lambda process=process: process.said[-1] == "Redis answers again")
+            await until(
+                lambda process=process: process.said.count("Redis answers again") == self.losses(process)
+            )
+        await deferLater(reactor, self.settings["lease"] / 4)
+
+    def losses(self, process: Running) -> int:
+        """How often it has said that Redis is gone."""
+        return sum(map(is_loss, process.said))
 
 
 class GoneTests(FaultCase):
@@ -134,22 +142,16 @@ class GoneTests(FaultCase):
 
     async def test_bodies_frozen(self) -> None:
         """It is frozen until all have given it up, and goes on with what it had."""
-        turns = 0
 
         async def freeze(redis: Running) -> Running:
-            nonlocal turns
-            turns += 1
+            before = {process.pid: self.losses(process) for process in self._proxies}
             redis.freeze()
             for process in self._proxies:
-                await until(lambda process=process: self.losses(process) == turns)
+                await until(lambda process=process: self.losses(process) > before[process.pid])
             redis.thaw()
             return redis
 
         await self.check_bodies(freeze)
-
-    def losses(self, process: Running) -> int:
-        """How often it has said that Redis is gone."""
-        return sum(line.startswith("Redis does not answer") for line in process.said)
 
 
 class RefusingTests(FaultCase):
@@ -157,17 +159,20 @@ class RefusingTests(FaultCase):
 
     async def test_full(self) -> None:
         """What cannot be written waits until it can."""
-        _, backend, front, _ = await self.started()
+        _, backend, front, worker = await self.started()
         client = self.ask(front, "/hold/it")
         await backend.begun("it")
         with self.database() as redis:
             redis.config_set("maxmemory", 1)
             await self.let(backend, "it")
             await backend.ended("it")
+            await worker.child.said(b"is not usable for the relay: it is out of memory")
             await until(lambda: redis.info("errorstats").get("errorstat_OOM", {"count": 0})["count"] > 2)
             self.assertFalse(client.answer.called)
             redis.config_set("maxmemory", 0)
         self.assertEqual(await self.done(client), [200])
+        await worker.child.said(b"is usable for the relay again")
+        await self.back(front, worker)
         self.assertEqual(await self.done(self.ask(front, "/work/next?seconds=0")), [200])
         self.assertEqual(backend.names(), ["it", "next"])
         await self.idle()
