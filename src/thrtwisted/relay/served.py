@@ -237,7 +237,7 @@ class Served:
         self._host.reached(self)
         if self._over or self._unwanted:
             return
-        fields = [(name, values) for name, values in head.headers.getAllRawHeaders()]
+        fields = [(name, list(values)) for name, values in head.headers.getAllRawHeaders()]
         self.conversation.say(Kind.HEAD, encode_payload(Head(head.status, head.phrase, fields, head.length)))
         assert self._forwarding is not None
         self._reply = Reply(self.conversation)
