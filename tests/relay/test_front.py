@@ -872,6 +872,13 @@ class LookTests(SynchronousTestCase):
         self.rig.crew.answer()
         self.assertEqual(self.rig.clock.getDelayedCalls(), [])
 
+    def test_gate_stops(self) -> None:
+        """Nor does the end of the gate do any harm."""
+        self.rig.crew.slow = True
+        self.look()
+        self.rig.crew.stop()
+        self.assertEqual(self.rig.clock.getDelayedCalls(), [])
+
     def test_silence(self) -> None:
         """A worker that says nothing for long is asked whether it has the exchange, and not others."""
         self.rig.crew.elsewhere = {"api": 3, "app": 5}

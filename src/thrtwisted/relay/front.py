@@ -122,7 +122,7 @@ class Front:
         peer = self._peers.get(worker)
         if peer is None:
             peer = self._peers[worker] = _Peer()
-            peer.unwatch = self._crew.watch(worker, lambda: self._lost(worker, peer))
+            peer.unwatch = self._crew.watch(worker, lambda: self._lost(worker))
         peer.exchanges.add(number)
         return number, conversation
 
@@ -153,11 +153,9 @@ class Front:
 
     # Workers
 
-    def _lost(self, worker: str, peer: _Peer) -> None:
+    def _lost(self, worker: str) -> None:
         """A worker is dead."""
-        if self._peers.get(worker) is not peer:
-            return
-        del self._peers[worker]
+        peer = self._peers.pop(worker)
         peer.unwatch()
         numbers = sorted(peer.exchanges)
         self._log.warn(
