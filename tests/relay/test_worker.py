@@ -411,6 +411,18 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual((rig.connections, asker.kinds), (0, [Kind.REFUSED]))
         rig.front.forget(asker)
 
+    def test_not_leased_and_left(self) -> None:
+        """Nothing is asked again for a client that has left."""
+        rig = WorkerRig(self)
+        rig.crew.slow = True
+        asker = rig.open()
+        rig.gate.leased = False
+        asker.conversation.tell(Kind.ABANDON)
+        rig.turn()
+        rig.crew.answer()
+        self.assertEqual((rig.crew.pending, asker.kinds), ([], [Kind.DONE]))
+        rig.front.forget(asker)
+
     def test_gate_stops(self) -> None:
         """A gate that stops meanwhile gives nothing."""
         rig = WorkerRig(self)
@@ -686,6 +698,18 @@ class LostFrontTests(SynchronousTestCase):
         self.assertEqual(self.rig.connections, 1)
         self.assertEqual(repr(self.rig.worker), "<Worker 0 of 1 places taken, 0 exchanges>")
         del self.rig.front.askers[1]
+
+    def test_asked_meanwhile(self) -> None:
+        """Of whom nothing is left here by the time that the gate answers, that is all there is to do."""
+        asker = self.rig.open()
+        wire = self.rig.accept()
+        self.rig.crew.slow = True
+        self.rig.crew.die("front")
+        self.rig.answer(wire, OK)
+        self.rig.front.forget(asker)
+        self.rig.turn()
+        self.rig.crew.answer()
+        self.assertEqual((self.rig.crew.inherited, self.rig.crew.watched), ([("front", [10])], {}))
 
     def test_alive(self) -> None:
         """Whom the gate finds alive after all is served on, and watched on."""

@@ -74,6 +74,7 @@ class Served:
         self.silent = False
         self.conversation = Conversation(post, front, front, number, window, self)
         self._host = host
+        self._exchange: Exchange | None = None
         self._upload: Upload | None = None
         self._forwarding: Forwarding | None = None
         self._reply: Reply | None = None
@@ -174,14 +175,18 @@ class Served:
             return
         try:
             opening: Opening = decode_payload(payload, Opening)
+            headers = Headers()
             for name, values in opening.headers:
-                Headers().setRawHeaders(name, values)
+                headers.setRawHeaders(name, values)
             if opening.length < 0:
                 raise ValueError("its body has fewer than 0 bytes")
         except (msgspec.DecodeError, ValueError) as error:
             self._reject(error)
             return
         self.opening = opening
+        self._exchange = Exchange(
+            opening.method, opening.target, headers, "", opening.queue, version=opening.version
+        )
         self._upload = Upload(opening.length, self.conversation.consumed)
         if not self._unwanted:
             self._host.opened(self)
