@@ -507,7 +507,7 @@ def needed_by(client: Client) -> dict[str, int]:
 def mentioned(announced: Any, operations: Iterable[list[Any]]) -> dict[str, int]:
     """The highest limit of each counter that a batch brings."""
     limits: dict[str, int] = {}
-    needs = [ticket[6:] for ticket in announced[4:]] if announced else []
+    needs = [ticket[8:] for ticket in announced[4:]] if announced else []
     needs += [operation[6:] for operation in operations if operation[0] == "acquire"]
     for words in needs:
         for key, slots in zip(words[::8], words[1::8], strict=True):

@@ -12,11 +12,17 @@ from thrtwisted.errors import GateUnavailable, QueueTimeout
 from thrtwisted.gate import AlreadyTaken, Counter, IAdmission, Ticket
 from thrtwisted.gate.local import LocalGate
 from thrtwisted.gate.redis import RedisGate
+from thrtwisted.gate.script import SCRIPT
 
 TWO = (Counter("two", 2),)
 
 
 class CrewTestCase(RedisGateTestCase):
+    def setUp(self) -> None:
+        """A server that does not know the script may be another one: several that find that out wait for each other."""
+        super().setUp()
+        self.client.script_load(SCRIPT)
+
     def ask(
         self, gate: RedisGate, queue: str = "app", counters: tuple[Counter, ...] = (), **options: Any
     ) -> Deferred[IAdmission]:

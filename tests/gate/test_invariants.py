@@ -305,8 +305,15 @@ class ContentsMachine(RuleBasedStateMachine):
         """What is announced may be new to Redis, or other than it thinks; what is not announced goes."""
         name = self.owners[owner].name
         announced = {
-            serial: [serial, int(admitted), self.orders[owner].get(serial, 0) if known else 0, *rest]
-            for (_, serial, *rest), admitted, known in tickets
+            serial: [
+                serial,
+                int(admitted),
+                self.orders[owner].get(serial, 0) if known else 0,
+                priority,
+                "",
+                *rest,
+            ]
+            for (_, serial, priority, *rest), admitted, known in tickets
         }
         self.batch(owner, *operations, announced=list(announced.values()))
         contents = Contents(self.client, self.prefix)
