@@ -320,8 +320,8 @@ class Relay(_Table, frozen=True):
         Meta(
             description="What happens to a request with which a worker had begun when it died. `never`: 502. `safe`: "
             "it goes to another worker, once, if its method is safe (GET, HEAD, OPTIONS), and then it may be executed "
-            "twice. Once its response has begun, that is cut. A request with which the worker had certainly not begun "
-            "goes to another one in any case, whatever its method."
+            "twice; after the backend's `reclaim_delay`. Once its response has begun, that is cut. A request with "
+            "which the worker had certainly not begun goes to another one in any case, whatever its method."
         ),
     ] = "never"
 

@@ -448,6 +448,32 @@ class LostTests(SynchronousTestCase):
         self.assertEqual([place.releases for place in rig.places], [0, 1])
         self.assertEqual(rig.done, [forwarding])
 
+    def test_retried_in_time(self) -> None:
+        """The slots are not given to the next one while the application may still be at work on the first."""
+        rig = FrontRig(self, retry="safe", reclaim_delay=7.0)
+        forwarding = rig.send()
+        self.lose(rig)
+        rig.places[0].was_taken()
+        rig.clock.advance(6.9)
+        self.assertEqual((rig.places[0].held, rig.heads[forwarding]), (True, []))
+        rig.clock.advance(0.1)
+        rig.places[0].admit(rig.place("w2"))
+        rig.turn()
+        rig.worker("w2").hand.answer()
+        rig.turn()
+        rig.head(forwarding)
+
+    def test_leaves_before_retry_in_time(self) -> None:
+        """If the client leaves meanwhile there is no need for it."""
+        rig = FrontRig(self, retry="safe", reclaim_delay=7.0)
+        forwarding = rig.send()
+        self.lose(rig)
+        rig.places[0].was_taken()
+        forwarding.abandon()
+        self.assertEqual((rig.places[0].releases, rig.done), (0, []))
+        rig.clock.advance(7.0)
+        self.assertEqual((rig.places[0].releases, rig.done), (1, [forwarding]))
+
     def test_not_safe(self) -> None:
         """Other methods are not."""
         rig = FrontRig(self, retry="safe")

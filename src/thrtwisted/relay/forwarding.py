@@ -360,12 +360,9 @@ class RelayedForwarding:
         self._finish()
 
     def _begun_elsewhere(self) -> None:
-        """A worker that is lost had begun with the request, or may have."""
-        if self._may_repeat and not self._abandoned:
-            self._may_repeat = False
-            self._queue_again(taken_too=True)
-            return
-        self._answer(WorkerLost(_LOST))
+        """A worker that is lost had begun with the request, or may have. It is risked again once, if that is wanted."""
+        if not self._may_repeat:
+            self._answer(WorkerLost(_LOST))
         self._reclaim()
 
     def _reclaim(self) -> None:
@@ -374,11 +371,15 @@ class RelayedForwarding:
         if delay:
             self._reclaim_timer = self._forwarder.clock.callLater(delay, self._reclaimed)
         else:
-            self._finish()
+            self._reclaimed()
 
     def _reclaimed(self) -> None:
         self._reclaim_timer = None
-        self._finish()
+        if self._answered or self._abandoned:
+            self._finish()
+        else:
+            self._may_repeat = False
+            self._queue_again(taken_too=True)
 
     def _finish(self) -> None:
         """The backend has finished, or nobody knows better: the slots are free."""
