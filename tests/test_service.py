@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed, readBody
 from twisted.web.http_headers import Headers
@@ -90,9 +90,9 @@ class ProxyTestCase(TestCase):
             connection.transport.abortConnection()
         await until(lambda: all(connection.lost for connection in self.backend.connections))
 
-    def ask(self, path: str = "/") -> Asked:
+    def ask(self, path: str = "/", method: bytes = b"GET") -> Asked:
         url = f"http://127.0.0.1:{self.port}{path}".encode()
-        self.asked.append(Asked(self.agent.request(b"GET", url)))
+        self.asked.append(Asked(self.agent.request(method, url)))
         return self.asked[-1]
 
     async def arrived(self, number: int) -> None:
@@ -391,7 +391,7 @@ class RelayTests(ProxyTestCase):
 
     def worker(self, *, start: bool = True, redis: Redis | None = None, **config: Any) -> RelayWorker:
         """A worker before the backend of the front."""
-        url = f"http://127.0.0.1:{self.backend_port}"
+        url = config.pop("url", f"http://127.0.0.1:{self.backend_port}")
         relay = Relay(role="worker", concurrency=config.pop("concurrency", 10))
         worker = RelayWorker(
             reactor,
@@ -502,6 +502,24 @@ class RelayTests(ProxyTestCase):
                 self.answer()
             await worker.stopService()
             self.assertEqual(self.keys(), set())
+
+    async def test_steps_back(self) -> None:
+        """A worker whose backend is down leaves the requests to the others, whatever their methods: none is lost."""
+        await self.front(app={})
+        self.backend.answer = OK
+        nobody = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Site(Resource()))
+        sick = self.worker(url=f"http://127.0.0.1:{nobody.getHost().port}")
+        await nobody.stopListening()
+        await self.registered(sick)
+        well = self.worker(concurrency=2)
+        await self.registered(well)
+        with capturedLogs() as log:
+            asked = [self.ask(method=b"POST") for _ in range(20)]
+            await until(lambda: all(each.over for each in asked))
+        self.assertEqual({each.status for each in asked}, {200})
+        said = [formatEvent(event) for event in log]
+        self.assertEqual(sum("other workers get its requests" in each for each in said), 1, said)
+        await gatherResults([sick.stopService(), well.stopService()])
 
     async def test_no_redis(self) -> None:
         """Without Redis a front refuses at once, whatever outage is configured; both can be stopped all the same."""
