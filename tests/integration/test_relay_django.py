@@ -27,7 +27,7 @@ class DjangoTests(IntegrationCase):
         """The example's front, its worker and its application."""
         application = await self._backend(
             rb"Listening at: \S+:(\d+) ",
-            *("gunicorn", "--threads=4", "--bind=127.0.0.1:0", f"--chdir={EXAMPLE}", "application"),
+            *("gunicorn", "--threads=4", "--bind=127.0.0.1:0", f"--pythonpath={EXAMPLE}", "application"),
         )
         worker = await self.worker(application)
         place = ("--redis", self.redis, "--listen", "tcp:0:interface=127.0.0.1")
