@@ -57,7 +57,6 @@ class Waiter:
 class Worker:
     concurrency: int
     queues: list[str]
-    connected: bool = True
 
 
 class Crowd:
@@ -69,6 +68,7 @@ class Crowd:
         self.held: dict[Id, Held] = {}
         self.orphans: dict[Id, Held] = {}
         self.workers: dict[str, Worker] = {}
+        self.disconnected: set[str] = set()
 
     def used(self, key: str) -> int:
         all_held = [*self.held.values(), *self.orphans.values()]
@@ -81,7 +81,9 @@ class Crowd:
         loads = [
             (self.taken(name) / worker.concurrency, name)
             for name, worker in self.workers.items()
-            if queue in worker.queues and worker.connected and self.taken(name) < worker.concurrency
+            if queue in worker.queues
+            and name not in self.disconnected
+            and self.taken(name) < worker.concurrency
         ]
         return min(loads)[1] if loads else None
 
@@ -214,8 +216,7 @@ class WorkersMachine(RuleBasedStateMachine):
     )
     def serve(self, worker: int, concurrency: int, queues: list[str]) -> None:
         owner = self.crew[worker]
-        connected = self.model.workers.get(owner.name, Worker(0, [])).connected
-        self.model.workers[owner.name] = Worker(concurrency, queues, connected)
+        self.model.workers[owner.name] = Worker(concurrency, queues)
         before = {ticket[0] for ticket, held in self.model.orphans.items() if held.worker == owner.name}
         [[count, *fronts]] = self.do(owner, ["serve", concurrency, *queues]).answers
         assert (count, set(fronts)) == (self.model.taken(owner.name), before)
@@ -273,18 +274,18 @@ class WorkersMachine(RuleBasedStateMachine):
     def connection(self, worker: int) -> None:
         """A worker loses its connection, or has it again; then it says once more what it serves."""
         owner = self.crew[worker]
-        known = self.model.workers.get(owner.name)
-        if known is None:
-            return
         channel = f"{owner.key}:owner:{owner.name}"
-        known.connected = not known.connected
-        if known.connected:
+        if owner.name in self.model.disconnected:
             owner.channel.subscribe(channel)
             owner.channel.get_message(timeout=5)
+            self.model.disconnected.remove(owner.name)
+            known = self.model.workers.get(owner.name, Worker(0, []))
+            self.model.workers[owner.name] = known
             self.do(owner, ["serve", known.concurrency, *known.queues])
         else:
             owner.channel.unsubscribe(channel)
             owner.channel.get_message(timeout=5)
+            self.model.disconnected.add(owner.name)
 
     def owner(self, name: str) -> ScriptOwner:
         return next(front for front in self.fronts if front.name == name)
