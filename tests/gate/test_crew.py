@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.task import deferLater
 
 from tests.gate.test_redis import ONE, RedisGateTestCase, Steps, until
 from thrtwisted.errors import GateUnavailable, QueueTimeout
@@ -210,6 +211,57 @@ class DeathTests(CrewTestCase):
         end()
         yield worker.crew.serve(3, ["app"])
         yield until(lambda: not self.held("three"))
+
+
+class HealingTests(CrewTestCase):
+    @inlineCallbacks
+    def test_lost_replies(self) -> Steps:
+        """What was asked when the connection was lost is done once, whether or not it was done before."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(2, ["app"])
+        admission = yield self.ask(front, counters=ONE)
+        for turns in range(5):
+            waiting = admission.again(taken_too=True)
+            for _ in range(turns):
+                yield deferLater(reactor, 0)
+            front._link.reset()
+            admission = yield waiting
+            taken = worker.crew.take(front.owner, admission.serial)
+            worker._link.reset()
+            self.assertIs((yield taken), True)
+            self.assertEqual(self.at(worker), {f"{front.owner}:{admission.serial}": "t"})
+            self.assertEqual((self.held("one"), front._places.held, len(front._places)), (1, 1, 1))
+        admission.release()
+        yield until(lambda: not self.at(worker) and not self.held("one"))
+
+    @inlineCallbacks
+    def test_loss_of_memory(self) -> Steps:
+        """When Redis has lost its memory, the worker is one again, and what is under way has its place again."""
+        front, worker = self.gate(lease=0.8), self.gate(lease=0.8)
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front)
+        yield worker.crew.take(front.owner, admission.serial)
+        lost: list[str] = []
+        front.crew.watch(worker.owner, lambda: lost.append("worker"))
+        worker.crew.watch(front.owner, lambda: lost.append("front"))
+        self.client.delete(*self.keys())
+        later = self.ask(front)
+        yield until(lambda: self.at(worker) and self.waiting() == 1)
+        self.assertIs((yield worker.crew.take(front.owner, admission.serial)), True)
+        self.assertEqual((yield worker.crew.serve(1, ["app"])), 1)
+        admission.release()
+        (yield later).release()
+        self.assertEqual(lost, [])
+
+    @inlineCallbacks
+    def test_unwatched_orphans(self) -> Steps:
+        """A heartbeat gives back what a dead front has left that nobody watches."""
+        front, worker = self.gate(lease=0.8), self.gate(lease=0.8)
+        yield worker.crew.serve(1, ["app"])
+        admission = yield self.ask(front, counters=ONE)
+        yield worker.crew.take(front.owner, admission.serial)
+        yield front.stop()
+        yield until(lambda: not self.at(worker) and not self.held("one"))
 
 
 class OtherGateTests(CrewTestCase):
