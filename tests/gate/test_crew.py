@@ -119,7 +119,9 @@ class AgainTests(CrewTestCase):
         self.assertEqual(len(self.at(worker)), 1)
         new = yield admission.again(taken_too=True)
         self.assertEqual(self.at(worker), {f"{front.owner}:{new.serial}": ""})
+        self.assertRaises(ValueError, admission.again, taken_too=True)
         new.release()
+        self.assertRaises(ValueError, new.again, taken_too=True)
         yield until(lambda: not self.at(worker) and not self.held("one"))
 
     @inlineCallbacks

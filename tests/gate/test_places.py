@@ -294,6 +294,63 @@ class AnnouncementTests(PlacesTestCase):
         self.assertEqual(self.batch().announced, first)
 
 
+class FollowingTests(PlacesTestCase):
+    """A ticket that is to wait again has two places until Redis has said whether it does."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        [self.old] = self.add(1, admitted=True)
+        self.announce_all()
+        self.old.order, self.old.priority, self.old.worker = 77, 12, "worker"
+        self.new = self.places.follow(self.old, 5.0, Deferred())
+
+    def announced(self) -> list[list[Any]]:
+        self.places.announce()
+        tickets: list[list[Any]] = self.batch().announced[4:]
+        return [ticket[:5] for ticket in tickets]
+
+    def test_announced(self) -> None:
+        """Both are announced, with what the one has to do with the other; and no operation is sent for either."""
+        self.assertEqual(self.announced(), [[1, 2, 2, 12, "worker"], [2, 3, 77, 12, ""]])
+        self.assertEqual(self.batch().operations, [])
+
+    def test_moved(self) -> None:
+        """Once it waits again, the first is gone, and nothing needs to be released."""
+        self.places.moved(self.new)
+        self.places.moved(self.new)
+        self.assertEqual((self.announced(), self.places.held), ([[2, 0, 77, 12, ""]], 0))
+        self.assertEqual(self.places.freed, 0)
+
+    def test_stays(self) -> None:
+        """Where it may not, the first is as it was."""
+        self.places.stays(self.new)
+        self.assertEqual((self.announced(), self.places.held), ([[1, 1, 77, 12, "worker"]], 1))
+
+    def test_leaves(self) -> None:
+        """Whoever leaves gives up both."""
+        self.places.remove(self.new.serial)
+        self.assertEqual(self.batch().operations, [["release", 1], ["release", 2]])
+        self.assertEqual((len(self.places), self.places.held), (0, 0))
+
+    def test_questions(self) -> None:
+        """What is asked goes with a batch that announces the last, or nothing; there is some room for it always."""
+        self.places.longest_batch, self.places.longest_part = 2, 1
+        self.places.announce()
+        asked: list[int] = []
+
+        def ask(most: int) -> list[list[Any]]:
+            asked.append(most)
+            return [["take", "front", 1]]
+
+        batches = [Batch(*msgpack.decode(self.places.batch(ask=ask))) for _ in range(3)]
+        self.assertEqual(asked, [2])
+        self.assertEqual([len(batch.operations) for batch in batches], [0, 0, 1])
+        self.reply()
+        self.add(2)
+        self.places.batch(ask=ask)
+        self.assertEqual(asked, [2, 1])
+
+
 class HeldTests(PlacesTestCase):
     def test_held(self) -> None:
         """It is counted how many tickets hold slots, and how many have given them up since the last batch."""

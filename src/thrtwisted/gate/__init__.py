@@ -214,7 +214,7 @@ class IAdmission(Interface):
             this admission is as it was, and has to be released. Errbacks otherwise as L{IGate.acquire} (the time that
             the ticket may wait begins anew), and this one is spent. Cancelling leaves the queue; everything is given
             back, and this one is spent.
-        @raise ValueError: it has no place at a worker.
+        @raise ValueError: it has no place at a worker, was released, or queues again already.
         """
 
 

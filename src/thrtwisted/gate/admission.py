@@ -59,6 +59,8 @@ class Admission:
         """See L{IAdmission.again}."""
         if self._again is None:
             raise ValueError("no place at a worker was asked for")
+        if self._release is None:
+            raise ValueError("it was released, or queues again already")
         release, self._release = self._release, None
 
         def is_kept(failure: Failure) -> Failure:
