@@ -7,6 +7,7 @@ limits change with every ticket; the server loses its memory. After each step th
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, settings
@@ -55,10 +56,20 @@ needs = st.lists(
 )
 priorities = st.sampled_from([1, 50, 50, 99])
 acquires = st.builds(
-    acquire_operation, serials, needs, priorities, fair=st.sampled_from([None, None, "x", "x", "y=1:2"])
+    acquire_operation,
+    serials,
+    needs,
+    priorities,
+    fair=st.sampled_from([None, None, "x", "x", "y=1:2"]),
+    queue=st.sampled_from(["", "", "", "app", "b:a"]),
 )
 releases = st.builds(lambda serial: ["release", serial], serials)
-operations = st.lists(st.one_of(acquires, acquires, releases), max_size=6)
+serves = st.builds(
+    lambda places, queues: ["serve", places, *queues],
+    st.integers(0, 3),
+    st.lists(st.sampled_from(["app", "b:a", "a"]), unique=True),
+)
+operations = st.lists(st.one_of(acquires, acquires, releases, serves), max_size=6)
 
 
 #: All keys of a kind, in one reply, for it is asked for often: what type each is, and what it holds.
@@ -101,7 +112,11 @@ class Contents:
 
     def places(self) -> dict[str, str]:
         """The tickets of all owners, with their lane and whether they hold its slots."""
-        return {ticket: place.partition("\2")[0] for ticket, place in self._places()}
+        return {ticket: re.split("[\2\3]", place)[0] for ticket, place in self._places()}
+
+    def at_workers(self) -> dict[str, str]:
+        """The worker that a ticket has a place at."""
+        return {ticket: place.partition("\3")[2] for ticket, place in self._places() if "\3" in place}
 
     def takes_turns(self) -> set[str]:
         """The tickets that take turns with others."""
@@ -158,14 +173,32 @@ class Contents:
         # Counters: the slots taken are those of the tickets, and nothing is known of what nobody needs.
         taken: dict[str, int] = {}
         for lane in held.values():
-            for counter, weight in needed(lane).items():
+            for counter, weight in limits(lane).items():
                 taken[counter] = taken.get(counter, 0) + weight
         assert {c: n for c, n in used.items() if n} == taken
         assert gate.get("taken", 0) == sum(taken.values())
         assert wanted == _count(c for lane in waiting.values() for c in needed(lane))
-        assert slots.keys() == {c for place in places.values() for c in needed(place[1:])}
+        assert slots.keys() == {c for place in places.values() for c in limits(place[1:])}
         assert used.keys() <= slots.keys()
         assert self.hashes.get("rates", {}).keys() <= slots.keys()
+
+        # Workers: each ticket with a queue has its place where it says, and those with free places are to be found.
+        at_workers = {
+            ticket: name.removeprefix("at:")
+            for name, tickets in self.hashes.items()
+            if name.startswith("at:")
+            for ticket in tickets
+        }
+        assert at_workers == self.at_workers()
+        assert at_workers.keys() <= {ticket for ticket, lane in held.items() if "\4" in lane}
+        serving: dict[str, set[str]] = {}
+        for worker, words in self.hashes.get("workers", {}).items():
+            assert worker in self.sets["owners"]
+            concurrency, *queues = words.split()
+            for queue in queues:
+                if list(at_workers.values()).count(worker) < int(concurrency):
+                    serving.setdefault(f"serving:{queue}", set()).add(worker)
+        assert {name: set(of) for name, of in self.sets.items() if name.startswith("serving:")} == serving
 
         # Turns: they are known where somebody waits, and there only.
         turns = {
@@ -195,6 +228,9 @@ class Contents:
         due, last = {}, 1000 * gate.get("last", 0)
         now = last if now is None else min(now, last)
         for at in set(lanes.values()):
+            if at[0] == "\4":
+                assert f"serving:{at[1:]}" not in self.sets
+                continue
             _, best = min((head, lane) for (where, lane), head in parked.items() if where == at)
             weight = needed(best)[at]
             if used.get(at, 0) + weight <= slots[at] or used.get(at, 0) == 0 < slots[at]:
@@ -213,6 +249,11 @@ def needed(lane: str) -> dict[str, int]:
     """What the tickets of a lane take of each counter."""
     words = (word.partition("\1") for word in lane.split(" "))
     return {counter: int(weight or 1) for counter, _, weight in words if counter}
+
+
+def limits(lane: str) -> dict[str, int]:
+    """Of these, what has slots; not what stands for a queue."""
+    return {counter: weight for counter, weight in needed(lane).items() if counter[0] != "\4"}
 
 
 def _count(names: Any) -> dict[str, int]:
