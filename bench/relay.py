@@ -1,9 +1,10 @@
 """
 Measure the relay beside the direct way: the same requests, the same backend, the same Redis, in turns.
 
-The direct way is one process, the relay is a front and a worker; each has as many places for requests as the other. CPU
-time is what the operating system counts for each process, divided by the requests. Take the figures as ratios: all
-processes share one machine, and the load and the backend have their part of it.
+The direct way is one process, the relay is a front and a worker; each has as many places for requests as the other.
+Long bodies go over a second relay, too, with more of them in Redis at once. CPU time is what the operating system
+counts for each process, divided by the requests. Take the figures as ratios: all processes share one machine, and the
+load and the backend have their part of it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ then = {{ backend = "large" }}
 
 MEGABYTE = 1_000_000
 
+#: What the second relay has in Redis of one exchange, at most.
+MUCH = 2**20
+
 
 @attrs.frozen
 class Way:
@@ -52,11 +56,13 @@ class Way:
 
     @ivar port: where clients come in.
     @ivar processes: their ids: the one with the clients, and the worker, if there is one.
+    @ivar for_long: whether it differs for long bodies only.
     """
 
     name: str
     port: int
     processes: list[int]
+    for_long: bool = False
 
 
 @attrs.frozen
@@ -73,6 +79,10 @@ class Load:
     connections: int
     target: str = "/small"
     upload: int = 0
+
+    @property
+    def is_long(self) -> bool:
+        return self.target == "/large" or self.upload > 0
 
 
 @attrs.frozen
@@ -98,7 +108,7 @@ class Sample:
 
 
 def main() -> int:
-    """Measure both ways."""
+    """Measure all ways."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.relay", description=(__doc__ or "").split("\n\n")[0]
     )
@@ -130,8 +140,8 @@ def main() -> int:
             command = [sys.executable, "-m", "bench.backend", str(backends[-1]), str(size)]
             stack.enter_context(running(command, backends[-1], directory))
         for places, loads in (many, plenty), (options.places, few):
-            with ways(directory, ports, backends, places) as both:
-                measure(both, loads, redis, options.rounds, samples)
+            with ways(directory, ports, backends, places) as all_ways:
+                measure(all_ways, loads, redis, options.rounds, samples)
     progress("")
     print(
         table(
@@ -144,7 +154,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def ways(directory: Path, ports: Iterator[int], backends: list[int], places: int) -> Iterator[list[Way]]:
-    """Start the direct way and the relay."""
+    """Start the direct way and the relays."""
 
     def command(name: str, limit: str, more: str = "") -> tuple[list[str], int]:
         port = next(ports)
@@ -156,24 +166,34 @@ def ways(directory: Path, ports: Iterator[int], backends: list[int], places: int
         )
         return [*TWISTD, f"--logfile={directory}/{port}.log", "thrproxy", "--config", str(file)], port
 
-    direct, direct_port = command("direct", f"max_concurrent = {places}")
-    front, front_port = command("relay", "", '[relay]\nrole = "front"\n')
-    worker, worker_port = command("relay", "", f'[relay]\nrole = "worker"\nconcurrency = {places}\n')
-    with (
-        running(direct, direct_port, directory) as direct_id,
-        running(front, front_port, directory) as front_id,
-        spawned(worker, directory / f"{worker_port}.output") as process,
-    ):
-        yield [Way("direct", direct_port, [direct_id]), Way("relay", front_port, [front_id, process.pid])]
+    with contextlib.ExitStack() as stack:
+        direct, port = command("direct", f"max_concurrent = {places}")
+        found = [Way("direct", port, [stack.enter_context(running(direct, port, directory))])]
+        for name, inline in (("relay", ""), ("relay, `max_inline` 1 MiB", f"max_inline = {MUCH}\n")):
+            namespace = f"relay{len(found)}"
+            front, port = command(namespace, "", f'[relay]\nrole = "front"\n{inline}')
+            worker, number = command(
+                namespace, "", f'[relay]\nrole = "worker"\nconcurrency = {places}\n{inline}'
+            )
+            process = stack.enter_context(spawned(worker, directory / f"{number}.output"))
+            ids = [stack.enter_context(running(front, port, directory)), process.pid]
+            found.append(Way(name, port, ids, bool(inline)))
+        yield found
 
 
 def measure(
-    both: list[Way], loads: list[Load], redis: int, rounds: int, samples: dict[tuple[str, str], list[Sample]]
+    all_ways: list[Way],
+    loads: list[Load],
+    redis: int,
+    rounds: int,
+    samples: dict[tuple[str, str], list[Sample]],
 ) -> None:
-    """Send each load over both ways, one after the other, several times."""
+    """Send each load over all ways, one after the other, several times."""
     for number in range(rounds + 1):
         for load in loads:
-            for way in both:
+            for way in all_ways:
+                if way.for_long and not load.is_long:
+                    continue
                 progress(f"round {number}: {load.name}, {way.name}")
                 # The first round warms up, and waits for the worker.
                 requests = load.requests if number else max(load.requests // 10, load.connections)
