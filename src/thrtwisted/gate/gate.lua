@@ -761,41 +761,6 @@ local function release(owner, serial)
   settle(freed)
 end
 
--- An admitted ticket waits again, as a new one: with its old order, so that it comes before those that came after it, and
--- nobody better is overtaken. Returns whether it does.
-local function again(serial, new, taken_too, order, priority, operation, first)
-  local place = redis.call('HGET', TICKETS .. me, new)
-  if place then -- that was done before
-    local lane, worker = lane_in(place)
-    if string.sub(place, 1, 1) == '+' then
-      tell(me, new, needs_of(lane), worker)
-    else
-      append(queued, { new, tonumber(redis.call('ZSCORE', LANE .. lane, me .. ':' .. new)) })
-    end
-    return 1
-  end
-  local needs, freed = needs_in(operation, first)
-  place = redis.call('HGET', TICKETS .. me, serial)
-  if place then
-    local lane, worker = lane_in(place)
-    if taken_too == 0 and (worker == '' or workers.state_of(worker, me .. ':' .. serial) ~= '') then
-      settle(freed)
-      return 0
-    end
-    append(freed, give_back(me, serial, place))
-    if rates then
-      rates.refund(needs_of(lane))
-    end
-  end
-  local key = turn_key(operation[first + 1])
-  order = order > 0 and order or next_order(priority, needs.counters, key)
-  append(freed, needs.counters)
-  join(me, new, needs, needs.counters[1], order, key) -- these are all settled, so any will do
-  append(queued, { new, order })
-  settle(freed)
-  return 1
-end
-
 -- A worker is done with an orphan.
 local function release_orphan(worker, ticket, lane)
   local freed = workers.free(worker, ticket)
@@ -1216,47 +1181,87 @@ end
 
 -- Questions --------------------------------------------------------------------------------------------------------
 
--- Of this owner's orphans of a front, it is at work only on those whose serials an operation says.
-local function inherit(operation)
-  local front, kept = operation[2], {}
-  for i = 3, #operation do
-    kept[front .. ':' .. text(operation[i])] = true
-  end
-  for ticket, lane in pairs(workers.orphans_of(me)) do
-    if string.match(ticket, '^(.*):') == front and not kept[ticket] then
-      release_orphan(me, ticket, lane)
+-- They are made once something is asked that has an answer.
+local function rules_for_questions()
+  -- An admitted ticket waits again, as a new one: with its old order, so that it comes before those that came after it, and
+  -- nobody better is overtaken. Returns whether it does.
+  local function again(serial, new, taken_too, order, priority, operation, first)
+    local place = redis.call('HGET', TICKETS .. me, new)
+    if place then -- that was done before
+      local lane, worker = lane_in(place)
+      if string.sub(place, 1, 1) == '+' then
+        tell(me, new, needs_of(lane), worker)
+      else
+        append(queued, { new, tonumber(redis.call('ZSCORE', LANE .. lane, me .. ':' .. new)) })
+      end
+      return 1
     end
+    local needs, freed = needs_in(operation, first)
+    place = redis.call('HGET', TICKETS .. me, serial)
+    if place then
+      local lane, worker = lane_in(place)
+      if taken_too == 0 and (worker == '' or workers.state_of(worker, me .. ':' .. serial) ~= '') then
+        settle(freed)
+        return 0
+      end
+      append(freed, give_back(me, serial, place))
+      if rates then
+        rates.refund(needs_of(lane))
+      end
+    end
+    local key = turn_key(operation[first + 1])
+    order = order > 0 and order or next_order(priority, needs.counters, key)
+    append(freed, needs.counters)
+    join(me, new, needs, needs.counters[1], order, key) -- these are all settled, so any will do
+    append(queued, { new, order })
+    settle(freed)
+    return 1
   end
-  return redis.call('ZSCORE', OWNERS, front) and 0 or 1
-end
 
--- How long other owners have to live (ms).
-local function lives_of(operation)
-  local lives = {}
-  for i = 2, #operation do
-    local lease_end = redis.call('ZSCORE', OWNERS, operation[i])
-    lives[i - 1] = lease_end and math.max(1, lease_end - now) or grace > 0 and -1 or 0
+  -- Of this owner's orphans of a front, it is at work only on those whose serials an operation says.
+  local function inherit(operation)
+    local front, kept = operation[2], {}
+    for i = 3, #operation do
+      kept[front .. ':' .. text(operation[i])] = true
+    end
+    for ticket, lane in pairs(workers.orphans_of(me)) do
+      if string.match(ticket, '^(.*):') == front and not kept[ticket] then
+        release_orphan(me, ticket, lane)
+      end
+    end
+    return redis.call('ZSCORE', OWNERS, front) and 0 or 1
   end
-  return lives
-end
 
--- What is said to an operation that has an answer.
-local function answer(what, operation)
-  if what == 'peers' then
-    return lives_of(operation)
+  -- How long other owners have to live (ms).
+  local function lives_of(operation)
+    local lives = {}
+    for i = 2, #operation do
+      local lease_end = redis.call('ZSCORE', OWNERS, operation[i])
+      lives[i - 1] = lease_end and math.max(1, lease_end - now) or grace > 0 and -1 or 0
+    end
+    return lives
   end
-  need_workers()
-  if what == 'again' then
-    return again(operation[2], operation[3], operation[4], operation[5], operation[6], operation, 7)
-  elseif what == 'serve' then
-    settle(workers.serve(operation))
-    return workers.count()
-  elseif what == 'take' then
-    return workers.take(operation[2] .. ':' .. text(operation[3]))
-  elseif what == 'inherit' then
-    return inherit(operation)
+
+  -- What is said to an operation that has an answer.
+  local function answer(what, operation)
+    if what == 'peers' then
+      return lives_of(operation)
+    end
+    need_workers()
+    if what == 'again' then
+      return again(operation[2], operation[3], operation[4], operation[5], operation[6], operation, 7)
+    elseif what == 'serve' then
+      settle(workers.serve(operation))
+      return workers.count()
+    elseif what == 'take' then
+      return workers.take(operation[2] .. ':' .. text(operation[3]))
+    elseif what == 'inherit' then
+      return inherit(operation)
+    end
+    return workers.places(operation)
   end
-  return workers.places(operation)
+
+  return answer
 end
 
 -- The batch --------------------------------------------------------------------------------------------------------
@@ -1307,6 +1312,7 @@ local function run()
   elseif rates then
     settle({}) -- who is due goes first
   end
+  local answer
   for _, operation in ipairs(operations) do
     local what = operation[1]
     if what == 'acquire' then
@@ -1318,6 +1324,7 @@ local function run()
     elseif what == 'quit' then
       bury({ me }, { [me] = now })
     else
+      answer = answer or rules_for_questions()
       answers[#answers + 1] = answer(what, operation)
     end
   end
