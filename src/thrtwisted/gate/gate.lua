@@ -126,7 +126,6 @@ local RATES, DUE, TURNS = namespace .. ':rates', namespace .. ':due', namespace 
 local GATE, RETURNED = namespace .. ':gate', namespace .. ':returned'
 local LANE, PARKED = namespace .. ':lane:', namespace .. ':parked:'
 local TICKETS, CHANNEL = namespace .. ':tickets:', namespace .. ':owner:'
-local WORKERS, SERVING, AT = namespace .. ':workers', namespace .. ':serving:', namespace .. ':at:'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -1101,7 +1100,8 @@ end
 -- Forget all that can be found of the namespace: some of it has been deleted by somebody else, and what is left makes no
 -- sense. To the owners it is a Redis that has lost its memory.
 local function wipe()
-  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES, DUE, WORKERS }
+  local owners, lanes, keys = { [me] = true }, {}, { OWNERS, DEAD, LANES, GATE, RETURNED, RATES, DUE, namespace .. ':workers' }
+  local SERVING, AT = namespace .. ':serving:', namespace .. ':at:'
   for _, hash in ipairs({ USED, SLOTS, WAITING }) do
     keys[#keys + 1] = hash.key
   end
@@ -1119,7 +1119,7 @@ local function wipe()
   for _, lane in ipairs(redis.call('HKEYS', LANES)) do
     lanes[lane] = true
   end
-  local known = redis.call('HGETALL', WORKERS)
+  local known = redis.call('HGETALL', namespace .. ':workers')
   for i = 1, #known, 2 do
     owners[known[i]] = true
     for queue in string.gmatch(known[i + 1], ' (%S+)') do

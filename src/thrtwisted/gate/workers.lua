@@ -5,6 +5,7 @@
 -- that is not connected gets no tickets, for what is sent to it may never be read.
 local function rules_for_workers()
   local rules = {}
+  local WORKERS, SERVING, AT = namespace .. ':workers', namespace .. ':serving:', namespace .. ':at:'
   local read = {} -- worker -> {concurrency, queues} or false
   local connected = {} -- worker -> whether messages reach it
   local bests = {} -- queue -> the best worker, or false
