@@ -383,7 +383,7 @@ class IntegrationCase(TestCase):
         proxies = [proxy for proxy in self._proxies if not proxy.child.ended.called]
         for proxy in proxies:
             proxy.thaw()
-        stopped = [await proxy.signal("TERM") for proxy in proxies]
+        stopped = await gatherResults([proxy.signal("TERM") for proxy in proxies])
         for line in self._lines:
             await line.stop()
         orphans = self.of_proxies()

@@ -149,6 +149,16 @@ max_concurrent = 1
         file = self.file(backend, url=url, shutdown_timeout=shutdown_timeout)
         return await self.start_worker(file, covered=covered, **relay)
 
+    async def pair(self, backend: Backend | str, **worker: Any) -> tuple[Running, Running]:
+        """
+        A front and a worker.
+
+        @param worker: what L{worker} is given.
+        """
+        starting = ensureDeferred(self.front(backend))
+        registered = await self.worker(backend, **worker)
+        return await starting, registered
+
     async def done(self, *clients: Client) -> list[int]:
         """The statuses of answers, all of which are complete or none."""
         answers = await gatherResults([client.answer for client in clients])

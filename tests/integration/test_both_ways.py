@@ -1,7 +1,7 @@
 """
 What is true of a proxy is true of a front and a worker: the same tests, over the relay.
 
-The cases are named by their modules, so that they are not run once more from here.
+The cases are named by their modules, so that they are not run once more from here. Of some, a few tests are enough.
 """
 
 from __future__ import annotations
@@ -48,20 +48,25 @@ class ClientsOverRelayTests(Relayed, test_clients.ClientTests):
     """Clients that leave, or read slowly."""
 
 
-class OrderOverRelayTests(Relayed, test_cluster.ClusterTests):
-    """Two fronts and two workers: one set of slots, one queue."""
+class OrderOverRelayTests(Relayed, test_cluster.OrderTests):
+    """Two fronts and two workers: one queue."""
 
 
-class ExampleOverRelayTests(Relayed, test_example.ExampleTests):
+class ExampleOverRelayTests(Relayed, test_example.ExampleCase):
     """THR's example."""
+
+    test_waitress = test_example.ExampleTests.test_waitress
 
 
 class FairnessOverRelayTests(Relayed, test_fair.FairTests):
     """Users take turns."""
 
 
-class QuotasOverRelayTests(Relayed, test_rates.QuotaTests):
+class QuotasOverRelayTests(Relayed, test_rates.RatesCase):
     """Requests over a quota."""
+
+    test_reject = test_rates.QuotaTests.test_reject
+    test_demote = test_rates.QuotaTests.test_demote
 
 
 class SemanticsOverRelayTests(Relayed, test_semantics.SemanticsTests):
@@ -80,8 +85,11 @@ class MemoryLossOverRelayTests(Relayed, test_memory_loss.ClosedTests):
     """Redis forgets everything."""
 
 
-class LostRepliesOverRelayTests(Relayed, test_lost_replies.LostTests):
+class LostRepliesOverRelayTests(Relayed, test_lost_replies.CutCase):
     """Connections to Redis that are cut."""
+
+    settings = test_lost_replies.LostTests.settings
+    test_cut = test_lost_replies.LostTests.test_cut
 
 
 class RightsOverRelayTests(Relayed, ServerCase):

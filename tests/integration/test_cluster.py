@@ -20,7 +20,7 @@ then = {{ priority = 1 }}
 """
 
 
-class ClusterTests(IntegrationCase):
+class ClusterCase(IntegrationCase):
     """Both processes together."""
 
     timeout = 180
@@ -31,6 +31,10 @@ class ClusterTests(IntegrationCase):
         config = CONFIG.format(url=backend.url, slots=slots)
         first = await self.proxy(config, covered=covered)
         return backend, first, await self.proxy(config, covered=covered)
+
+
+class SlotTests(ClusterCase):
+    """One set of slots."""
 
     async def test_slots(self) -> None:
         """With four slots, 200 requests of 50 ms through both at once never meet a fifth, and waste no slot."""
@@ -50,6 +54,10 @@ class ClusterTests(IntegrationCase):
             )
 
         await self.measured(share, ceiling=3)
+
+
+class OrderTests(ClusterCase):
+    """One queue."""
 
     async def test_order(self) -> None:
         """Those who wait go in the order of their arrival, wherever they wait; an urgent one goes first."""

@@ -38,7 +38,7 @@ body_size = 100000000
     async def started(self, url: str) -> tuple[Running, Running]:
         """A front and a worker that have served a request, with a Redis of their own."""
         await self.server()
-        front, worker = await self.front(url), await self.worker(url)
+        front, worker = await self.pair(url)
         self.before = [process.memory("VmRSS") for process in (front, worker)]
         with self.database() as redis:
             self.used = int(redis.info("memory")["used_memory"])
@@ -151,7 +151,7 @@ class LifeTests(RelayCase):
     async def test_inboxes(self) -> None:
         """Every inbox has a time to live; an answer that takes longer than that arrives as well."""
         backend = await self.lean()
-        front, _ = await self.front(backend), await self.worker(backend)
+        front, _ = await self.pair(backend)
         client = self.ask(front, "/hold/it")
         await backend.begun("it")
         began = time.monotonic()
@@ -170,7 +170,7 @@ class LifeTests(RelayCase):
     async def test_killed(self) -> None:
         """Those of killed processes are gone soon, with whatever is in them."""
         backend = await self.lean()
-        front, worker = await self.front(backend), await self.worker(backend)
+        front, worker = await self.pair(backend)
         worker.freeze()
         clients = [self.ask(front, f"/work/{number}?seconds=0") for number in range(3)]
         await until(lambda: self.taken() == 3)
@@ -181,7 +181,7 @@ class LifeTests(RelayCase):
     async def test_stopped(self) -> None:
         """Nothing at all is left of those that were stopped."""
         backend = await self.lean()
-        front, worker = await self.front(backend), await self.worker(backend)
+        front, worker = await self.pair(backend)
         self.assertEqual(await self.done(self.ask(front, "/bytes/it?size=1000000")), [200])
         await front.signal("TERM")
         await worker.signal("TERM")

@@ -22,7 +22,7 @@ class DrainTests(RelayCase):
     async def test_drain(self) -> None:
         """It takes nothing new, finishes what it has, and ends; the next worker has the others then."""
         backend = await self.lean()
-        front, old = await self.front(backend), await self.worker(backend, concurrency=2)
+        front, old = await self.pair(backend, concurrency=2)
         working = [self.ask(front, f"/hold/{number}") for number in range(2)]
         await gatherResults([backend.begun(f"{number}") for number in range(2)])
         waiting = [self.ask(front, f"/work/waiting-{number}?seconds=0") for number in range(2)]
@@ -61,7 +61,7 @@ class DrainTests(RelayCase):
     async def test_slow_reader(self) -> None:
         """It hands over the rest of an answer that the client does not read yet; then it is not needed any more."""
         backend = await self.lean()
-        front, worker = await self.front(backend), await self.worker(backend)
+        front, worker = await self.pair(backend)
         client = self.ask(front, f"/bytes/large?size={SIZE}")
         await until(lambda: client.received)
         client.pause()
@@ -78,7 +78,7 @@ class DrainTests(RelayCase):
         uploads = Uploads()
         uploads.paused = True
         url = await uploads.listen(self)
-        front, worker = await self.front(url), await self.worker(url)
+        front, worker = await self.pair(url)
         body = b"".join(pieces(SIZE))
         client = self.ask(front, "/", method="POST", body=body)
         await until(lambda: uploads.connections)
@@ -93,7 +93,7 @@ class DrainTests(RelayCase):
     async def test_in_time(self) -> None:
         """What does not come to an end in C{shutdown_timeout} is given up: 502, and the slot is free."""
         backend = await self.lean()
-        front, worker = await self.front(backend), await self.worker(backend, shutdown_timeout=0.5)
+        front, worker = await self.pair(backend, shutdown_timeout=0.5)
         client = self.ask(front, "/hold/it", ONE)
         await backend.begun("it")
         self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
@@ -145,7 +145,7 @@ url = "{url}"
     async def test_fronts(self) -> None:
         """A front that is stopped finishes what it has; the worker goes on for the next."""
         backend = await self.lean()
-        old, _ = await self.front(backend), await self.worker(backend)
+        old, _ = await self.pair(backend)
         clients = [self.ask(old, "/hold/it")]
         await backend.begun("it")
         stopped = old.signal("TERM")

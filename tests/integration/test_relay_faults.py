@@ -35,7 +35,7 @@ class FaultCase(RelayCase):
         """Redis, a backend, a front and a worker."""
         redis = await self.server()
         backend = await self.lean()
-        return redis, backend, await self.front(backend), await self.worker(backend)
+        return redis, backend, *await self.pair(backend)
 
     async def back(self, *processes: Running) -> None:
         """They have found Redis again, if they had lost it, and for so long that they tell when they lose it again."""
@@ -112,7 +112,7 @@ class GoneTests(FaultCase):
             f'[backend.up]\nurl = "{url}"\n'
             '[[rule]]\nwhen = {{ method = "POST" }}\nthen = {{ backend = "up" }}\n'
         )
-        front, worker = await self.front(app), await self.worker(app)
+        front, worker = await self.pair(app)
         body = b"".join(pieces(SIZE))
         down = self.ask(front, f"/bytes/down?size={SIZE}")
         up = self.ask(front, "/", method="POST", body=body)

@@ -255,7 +255,7 @@ class PushTests(RelayCase):
         self.settings = {"lease": 4.0}
         await self.server()
         backend = await self.lean()
-        front, _ = await self.front(backend), await self.worker(backend)
+        front, _ = await self.pair(backend)
         self.assertEqual(await self.done(self.ask(front, "/work/first?seconds=0")), [200])
         await self.idle()
         heartbeats = self.calls("evalsha")
