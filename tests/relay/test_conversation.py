@@ -145,11 +145,8 @@ class ConversationTests(SynchronousTestCase):
         self.pair.posts.cut()
         self.pair.posts.mend()
         self.pair.turn()
-        self.assertTrue(self.front.conversation.quiet)
         self.assertEqual(self.front.heard, [(Kind.REFUSED, b"")])
-        self.front.conversation.end()
-        self.pair.posts.cut()  # and with it the last acknowledgement
-        self.assertFalse(self.worker.conversation.quiet)
+        self.assertTrue(self.front.conversation.quiet and self.worker.conversation.quiet)
 
     def test_in_the_middle(self) -> None:
         """What comes after something that is lost does not count; nothing comes twice."""
@@ -217,6 +214,59 @@ class ConversationTests(SynchronousTestCase):
         self.assertTrue(self.worker.conversation.quiet)
         self.assertEqual(self.front.heard, [(Kind.HEAD, b"")])
 
+    def lose(self) -> None:
+        """What sets out now is lost, and nobody is told."""
+        self.pair.turn()
+        self.pair.posts.cut()
+
+    def found(self) -> None:
+        """From now on, nothing is."""
+        self.pair.posts.is_up = True
+
+    def test_ask_for_what_was_lost(self) -> None:
+        """What has passed in an inbox, said or told, is sent again to one who asks; and only that."""
+        self.front.greedy = False
+        self.worker.conversation.write(b"heard")
+        self.lose()
+        self.worker.conversation.write(b"lost")
+        self.worker.conversation.say(Kind.END)
+        self.found()
+        self.pair.posts.carried.clear()
+        self.front.conversation.ask()
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [(Kind.DATA, b"heardlost"), (Kind.END, b"")])
+        self.assertEqual(self.pair.kinds("front"), [Kind.DATA, Kind.END, Kind.ACK])
+        self.lose()
+        self.worker.conversation.tell(Kind.DONE)
+        self.found()
+        self.front.conversation.ask()
+        self.pair.turn()
+        self.assertEqual(self.front.heard[2:], [(Kind.DONE, b"")])
+
+    def test_ask_what_was_heard(self) -> None:
+        """One who asks learns of what was lost of his own, and sends it again; but not what is only not consumed."""
+        self.front.greedy = False
+        self.worker.conversation.write(b"heard")
+        self.lose()
+        self.worker.conversation.say(Kind.END)
+        self.found()
+        for _ in range(2):
+            self.pair.posts.carried.clear()
+            self.worker.conversation.ask()
+            self.pair.turn()
+            self.assertEqual(self.front.heard, [(Kind.DATA, b"heard"), (Kind.END, b"")])
+        self.assertEqual(self.pair.kinds("front"), [Kind.ACK])
+
+    def test_lost_where_only_one_was_away(self) -> None:
+        """One whose post alone was away has what was said meanwhile, and has passed, sent again when it is up."""
+        self.front.conversation.say(Kind.OPEN)
+        self.lose()
+        self.worker.conversation.say(Kind.HEAD)
+        self.found()
+        self.front.conversation.resend()
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [(Kind.HEAD, b"")])
+
     def test_nonsense(self) -> None:
         """One who talks nonsense does not know the exchange."""
         for frame in (
@@ -225,6 +275,7 @@ class ConversationTests(SynchronousTestCase):
             Frame("front", 1, Kind.ACK, 1),
             Frame("front", 1, Kind.GONE, 1),
             Frame("front", 1, Kind.HEAD),
+            Frame("front", 1, Kind.ACK, payload=b"much"),
         ):
             self.front.conversation.received(frame)
             self.assertEqual(self.front.heard.pop(), (Kind.GONE, b""), frame)

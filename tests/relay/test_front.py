@@ -935,7 +935,7 @@ class LookTests(SynchronousTestCase):
         self.rig.send()
         self.rig.posts.repeats = lambda frame: 1
         self.assertEqual(self.rig.worker().hands, {})
-        self.rig.clock.pump([LOOK] * int(SILENCE / LOOK + 1))
+        self.rig.clock.pump([LOOK] * 2)
         self.rig.worker().hand.answer()
         self.rig.turn()
         self.assertEqual(len(self.rig.done), 1)

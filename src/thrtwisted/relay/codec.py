@@ -39,7 +39,7 @@ class Kind(IntEnum):
     #: Of both
     DATA = 21  # bytes of a body
     END = 22  # of a body
-    ACK = 23  # nothing but the C{ack}
+    ACK = 23  # nothing but the C{ack}; of who asks, or was asked: also the last C{seq} heard, in decimal
     GONE = 24  # the exchange is not known (any more)
 
 

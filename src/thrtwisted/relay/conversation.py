@@ -151,20 +151,25 @@ class Conversation:
             self._user.said(kind, payload)
 
     def resend(self) -> None:
-        """The post is up again: say again what is not acknowledged, and what was told, and acknowledge again."""
+        """
+        The post is up again: say again what is not acknowledged, and what was told; and ask, for what the other side
+        has said meanwhile may be lost, though its own post was up all the time.
+        """
         if self._ended:
             return
         for numbered in tuple(self._out.sent):
             self._send_numbered(numbered, sender=self._post.owner)
-        if not self._out.sent and self._in.last:
-            self._send(Kind.ACK)
-        for kind in self._told:
-            self._send(kind, sender=self._post.owner)
+        self._tell_again()
+        if self._out.begun or self._in.last:
+            self.ask()
 
     def ask(self) -> None:
-        """Have the other side say C{GONE} if it does not know the exchange any more: when it is silent for long."""
+        """
+        When the other side is silent for long: have it say C{GONE} if it does not know the exchange any more, and again
+        what was not heard here.
+        """
         if not self._ended:
-            self._send(Kind.ACK, sender=self._post.owner)
+            self._send(Kind.ACK, payload=self._heard, sender=self._post.owner)
 
     def end(self) -> None:
         """
@@ -211,9 +216,27 @@ class Conversation:
             raise ValueError(f"a {kind.name} outside of the flow")
         if kind != Kind.ACK:
             return b""
+        if frame.payload:
+            self._say_again(int(frame.payload))
         if frame.sender:  # he asks
-            self._send(Kind.ACK, soon=False)
+            self._tell_again()
+            self._send(Kind.ACK, payload=self._heard, soon=False)
         return None
+
+    @property
+    def _heard(self) -> bytes:
+        """How far the other side was heard, which may be farther than what is acknowledged."""
+        return b"%d" % self._in.last
+
+    def _say_again(self, heard: int) -> None:
+        """The other side has heard no more than this."""
+        for numbered in tuple(self._out.sent):
+            if numbered.seq > heard:
+                self._send_numbered(numbered)
+
+    def _tell_again(self) -> None:
+        for kind in self._told:
+            self._send(kind, sender=self._post.owner)
 
     def _acknowledge(self) -> None:
         """Say how far this side is, if the other may wait for it."""

@@ -44,6 +44,7 @@ class RelayedForwarding:
 
     @ivar head: as L{IForwarding.head}.
     @ivar done: as L{IForwarding.done}.
+    @ivar heard: the worker that it was opened at last has said something of it.
     """
 
     _log = Logger()
@@ -67,6 +68,7 @@ class RelayedForwarding:
         self._download: ResponseBody | None = None
         self._reclaim_timer: IDelayedCall | None = None
         self._heard_at = 0.0
+        self.heard = False
         # How far it is
         self._answered = False
         self._abandoned = False
@@ -145,6 +147,7 @@ class RelayedForwarding:
         conversation = self._conversation
         assert conversation is not None
         self._heard_at = self._forwarder.clock.seconds()
+        self.heard = True
         conversation.received(frame)
         if conversation is self._conversation and conversation.concluded:
             self._concluded()
@@ -183,6 +186,7 @@ class RelayedForwarding:
         admission, exchange = self._admission, self._exchange
         assert admission is not None and admission.worker is not None
         self._heard_at = self._forwarder.clock.seconds()
+        self.heard = False
         self._number, self._conversation = self._forwarder.join(self, admission.worker)
         opening = Opening(
             serial=admission.serial,

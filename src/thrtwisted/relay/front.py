@@ -28,7 +28,8 @@ from .forwarding import RelayedForwarding
 #: Seconds between two looks whether somebody serves each backend.
 LOOK = 5.0
 
-#: Seconds after which a worker that has said nothing of an exchange is asked whether it has it.
+#: Seconds after which a worker that has said nothing of an exchange is asked whether it has it. One who has not said
+#: anything of it yet is asked after L{LOOK}: he may not have heard of it, and so will not ask by himself.
 SILENCE = 30.0
 
 
@@ -173,9 +174,9 @@ class Front:
     def _look(self) -> None:
         """See who is silent, and who serves."""
         self._looking = None
-        silent_since = self.clock.seconds() - SILENCE
+        now = self.clock.seconds()
         for forwarding, _ in list(self._exchanges.values()):
-            forwarding.ask(silent_since)
+            forwarding.ask(now - (SILENCE if forwarding.heard else LOOK))
         served: Deferred[dict[str, int]] = self._crew.served(
             [forwarder.queue for forwarder in self._forwarders]
         )
