@@ -367,6 +367,11 @@ class ConversationMachine(RuleBasedStateMachine):
         self.pair.posts.mend()
 
     @rule()
+    def pass_by(self) -> None:
+        """What is on its way is lost, and nobody is told."""
+        self.pair.posts.flying.clear()
+
+    @rule()
     def mend(self) -> None:
         if not self.pair.posts.is_up:
             self.pair.posts.mend()
@@ -389,12 +394,14 @@ class ConversationMachine(RuleBasedStateMachine):
         """In the end, Redis is there, and all is taken: all was heard, and both are quiet."""
         if not self.said:
             return
-        self.pair.posts.mend()
+        self.mend()
         for _ in range(2000):
+            if not self.pair.posts.flying:  # one side is silent, and asks
+                self.pair.front.conversation.ask()
             self.pair.turn()
             for talker in self.talkers:
                 talker.take(1500)
-            if not any(talker.held for talker in self.talkers) and not self.pair.posts.flying:
+            if not any(talker.held or not talker.conversation.quiet for talker in self.talkers):
                 break
         for talker, said in self.said.items():
             assert self.others[talker].heard == joined(said)
