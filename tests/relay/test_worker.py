@@ -114,6 +114,19 @@ class ExchangeTests(SynchronousTestCase):
         self.assertEqual((asker.head.status, asker.body), (200, b"ok"))
         self.rig.front.forget(asker)
 
+    def test_late_opening(self) -> None:
+        """An opening that comes again when all is over is not begun again, though its ticket still is here."""
+        asker = self.rig.open()
+        [opening] = [frame for _, frame in self.rig.posts.carried if frame.kind == Kind.OPEN]
+        self.rig.answer(self.rig.accept(), OK)
+        self.rig.front.forget(asker)
+        self.rig.turn()
+        self.assertEqual(self.rig.crew.assigned, {("front", 10)})
+        self.rig.worker.received(opening)
+        self.rig.turn()
+        self.assertEqual(self.rig.connections, 1)
+        self.assertEqual(repr(self.rig.worker), "<Worker 0 of 2 places taken, 0 exchanges>")
+
     def test_post_down_and_up(self) -> None:
         """What Redis has lost of either side is said again."""
         asker = self.rig.front.open(b"POST", 3)

@@ -27,8 +27,8 @@ from .conversation import answer_unknown
 from .offer import Offer
 from .served import Served
 
-#: Of so many exchanges of lost fronts it is remembered that they were here: a front that was frozen only may open them
-#: again.
+#: Of so many exchanges it is remembered that they were here. Their opening may come again: of a front that was frozen
+#: only, or late, on a connection that was given up; and the gate may not know yet that their tickets were given back.
 REMEMBERED = 10_000
 #: Seconds until Redis is asked again whether anything is left here, at first, and at most.
 FIRST_LOOK, LONGEST_LOOK = 0.02, 0.5
@@ -195,7 +195,11 @@ class Worker:
     def over(self, served: Served) -> None:
         """See L{Host.over}."""
         front = self._fronts[served.front]
-        del self._served[served.front, served.number]
+        key = served.front, served.number
+        del self._served[key]
+        self._forgotten[key] = None
+        if len(self._forgotten) > REMEMBERED:
+            self._forgotten.popitem(last=False)
         front.served.discard(served)
         self._let_go(served.front, front)
         self._look_whether_idle()
@@ -274,10 +278,7 @@ class Worker:
             return
         front.gone = True
         for served in list(front.served):
-            self._forgotten[name, served.number] = None
             served.lose_front()
-        while len(self._forgotten) > REMEMBERED:
-            self._forgotten.popitem(last=False)
 
     def _let_go(self, name: str, front: _Front) -> None:
         """Watch a front no longer of which nothing is here."""
