@@ -93,6 +93,21 @@ class CodecTests(SynchronousTestCase):
             return
         self.assertTrue(all(isinstance(frame, Frame) for frame in said))
 
+    def test_no_text(self) -> None:
+        """So it is where a text is not UTF-8."""
+        with self.assertRaises(msgspec.DecodeError):
+            decode(b"\x91\x93\xa2\xff\xfe\x01\x01")
+        with self.assertRaises(msgspec.DecodeError):
+            decode_payload(b"\x92\xa1\xff\xa1a", Problem)
+
+    def test_deep(self) -> None:
+        """So it is where something is nested deeper than Python likes."""
+        deep = b"\x91" * 100_000
+        with self.assertRaises(msgspec.DecodeError):
+            decode(b"\x91\x99" + encode([Frame("f", 1, 1)])[2:] + deep)
+        with self.assertRaises(msgspec.DecodeError):
+            decode_payload(b"\x94\xa1e\xa1t\xc0" + deep, Problem)
+
     def test_garbage_payload(self) -> None:
         """So it is with payloads."""
         for kind in (Opening, Head, Problem):

@@ -287,6 +287,7 @@ class PostTests(PostCase):
         self.client.xadd(inbox, {"x": b"", "y": b"1"})
         self.client.xadd(inbox, {"m": encode([frame(1)])})
         self.client.xadd(inbox, {"m": b"\x91\x01"})
+        self.client.xadd(inbox, {"m": b"\x91\x93\xa1\xff\x01\x01"})
         with capturedLogs() as log:
             a, at_a, _, at_b = await self.pair()
             await until(lambda: at_b.numbers == [1])

@@ -106,6 +106,9 @@ class Problem(Struct, frozen=True, array_like=True):
     retry_after: float | None = None
 
 
+#: What msgspec raises besides its own: for a text that is not UTF-8, and for what is nested very deep.
+ALSO_GARBAGE = (UnicodeDecodeError, RecursionError)
+
 _encoder = msgpack.Encoder()
 _frames = msgpack.Decoder(list[Frame])
 
@@ -121,7 +124,10 @@ def decode(message: bytes) -> list[Frame]:
 
     @raise msgspec.DecodeError: nobody of ours has written it.
     """
-    return _frames.decode(message)
+    try:
+        return _frames.decode(message)
+    except ALSO_GARBAGE as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def encode_payload(payload: Opening | Head | Problem) -> bytes:
@@ -135,4 +141,7 @@ def decode_payload(payload: bytes, kind: type[Any]) -> Any:
 
     @raise msgspec.DecodeError: it is not that.
     """
-    return msgspec.msgpack.decode(payload, type=kind)
+    try:
+        return msgpack.decode(payload, type=kind)
+    except ALSO_GARBAGE as error:
+        raise msgspec.DecodeError(str(error)) from None
