@@ -173,18 +173,15 @@ max_concurrent = 1
 
     # What is in Redis
 
-    def owners(self) -> int:
-        """How many processes have a lease."""
+    def places(self) -> list[bytes]:
+        """The places of workers that are taken, and by whom: C{t} for a front's request, C{o} for a dead front's."""
         with self.database() as redis:
-            seconds, microseconds = redis.time()
-            now = seconds * 1000 + microseconds // 1000
-            return int(redis.zcount(f"{{{self.namespace}}}:owners", now, "inf"))
+            keys = redis.scan_iter(match=f"{{{self.namespace}}}:at:*")
+            return [place for key in keys for place in redis.hvals(key)]
 
     def taken(self) -> int:
         """How many places of workers are taken."""
-        with self.database() as redis:
-            keys = redis.scan_iter(match=f"{{{self.namespace}}}:at:*")
-            return sum(redis.hlen(key) for key in keys)
+        return len(self.places())
 
     @contextmanager
     def watched(self) -> Iterator[Peaks]:

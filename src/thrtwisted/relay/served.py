@@ -81,6 +81,7 @@ class Served:
         self._unwanted = False
         self._deciding = False
         self._finished = False
+        self._orphan = False
         self._done_told = False
         self._last_said = False
         self._over = False
@@ -119,11 +120,20 @@ class Served:
         self.conversation.say(Kind.REFUSED)
 
     def lose_front(self) -> None:
-        """Nobody at the front knows of it. Where the backend has a part only of the request, it is broken off."""
+        """The front is dead, or seems so. Where the backend has a part only of the request, it is broken off."""
+        self._drop()
+        if self.begun and not self._finished:
+            # It may have been frozen only, and have its tickets again: it gives them back when it hears that this is
+            # over, so it must not hear that before the backend has finished.
+            self._orphan = True
+        else:
+            self.end()
+
+    def _drop(self) -> None:
+        """Nobody waits for the answer, and no more of the request comes."""
         self._abandon()
         if self._forwarding is not None and self._upload is not None and not self._upload.complete:
             self._forwarding.break_off()
-        self.end()
 
     def heard(self) -> None:
         """The front has said something: it may have been the last that was waited for."""
@@ -161,7 +171,8 @@ class Served:
                 self._withdraw()
                 self._say_done()
         elif kind == Kind.GONE:
-            self.lose_front()
+            self._drop()
+            self.end()
 
     def drained(self) -> None:
         """See L{IConversationUser.drained}."""
@@ -289,6 +300,8 @@ class Served:
         elif self.conversation.full:  # or else the rest of the answer is said just after this
             self._tell_done()
         self._host.finished(self)
+        if self._orphan:
+            self.end()
 
     def _say_done(self) -> None:
         if self._last_said:
