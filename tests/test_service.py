@@ -387,7 +387,7 @@ class RelayTests(ProxyTestCase):
 
     async def front(self, **config: Any) -> Proxy:
         """A front, whose backend the test answers for."""
-        return await self.proxy(redis=self.redis, relay=Relay(role="front"), **config)
+        return await self.proxy(relay=Relay(role="front"), **{"redis": self.redis, **config})
 
     def worker(self, *, start: bool = True, redis: Redis | None = None, **config: Any) -> RelayWorker:
         """A worker before the backend of the front."""
@@ -441,6 +441,26 @@ class RelayTests(ProxyTestCase):
         self.answer()
         await until(lambda: all(each.over for each in asked))
         await worker.stopService()
+
+    async def test_no_redis(self) -> None:
+        """Without Redis each half says what that means for it; a front answers 503."""
+        with capturedLogs() as log:
+            front = await self.front(app={}, redis=self.nowhere())
+            asked = self.ask()
+            await until(lambda: asked.over)
+            worker = self.worker(redis=self.nowhere())
+            await until(lambda: "answers wait here" in str(log))
+        said = [text for event in log if "does not answer" in (text := formatEvent(event) or "")]
+        self.assertEqual(asked.status, 503)
+        self.assertEqual(
+            said,
+            [
+                "Redis does not answer: new requests get 503 until it does; what workers have goes on then",
+                "Redis does not answer: until it does nothing comes from fronts, and answers wait here",
+            ],
+        )
+        await worker.stopService()
+        await front.stopService()
 
     async def test_drains(self) -> None:
         """A worker that stops finishes what it has, and takes nothing new; another one does."""

@@ -17,6 +17,12 @@ from .redis.source import source_of
 from .redis.url import RedisAddress, parse
 from .relay.post import Post
 
+#: What a relay's half says of an outage. The policy of its gate would be half of the truth.
+MEANWHILE = {
+    "front": "new requests get 503 until it does; what workers have goes on then",
+    "worker": "until it does nothing comes from fronts, and answers wait here",
+}
+
 
 class Ground:
     """
@@ -76,6 +82,7 @@ class Ground:
             lease=redis.lease,
             # Without Redis there is no way to a worker, whatever the gate would decide.
             outage=redis.outage if config.relay is None else "closed",
+            meanwhile=None if config.relay is None else MEANWHILE[config.relay.role],
             max_waiting=queue.max_waiting,
             aging=queue.aging,
         )

@@ -65,6 +65,7 @@ class Outages:
 
     @param policy: C{local}: this process goes on with its share of the limits. C{closed}: who has no place in the queue
         gets none. C{open}: all are admitted.
+    @param meanwhile: what the log says of it instead; in an outage, that is.
     @param timeout: seconds without an answer after which Redis counts as gone.
     @param trial: seconds after which a connection on which all goes well is believed to last.
     @param places: this process's; they are announced after every doubt.
@@ -82,6 +83,7 @@ class Outages:
         clock: IReactorTime,
         policy: Policy,
         *,
+        meanwhile: str | None = None,
         timeout: float,
         lease: float,
         trial: float,
@@ -96,6 +98,7 @@ class Outages:
         self.count = 0
         self._clock = clock
         self._policy = policy
+        self._meanwhile = meanwhile or POLICIES[policy]
         self._timeout = timeout
         self._lease = lease
         self._trial = trial
@@ -202,7 +205,7 @@ class Outages:
         self.count += 1
         if self._steady:  # it is said once of a Redis that comes and goes
             self._steady, self._said_gone = False, True
-            self._log.warn("Redis does not answer: {meanwhile}", meanwhile=POLICIES[self._policy])
+            self._log.warn("Redis does not answer: {meanwhile}", meanwhile=self._meanwhile)
         self._shares = Shares(
             since=self._redis_time,
             lease=self._lease,

@@ -77,6 +77,7 @@ class RedisGate:
     @param outage: what happens while Redis is gone. C{local}: this process goes on with its share of the limits, see
         L{thrtwisted.gate.fallback}. C{closed}: L{GateUnavailable}, but who has a place keeps it. C{open}: all are
         admitted.
+    @param meanwhile: what the log says happens then; absent: what the policy is.
     @param max_waiting: tickets that may wait in the namespace; one more gets L{QueueFull}.
     @param aging: seconds of waiting that make up for one step of priority; 0 for none.
     @param owner: what this process is called in Redis, of letters and digits; no other may ever be called so.
@@ -94,6 +95,7 @@ class RedisGate:
         timeout: float = 0.25,
         lease: float = 5.0,
         outage: Policy = "local",
+        meanwhile: str | None = None,
         max_waiting: int = 1000,
         aging: float = 0.0,
         owner: str | None = None,
@@ -120,6 +122,7 @@ class RedisGate:
         self._outages = Outages(
             reactor,
             outage,
+            meanwhile=meanwhile,
             timeout=timeout,
             lease=lease,
             trial=self._interval / 2,
