@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -182,6 +183,9 @@ class Desk:
         for asker in self.askers.values():
             asker.up()
 
+    def down(self) -> None:
+        pass
+
     def received(self, frame: Frame) -> None:
         if frame.number in self.askers:
             self.askers[frame.number].received(frame)
@@ -225,6 +229,7 @@ class WorkerRig:
     A worker in memory, with the front that talks to it, and its backends.
 
     @ivar backends: the connections to the backends, in the order in which they were accepted.
+    @ivar said: what the worker's log says of its start.
     """
 
     def __init__(
@@ -245,7 +250,9 @@ class WorkerRig:
         self.worker = Worker(
             self.clock, relay, ["app", "api"], self.gate, self.post, self.forwarders, lease=lease
         )
-        self.worker.start()
+        with capturedLogs() as log:
+            self.worker.start()
+        self.said = [formatEvent(event) for event in log]
         self.front = Desk(self.posts, self.crew)
         self.backends: list[Wire] = []
         test.addCleanup(self.check_nothing_left)

@@ -150,6 +150,9 @@ class HandWorker:
         for hand in self.hands.values():
             hand.up()
 
+    def down(self) -> None:
+        pass
+
     def received(self, frame: Frame) -> None:
         if frame.number not in self.hands and frame.kind == Kind.OPEN and frame.seq == 1:
             self.hands[frame.number] = Hand(self, frame)

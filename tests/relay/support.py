@@ -53,7 +53,7 @@ class MemoryPosts:
                 post.user.received(frame)
 
     def cut(self, kept: int = 0) -> None:
-        """Redis is gone, and all that was on its way is lost but the first few."""
+        """Redis is gone, and all that was on its way is lost but the first few. To nobody it seems long."""
         self.is_up = False
         del self.flying[kept:]
 
@@ -108,6 +108,9 @@ class Talker:
     def up(self) -> None:
         if self.conversation is not None:
             self.conversation.resend()
+
+    def down(self) -> None:
+        pass
 
     def received(self, frame: Frame) -> None:
         self.conversation.received(frame)

@@ -898,6 +898,18 @@ class LookTests(SynchronousTestCase):
         self.rig.crew.answer()
         self.assertEqual(self.rig.clock.getDelayedCalls(), [])
 
+    def test_mute(self) -> None:
+        """What cannot be said to a worker for long is refused, and not begun; until the post is up again."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        self.rig.front.down()
+        self.rig.send()
+        self.rig.clock.pump([LOOK])
+        refused = self.rig.send()
+        self.assertIsInstance(self.rig.error(refused), GateUnavailable)
+        self.rig.front.up()
+        self.rig.send()
+        self.assertEqual([place.releases for place in self.rig.places], [0, 1, 0])
+
     def test_gate_stops(self) -> None:
         """Nor does the end of the gate do any harm."""
         self.rig.crew.slow = True

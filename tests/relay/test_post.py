@@ -43,7 +43,7 @@ class Notes:
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.ups = 0
+        self.ups = self.downs = 0
         self.frames: list[Frame] = []
         self.when_up: Callable[[], object] = lambda: None
         self.when_received: Callable[[Frame], object] = lambda frame: None
@@ -51,6 +51,9 @@ class Notes:
     def up(self) -> None:
         self.ups += 1
         self.when_up()
+
+    def down(self) -> None:
+        self.downs += 1
 
     def received(self, frame: Frame) -> None:
         self.frames.append(frame)
@@ -405,6 +408,7 @@ class CutTests(PostCase):
             await cut
             await until(lambda ups=ups: at_a.ups > ups and sent[-1] in at_a.numbers)
             self.assertEqual(at_a.first_times, sent)
+            self.assertEqual(at_a.downs, at_a.ups - 1)
         self.assertEqual(repr(a), "<Post a up, 0 peers>")
 
     async def test_silent(self) -> None:

@@ -154,15 +154,25 @@ class ExchangeTests(SynchronousTestCase):
     def test_registers(self) -> None:
         """The gate is told of its places, and the log once that is done."""
         self.assertEqual((self.rig.crew.concurrency, self.rig.crew.queues), (2, ("app", "api")))
+        self.assertIn("Worker of backend.app, backend.api: 2 places", self.rig.said)
         with capturedLogs() as log:
-            self.rig.worker.start()
-        self.assertEqual(
-            [formatEvent(event) for event in log], ["Worker of backend.app, backend.api: 2 places"]
-        )
-        self.rig.crew.stop()
-        with capturedLogs() as log:
-            self.rig.worker.start()
+            self.rig.posts.mend()
+            self.rig.crew.stop()
+            self.rig.worker.down()
+            self.rig.worker.up()
         self.assertEqual(log, [])
+
+    def test_deaf(self) -> None:
+        """As long as it cannot hear of requests, it offers no places."""
+        for _ in range(2):
+            self.rig.worker.down()
+            self.assertEqual((self.rig.crew.concurrency, self.rig.crew.queues), (0, ("app", "api")))
+            self.rig.worker.up()
+            self.assertEqual((self.rig.crew.concurrency, self.rig.crew.queues), (2, ("app", "api")))
+        self.rig.worker.down()
+        self.rig.worker.drain()
+        self.rig.worker.up()
+        self.assertEqual(self.rig.crew.concurrency, 0)
 
 
 class SlownessTests(SynchronousTestCase):

@@ -43,5 +43,8 @@ class IPostUser(Interface):
     def up() -> None:
         """Frames are carried from now on; of those that were sent before, and not acknowledged, all may be lost."""
 
+    def down() -> None:
+        """Nothing is carried from now on. Not told before the first L{up}, nor when the post is stopped."""
+
     def received(frame: Any) -> None:
         """A frame has arrived. It may arrive twice."""

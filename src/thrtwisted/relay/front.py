@@ -78,6 +78,7 @@ class Front:
         self._looking: IDelayedCall | None = None
         self._started = False
         self._stopped = False
+        self._down_since: float | None = clock.seconds()
         post.start(self)
 
     def __repr__(self) -> str:
@@ -110,6 +111,11 @@ class Front:
 
     # For its forwarders
 
+    @property
+    def mute(self) -> bool:
+        """Whether no worker can be told anything, for so long that nobody should wait for it."""
+        return self._down_since is not None and self.clock.seconds() - self._down_since >= LOOK
+
     def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
         """
         Begin to talk about an exchange with a worker, whose death is told.
@@ -141,8 +147,13 @@ class Front:
 
     def up(self) -> None:
         """See L{IPostUser.up}."""
+        self._down_since = None
         for forwarding, _ in list(self._exchanges.values()):
             forwarding.resend()
+
+    def down(self) -> None:
+        """See L{IPostUser.down}."""
+        self._down_since = self.clock.seconds()
 
     def received(self, frame: Frame) -> None:
         """See L{IPostUser.received}."""
@@ -252,6 +263,10 @@ class RelayForwarder:
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
         if self._closed:
             forwarding.refuse(BackendClosed(STOPPING))
+        elif self._front.mute:
+            forwarding.refuse(
+                GateUnavailable("The workers cannot be reached for the moment.", retry_after=LOOK)
+            )
         else:
             forwarding.begin()
         return forwarding

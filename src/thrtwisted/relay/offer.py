@@ -29,14 +29,23 @@ class Offer:
         self._down_times = down_times
         self._away: dict[str, IDelayedCall] = {}
         self._troubled: set[str] = set()
+        self._deaf = True
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Offer {0 if self._closed else self._concurrency} for {', '.join(self._queues)}>"
+        return f"<Offer {self._places} for {', '.join(self._queues)}>"
 
     def say(self) -> Deferred[int]:
         """Tell the gate. Fires and errbacks as L{Crew.serve}."""
-        return self._crew.serve(0 if self._closed else self._concurrency, self._queues)
+        return self._crew.serve(self._places, self._queues)
+
+    def hear(self, hears: bool) -> Deferred[int]:
+        """
+        Whether it can be told of requests. As long as it cannot, nothing is offered: they would wait for it, whoever
+        else has places. Fires and errbacks as L{Crew.serve}.
+        """
+        self._deaf = not hears
+        return self.say()
 
     def close(self) -> Deferred[int]:
         """Offer nothing more. Fires and errbacks as L{Crew.serve}."""
@@ -68,7 +77,7 @@ class Offer:
 
     @inlineCallbacks
     def _step_back(self, queue: str) -> Generator[Deferred[Any], Any, bool]:
-        own = 0 if queue in self._away else self._concurrency
+        own = 0 if queue in self._away else self._places
         places = yield self._crew.served([queue])
         if places[queue] <= own:
             return False
@@ -97,6 +106,10 @@ class Offer:
             back.cancel()
         if not self._closed:
             self.say().addErrback(_nobody)
+
+    @property
+    def _places(self) -> int:
+        return 0 if self._closed or self._deaf else self._concurrency
 
     @property
     def _queues(self) -> list[str]:

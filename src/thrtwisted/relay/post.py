@@ -325,6 +325,8 @@ class Post:
     def down(self) -> None:
         """See L{ILinkUser.down}."""
         self._forget()
+        if self._user is not None:
+            self._user.down()
 
     def _begin(self) -> None:
         """Connect, once it is known where to, and for whom."""

@@ -98,6 +98,7 @@ class Worker:
         self._inside: set[Served] = set()
         self._forgotten: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._idle: list[Deferred[None]] = []
+        self._introduced = False
         self._lease = lease
         self._asking: IDelayedCall | None = None
 
@@ -107,10 +108,8 @@ class Worker:
         )
 
     def start(self) -> None:
-        """Let the gate give it exchanges, as soon as Redis is there."""
+        """Let the gate give it exchanges, as soon as the post is up."""
         self._post.start(self)
-        registered = self._offer.say()
-        registered.addCallbacks(self._registered, lambda failure: failure.trap(GateUnavailable))
 
     @inlineCallbacks
     def drain(self) -> Generator[Deferred[Any], Any, None]:
@@ -145,8 +144,14 @@ class Worker:
 
     def up(self) -> None:
         """See L{IPostUser.up}."""
+        registered = self._offer.hear(True)
+        registered.addCallbacks(self._registered, lambda failure: failure.trap(GateUnavailable))
         for served in list(self._served.values()):
             served.conversation.resend()
+
+    def down(self) -> None:
+        """See L{IPostUser.down}."""
+        self._offer.hear(False).addErrback(lambda failure: failure.trap(GateUnavailable))
 
     def received(self, frame: Frame) -> None:
         """See L{IPostUser.received}."""
@@ -289,6 +294,9 @@ class Worker:
     # The rest
 
     def _registered(self, _: int) -> None:
+        if self._introduced:
+            return
+        self._introduced = True
         self._log.info(
             "Worker of {backends}: {places} places",
             backends=", ".join(f"backend.{queue}" for queue in self._queues),
