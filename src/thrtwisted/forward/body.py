@@ -12,49 +12,34 @@ from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from thrtwisted.errors import BackendClosed, RuleFailed
 
 from .disk import Disk
+from .sendable import SendableBody
 from .spool import PIECE, Spool
 
 
-@implementer(IBodyProducer)
-class RequestBody:
+class RequestBody(SendableBody):
     """
-    The body of a request, which now belongs to the forwarding and to nobody else.
+    The body of a request, which now belongs to the forwarding and to nobody else. All of it has come.
 
     The file is closed exactly once: when all of it is sent, or when the forwarding is over. Whoever may have to send it
     again says so with L{keep}.
-
-    @ivar length: its bytes.
-    @ivar progress: called each time that some of it was given to the backend's transport.
-    @ivar sending: it was begun and is neither sent nor closed.
-    @ivar starved: the backend waits for what has not come. Here all has come, before it is sent.
     """
-
-    starved = False
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.length = file.seek(0, SEEK_END)
+        super().__init__(file.seek(0, SEEK_END))
         file.seek(0)
-        self.progress: Callable[[], object] = lambda: None
-        self._left = self.length
-        self._consumer: IConsumer | None = None
-        self._sent: Deferred[None] | None = None
-        self._paused = False
-        self._writing = False
         self._kept = False
-        self._closed = False
 
     @classmethod
     def take(cls, request: Any) -> RequestBody:
@@ -65,10 +50,6 @@ class RequestBody:
         """
         content, request.content = request.content, BytesIO()
         return cls(BytesIO() if content is None else content)
-
-    @property
-    def sending(self) -> bool:
-        return self._sent is not None
 
     def read(self) -> bytes:
         """
@@ -112,74 +93,26 @@ class RequestBody:
         if not self.sending:
             self.close()
 
-    def close(self) -> None:
-        """Give the file back; what was not sent will not be. It may be called again."""
-        self._sent = self._consumer = None
-        if not self._closed:
-            self._closed = True
-            self._file.close()
-
-    # IBodyProducer, called by Twisted's client and by the backend's transport
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        """
-        Write the body to the consumer.
-
-        @return: fires when all is written. Errbacks if the file cannot be read, or was closed before.
-        """
-        sent: Deferred[None] = Deferred(lambda _: self.close())
-        if self._closed:
-            sent.errback(ValueError("the request's body was closed before it was sent"))
-            return sent
-        self._consumer, self._sent = consumer, sent
-        self.resumeProducing()
-        return sent
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if self._writing:
-            return  # a transport that asks for more while it is given some
-        self._writing = True
-        try:
-            while self._consumer is not None and self._left and not self._paused:
-                self._write(self._consumer)
-        except Exception:
-            self._end(Failure())
-        else:
-            if not self._left:
-                self._end(None)
-        finally:
-            self._writing = False
-
-    def stopProducing(self) -> None:
-        """The connection is gone: the Deferred of L{startProducing} never fires, as IBodyProducer has it."""
-        self.close()
-
     def _check_whole(self) -> None:
         if self._closed or self._kept or self.sending:
             raise ValueError(
                 "the request's body is sent already, and not kept; read or set it in custom_input"
             )
 
-    def _write(self, consumer: IConsumer) -> None:
+    def _next(self) -> bytes:
         piece = self._file.read(min(PIECE, self._left))
         if not piece:
             raise OSError("the request's body is shorter than it was")
-        self._left -= len(piece)
-        consumer.write(piece)
-        self.progress()
+        return piece
 
-    def _end(self, result: Failure | None) -> None:
-        sent = self._sent
+    def _all_given(self) -> None:
         if self._kept:
             self._sent = self._consumer = None
         else:
             self.close()
-        if sent is not None:
-            sent.callback(result)
+
+    def _discard(self) -> None:
+        self._file.close()
 
 
 @implementer(IPushProducer)

@@ -16,7 +16,6 @@ from thrtwisted.tls import Security
 
 from .address import parse
 from .attempt import Attempt
-from .body import RequestBody
 from .disk import Disk
 from .failures import reason
 from .forwarding import Forwarding
@@ -24,6 +23,7 @@ from .health import Health
 from .interfaces import IForwarder
 from .pool import Pool
 from .routes import Routes
+from .sendable import SendableBody
 
 
 @implementer(IForwarder)
@@ -67,7 +67,7 @@ class Forwarder:
         """Begin to ask for the URLs' health, if that is configured."""
         self._health.start()
 
-    def send(self, exchange: Exchange, body: RequestBody, admission: IAdmission | None = None) -> Forwarding:
+    def send(self, exchange: Exchange, body: SendableBody, admission: IAdmission | None = None) -> Forwarding:
         """Begin at once to forward an exchange, as L{IForwarder.send} has it."""
         forwarding = Forwarding(self, exchange, body)
         self._under_way.add(forwarding)

@@ -14,11 +14,12 @@ from thrtwisted.errors import BackendClosed, BackendResponseTimeout, BackendTLSF
 from thrtwisted.exchange import Exchange, ResponseHead
 
 from .attempt import Attempt
-from .body import RequestBody, ResponseBody
+from .body import ResponseBody
 from .connection import Connection
 from .failures import UNREACHED, exchange_error, is_ours
 from .headers import announces_body, check_request_line, response_head
 from .interfaces import IForwarding
+from .sendable import SendableBody
 
 if TYPE_CHECKING:
     from .client import Forwarder
@@ -41,7 +42,7 @@ class Forwarding:
     @ivar unsent: nothing of it was written to a connection, so far: it was certainly not executed.
     """
 
-    def __init__(self, forwarder: Forwarder, exchange: Exchange, body: RequestBody) -> None:
+    def __init__(self, forwarder: Forwarder, exchange: Exchange, body: SendableBody) -> None:
         self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
         self.done: Deferred[None] = Deferred()
         self.unsent = True

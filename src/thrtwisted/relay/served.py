@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -108,8 +108,7 @@ class Served:
         exchange = Exchange(
             opening.method, opening.target, headers, "", opening.queue, version=opening.version
         )
-        body: Any = upload  # it has all of a RequestBody that a forwarding uses
-        forwarding = self._forwarding = forwarder.send(exchange, body)
+        forwarding = self._forwarding = forwarder.send(exchange, upload)
         forwarding.head.addCallbacks(self._head, self._failed)
         forwarding.done.addCallback(self._backend_finished)
 
