@@ -492,6 +492,19 @@ then = {{{{ backend = "other" }}}}
             if part.running is not None and part.running.descriptors() > part.base + 1
         ]
 
+    def work_of(self, application: Backend) -> list[Work]:
+        """What it has done of what clients have asked, some of it perhaps twice."""
+        work: list[Work] = []
+        for line in application.child.output.decode().splitlines():
+            seconds, what, name = line.split()[:3]
+            if what == "begin" and name.startswith("r"):
+                work.append(Work(name, float(seconds), float("inf")))
+            elif what == "end" and name.startswith("r"):
+                # The latest, if there are several: then the others were torn.
+                at = max(number for number, each in enumerate(work) if each.name == name)
+                work[at] = attrs.evolve(work[at], end=float(seconds))
+        return work
+
     def judge(self) -> None:
         """What the applications have seen."""
         asked = {request.name: request for request in self.requests}
@@ -499,7 +512,7 @@ then = {{{{ backend = "other" }}}}
         intact: list[Work] = []
         for part in self.crew:
             assert part.application is not None
-            work = part.application.work("r")
+            work = self.work_of(part.application)
             seen.update(each.name for each in work)
             # One that was broken off has no end, and ended when nobody saw it.
             whole = [each for each in work if each.end < float("inf") and not part.tears(each)]
