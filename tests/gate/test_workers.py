@@ -360,6 +360,34 @@ class MemoryTests(WorkersTestCase):
         self.assertEqual(self.answers(worker, ["take", "front", 1]), [1])
         self.assertEqual(self.front.batch(["release", 1]).admitted, [2])
 
+    def test_take_lost(self) -> None:
+        """What Redis has as assigned may have been taken in a time that it has forgotten: it counts as taken."""
+        worker = self.worker("worker", 2)
+        order = self.front.batch(acquire(1)).queued[1]
+        other = self.owner("other")
+        other.batch(acquire(7))
+        self.assertEqual(self.at(worker), {"front:1": "", "other:7": ""})  # as a replica has it that lags
+        self.assertEqual(self.front.batch(unfamiliar=True), "unknown")
+        self.assertEqual(self.at(worker), {"front:1": "t", "other:7": "t"})
+        self.front.batch(announced=[self.announced(1, 1, order, "worker")])
+        worker.batch(["serve", 2, "app"], announced=[])
+        self.expire(worker)
+        self.expire(other)
+        self.assertEqual(self.answers(self.front, again(1, 2, order=order)), [0])
+
+    def test_take_lost_again(self) -> None:
+        """So it is soon after a grace, when no other one begins."""
+        worker = self.worker("worker", 2)
+        order = self.front.batch(acquire(1)).queued[1]
+        self.front.batch(unfamiliar=True)
+        announced = [self.announced(1, 1, order, "worker")]
+        self.front.batch(announced=announced)
+        worker.batch(["serve", 2, "app"], announced=[])
+        self.client.hset(f"{worker.key}:at:worker", "front:1", "")
+        self.front.known[0] = "another"
+        reply = self.front.batch(announced=announced)
+        self.assertEqual((reply.grace, self.at(worker)), (0, {"front:1": "t"}))
+
     def test_announced_in_between(self) -> None:
         """A ticket that may wait again, as a new one, is announced with that one: only one of them is there."""
         worker = self.worker()

@@ -947,6 +947,9 @@ local function begin_grace()
   for _, owner in ipairs(redis.call('ZRANGEBYSCORE', OWNERS, '-inf', text(grace))) do
     redis.call('ZADD', OWNERS, grace, owner)
   end
+  if workers then
+    workers.doubt()
+  end
 end
 
 local function end_grace()
@@ -1040,7 +1043,7 @@ local function count_over(held)
   return count
 end
 
-local function announce()
+local function announce(in_doubt)
   local from, to = announced[3], announced[4]
   local kept, held, waiting, freed = {}, {}, {}, {}
   for i = 5, #announced do
@@ -1068,6 +1071,8 @@ local function announce()
         local needs, raised = hold(serial, ticket)
         held[#held + 1] = needs
         append(freed, raised)
+      elseif in_doubt and workers then
+        workers.suspect(select(2, lane_in(place)), me .. ':' .. serial)
       end
     end
   end
@@ -1305,7 +1310,7 @@ local function run()
     if grace > 0 and announced[1] then
       expect(known[4])
     end
-    announce()
+    announce(in_doubt)
     if grace > 0 and announced[2] and known[1] ~= '' and has_returned() then
       end_grace()
     end

@@ -109,6 +109,26 @@ local function rules_for_workers()
     return not state and grace > 0 and -1 or 0
   end
 
+  -- Redis may have forgotten that the worker has taken a ticket: so it counts as taken.
+  function rules.suspect(worker, ticket)
+    if worker ~= '' and rules.state_of(worker, ticket) == '' then
+      redis.call('HSET', AT .. worker, ticket, 't')
+    end
+  end
+
+  -- It may have forgotten that of all that are assigned.
+  function rules.doubt()
+    for _, worker in ipairs(redis.call('HKEYS', WORKERS)) do
+      local tickets, suspected = redis.call('HGETALL', AT .. worker), {}
+      for i = 1, #tickets, 2 do
+        if tickets[i + 1] == '' then
+          append(suspected, { tickets[i], 't' })
+        end
+      end
+      in_parts('HSET', AT .. worker, suspected)
+    end
+  end
+
   -- A ticket's front is dead: if a living worker has taken it, it is that one's from now on. Returns whether one has.
   function rules.adopt(worker, ticket, lane)
     if worker_of(worker) and rules.state_of(worker, ticket) == 't' then
