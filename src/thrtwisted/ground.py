@@ -88,7 +88,12 @@ class Ground:
         )
         if config.relay is not None:
             self.post = Post(
-                self._reactor, redis.namespace, gate.owner, timeout=redis.timeout, lease=redis.lease
+                self._reactor,
+                redis.namespace,
+                gate.owner,
+                timeout=redis.timeout,
+                lease=redis.lease,
+                redis_answers=lambda: gate.answering,
             )
         return gate
 

@@ -18,6 +18,7 @@ from thrtwisted.redis.trouble import (
     NobodyAnswers,
     Replaced,
     TooSlow,
+    TooSlowHere,
     UnknownService,
     trouble_of,
 )
@@ -145,6 +146,7 @@ OTHER = [
     (Replaced(), "the sentinels disagree", SOON),
     (Lost(), "the connection was lost", SOON),
     (TooSlow(), "does not answer in time", SOON),
+    (TooSlowHere(), "does not answer in time to what is written", SOON),
     (UnknownService("ma\nin"), "it knows no service ma in", LATER),
     (WrongName("h"), "its certificate is not for h", LATER),
     (UntrustedCertificate(9), "not valid yet", LATER),

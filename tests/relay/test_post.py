@@ -25,7 +25,8 @@ from thrtwisted.redis.url import parse
 from thrtwisted.relay import IPost, IPostUser
 from thrtwisted.relay.codec import Frame, Kind, encode
 from thrtwisted.relay.conversation import Conversation
-from thrtwisted.relay.post import LARGEST_MESSAGE, UNDER_WAY, Post
+from thrtwisted.relay.pace import LARGEST_MESSAGE
+from thrtwisted.relay.post import MOST_IN_VAIN, UNDER_WAY, Post
 
 
 def frame(number: int, payload: bytes = b"", kind: Kind = Kind.DATA) -> Frame:
@@ -444,6 +445,45 @@ class CutTests(PostCase):
         await until(lambda: len(at_a.frames) == 40)
         self.assertGreater(reactor.seconds() - begun, 2 * (0.2 + 0.2))
         self.assertEqual(at_a.ups, 1)
+
+    def throttle(self, rate: int) -> None:
+        """What is written over the bad line arrives at so many bytes a second, on each connection."""
+        passed_on = Passage.dataReceived
+
+        def resume(passage: Passage) -> None:
+            if passage.connected:
+                passage.transport.resumeProducing()
+
+        def dataReceived(passage: Passage, data: bytes) -> None:
+            passed_on(passage, data)
+            passage.transport.pauseProducing()
+            self.line._late.append(reactor.callLater(len(data) / rate, resume, passage))
+
+        self.patch(Passage, "dataReceived", dataReceived)
+
+    async def test_narrow(self) -> None:
+        """Over a line that takes longer for a large message than an answer may, all gets through nevertheless."""
+        a, at_a, b, at_b = await self.cut_pair(timeout=0.1)
+        self.throttle(500_000)
+        speaking, hearing = self.talkers(a, at_a, "b"), self.talkers(b, at_b, "a")
+        data = bytes(100_000)
+        for talker in speaking:
+            talker.conversation.write(data)
+            talker.conversation.say(Kind.END)
+        await until(lambda: all(talker.heard and talker.heard[-1][0] == Kind.END for talker in hearing))
+        self.assertTrue(all(talker.heard[0] == (Kind.DATA, data) for talker in hearing))
+
+    async def test_nothing_passes(self) -> None:
+        """If nothing that is written is answered though Redis answers others, that is said, once."""
+        with capturedLogs() as log:
+            a, at_a, _, _ = await self.cut_pair(timeout=0.02, redis_answers=lambda: True)
+            silent = Passage.replied
+            self.patch(Passage, "replied", lambda p, data: p.kind == "inbox" and silent(p, data))
+            at_a.when_up = lambda: a.send("b", frame(1))
+            at_a.when_up()
+            await until(lambda: at_a.downs > MOST_IN_VAIN + 1)
+        [line] = said(log)
+        self.assertIn("is not usable for the relay: it does not answer in time to what is written", line)
 
     async def test_gone(self) -> None:
         """While Redis cannot be reached all is dropped, and nothing is kept."""

@@ -175,6 +175,11 @@ class RedisGate:
         return bool(self._clock.seconds() < self._leased_until)
 
     @property
+    def answering(self) -> bool:
+        """Whether Redis does what it is asked to, as far as is known."""
+        return self._outages.answering
+
+    @property
     def figures(self) -> Figures:
         """What went wrong so far."""
         return Figures(self._outages.count, self._overshoot, self._latest)

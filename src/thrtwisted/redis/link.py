@@ -23,7 +23,7 @@ from . import ISource
 from .cluster import ClusterSource, is_on_its_way, moved_to, slot_of
 from .connection import Dialer
 from .listening import IListening
-from .trouble import Lost, NobodyAnswers, Replaced, TooSlow, trouble_of
+from .trouble import Lost, NobodyAnswers, Replaced, TooSlow, TooSlowHere, trouble_of
 from .url import ClusterAddress, RedisAddress
 
 #: Seconds that connecting to a server and logging in may take, on both connections together.
@@ -131,9 +131,13 @@ class Link:
         self._wait.cancel()
         return running
 
-    def reset(self) -> None:
-        """Redis does not answer on the connections that stand: give them up, at once, and connect anew."""
-        self._give_up(TooSlow())
+    def reset(self, *, alone: bool = False) -> None:
+        """
+        Redis does not answer on the connections that stand: give them up, at once, and connect anew.
+
+        @param alone: another link of this process, which would say so, has its answers.
+        """
+        self._give_up(TooSlowHere() if alone else TooSlow())
 
     def refused(self, problem: Exception) -> None:
         """
@@ -322,7 +326,7 @@ class Link:
         trouble = trouble_of(cause)
         if self._beside is None:
             self._report(f"{self._subject} is not usable: {trouble.line}")
-        elif self._stood and not trouble.passes:
+        elif self._stood and (not trouble.passes or isinstance(cause, TooSlowHere)):
             self._report(f"{self._subject} is not usable for {self._beside}: {trouble.line}")
         # Whoever moved the slot may have given up in the middle.
         self._unfamiliar |= is_on_its_way(cause)

@@ -30,6 +30,10 @@ class Overdue:
         self._silent = 0
         self._timer: IDelayedCall | None = None
 
+    def allow(self, seconds: float) -> None:
+        """From now on, there may be no sign of life for so long."""
+        self._slice = seconds / SLICES
+
     def asked(self) -> None:
         """A question was asked."""
         if not self._open:

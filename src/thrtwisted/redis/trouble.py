@@ -66,6 +66,10 @@ class TooSlow(Exception):
     """A server did not answer in time."""
 
 
+class TooSlowHere(Exception):
+    """A server that answers others did not answer in time to what was written to it."""
+
+
 _RIGHTS = "give the user in redis.url the rights that docs/redis.md names"
 _MOVES = "it goes on by itself when that is over"
 _OLD = "use Valkey, or Redis 5 or newer"
@@ -202,6 +206,14 @@ _NETWORK: list[tuple[type[Exception] | tuple[type[Exception], ...], Trouble]] = 
     (Lost, Trouble("the connection was lost", "it is made anew", True)),
     (Replaced, Trouble("the sentinels disagree on who is the master", "see SENTINEL MASTERS on each", True)),
     (TooSlow, Trouble("it does not answer in time", "the connection is made anew", True)),
+    (
+        TooSlowHere,
+        Trouble(
+            "it does not answer in time to what is written there",
+            "the connection is made anew; if the line to it is slow, make redis.timeout longer",
+            True,
+        ),
+    ),
     (
         error.ConnectionRefusedError,
         Trouble("nobody listens there", "start the server, or correct redis.url", True),

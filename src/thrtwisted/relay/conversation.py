@@ -157,9 +157,13 @@ class Conversation:
         """
         if self._ended:
             return
+        known = bool(self._in.last)  # the other side has the exchange: it understands what is told
+        if known:
+            self._tell_again()  # the first, for it is short, and a slot may be free
         for numbered in tuple(self._out.sent):
             self._send_numbered(numbered, sender=self._post.owner)
-        self._tell_again()
+        if not known:
+            self._tell_again()
         if self._out.begun or self._in.last:
             self.ask()
 

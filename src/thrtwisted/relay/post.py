@@ -9,7 +9,7 @@ acknowledged, and says it again when the post is up.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import msgspec
@@ -28,14 +28,14 @@ from thrtwisted.redis.url import Where
 
 from . import IPost, IPostUser
 from .codec import Frame, decode, encode
-
-#: Bytes of frames in one message, and one frame more: few enough for a slow line to carry them within the timeout, and
-#: for Redis to go on with others soon.
-LARGEST_MESSAGE = 128 * 1024
+from .pace import Pace
 
 #: Messages to one process that are under way to Redis at once. One more than one keeps Redis busy in the time that an
 #: answer takes to come back; with many, each would carry little.
 UNDER_WAY = 2
+
+#: After so many connections on which nothing was answered it is said, if Redis answers others.
+MOST_IN_VAIN = 3
 
 #: Seconds that a frame that is not urgent waits for others to go with.
 LATER = 0.05
@@ -79,13 +79,13 @@ class _Outbox:
         self.urgent = False
         self.under_way = 0
 
-    def take(self) -> list[Frame]:
-        """The frames for the next message."""
+    def take(self, most: int) -> list[Frame]:
+        """The frames for the next message, of so many bytes and one frame more."""
         size = count = 0
         for frame in self.frames:
             size += len(frame.payload) + OVERHEAD
             count += 1
-            if size >= LARGEST_MESSAGE:
+            if size >= most:
                 break
         taken, self.frames = self.frames[:count], self.frames[count:]
         return taken
@@ -99,14 +99,25 @@ class Post:
     @param reactor: connects, and tells the time.
     @param namespace: that of the gate.
     @param owner: see L{IPost}; that of the gate.
-    @param timeout: seconds within which Redis answers; otherwise the connections are made anew.
+    @param timeout: seconds within which Redis answers; otherwise the connections are made anew. On a slow line they may
+        become more, see L{Pace}.
     @param lease: seconds that a process may be silent for without being taken for dead. An inbox that nobody has
         written to for twice as long is gone.
+    @param redis_answers: whether Redis answers to others of this process: then it is said if it does not answer here.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, namespace: str, owner: str, *, timeout: float, lease: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        namespace: str,
+        owner: str,
+        *,
+        timeout: float,
+        lease: float,
+        redis_answers: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.owner = owner
         self._clock = reactor
         self._prefix = f"{{{namespace}}}:inbox:"
@@ -114,6 +125,9 @@ class Post:
         self._inbox = Inbox(self._prefix + owner, self._received, block=lease / 2, timeout=timeout)
         self._inbox_key = self._inbox.key.encode()
         self._overdue = Overdue(reactor, timeout, self._too_late)
+        self._pace = Pace(timeout)
+        self._redis_answers = redis_answers
+        self._latest = 0.0  # answer to a message
         self._user: IPostUser | None = None
         self._link: Link | None = None
         self._connecting = False
@@ -223,11 +237,12 @@ class Post:
         """Send what there is to send to a process, unless enough is under way; then it goes with the next answer."""
         while outbox.frames and (outbox.under_way < UNDER_WAY or without_limit):
             outbox.under_way += 1
-            message = encode(outbox.take())
+            message = encode(outbox.take(self._pace.message))
             removable = [] if self._refused else self._take_removable()
             sent = self._ask(
                 b"EVAL", APPEND, b"2", outbox.key, self._inbox_key, message, self._life, *removable
             )
+            sent.addCallback(self._through, len(message), self._clock.seconds())
             sent.addCallbacks(self._sent, self._not_done, callbackArgs=(outbox,))
         outbox.urgent = bool(outbox.frames)
 
@@ -241,9 +256,19 @@ class Post:
         self._overdue.answered()
         return result
 
+    def _through(self, _: object, size: int, since: float) -> None:
+        """A message has gone through, which was asked for at a time."""
+        now = self._clock.seconds()
+        self._pace.answered(size, now - max(since, self._latest))
+        self._overdue.allow(self._pace.patience)
+        self._latest = now
+
     def _too_late(self) -> None:
         assert self._link is not None
-        self._link.reset()
+        self._pace.gave_up()
+        self._overdue.allow(self._pace.patience)
+        # By then the gate knows, too, of a Redis that is gone.
+        self._link.reset(alone=self._pace.in_vain > MOST_IN_VAIN and self._redis_answers())
 
     def _sent(self, _: object, outbox: _Outbox) -> None:
         self._refused = False
