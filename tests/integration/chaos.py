@@ -132,7 +132,8 @@ then = {{{{ backend = "other" }}}}
         if self.gentle:
             self.settings = {**self.settings, "lease": LONG_LEASE}
         self.random = random.Random(self.seed)
-        self.max_inline = self.random.choice([4096, 65536, 1048576])
+        # With the smallest, a large body takes longer than a worker that drains may.
+        self.max_inline = self.random.choice([65536 if self.gentle else 4096, 65536, 1048576])
         self.retry = self.random.choice(["never", "never", "safe"])
         self.log: list[str] = []
         self.tell(f"seed {self.seed}, max_inline {self.max_inline}, retry {self.retry}, gentle {self.gentle}")
