@@ -114,6 +114,20 @@ class AssignmentTests(WorkersTestCase):
         self.assertEqual((self.front.published(), self.front.workers), ([2], [2, "worker"]))
         self.assertEqual(len(self.at(other)), 1)
 
+    def test_connected_again(self) -> None:
+        """Until a worker that is connected again has said that it serves, nobody overtakes those who wait for it."""
+        worker = self.worker("worker", 5)
+        worker.channel.unsubscribe()
+        worker.channel.get_message(timeout=5)
+        self.assertEqual(self.front.batch(acquire(1, priority=1)).admitted, [])
+        worker.channel.subscribe(f"{worker.key}:owner:{worker.name}")
+        worker.channel.get_message(timeout=5)
+        self.front.batch(acquire_operation(2, ONE), acquire(3, ONE, priority=40))
+        self.assertEqual(self.front.batch(acquire(4, priority=99)).admitted, [])
+        self.assertEqual(self.front.batch(["release", 2]).admitted, [])
+        self.assertEqual(self.front.batch(acquire(5, [], priority=0)).admitted, [5])
+        self.assertEqual(self.front.batch(["release", 1]).admitted, [3, 4])
+
     def test_serves_others(self) -> None:
         """A worker may serve other queues, and have more or fewer places, at any time."""
         worker = self.worker("worker", 1, "a")

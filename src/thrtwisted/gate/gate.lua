@@ -337,13 +337,19 @@ local function best_parked(counter)
   return head[1], tonumber(head[2])
 end
 
--- Whether a counter holds a ticket up: it has no room, or what room it has is kept for a better one that is parked
--- there. Without weights the latter never is, for who is parked at a counter then shows that it is full.
+-- Whether a counter may have room though a lane is parked there. One that has weights may, and one that stands for a queue:
+-- a worker is connected again some time before it says so, and not all of its places are given away in one batch.
+-- Otherwise who is parked at a counter shows that it is full.
+local function keeps_room(counter)
+  return weighted or workers and string.byte(counter) == 4
+end
+
+-- Whether a counter holds a ticket up: it has no room, or what room it has is kept for a better one that is parked there.
 local function blocks(counter, weight, order)
   if not fits(counter, weight) then
     return true
   end
-  if weighted then
+  if keeps_room(counter) and get(WAITING, counter) > 0 then
     local lane, best = best_parked(counter)
     return lane and best < order
   end
@@ -393,7 +399,7 @@ local function join(owner, serial, needs, blocking, order, key)
     park(lane, blocking, order)
   elseif redis.call('ZRANGE', LANE .. lane, 0, 0)[1] == ticket then
     -- A better head may be blocked elsewhere only: it waited behind a better lane that it now goes before.
-    if weighted and grace == 0 and not blocks(at, needs.weights[at], order) then
+    if keeps_room(at) and grace == 0 and not blocks(at, needs.weights[at], order) then
       redis.call('ZREM', PARKED .. at, lane)
       at = blocking
     end
@@ -750,7 +756,7 @@ local function release(owner, serial)
   end
   if string.sub(place, 1, 1) == '-' then
     local parked_at = withdraw(owner, { [lane_in(place)] = { serial } })
-    if weighted then
+    if keeps_room(parked_at[1]) then
       settle(parked_at)
     end
     return
