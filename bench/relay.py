@@ -46,7 +46,7 @@ then = {{ backend = "large" }}
 MEGABYTE = 1_000_000
 
 #: What the second relay has in Redis of one exchange, at most.
-MUCH = 2**20
+LITTLE = 2**18
 
 
 @attrs.frozen
@@ -169,7 +169,7 @@ def ways(directory: Path, ports: Iterator[int], backends: list[int], places: int
     with contextlib.ExitStack() as stack:
         direct, port = command("direct", f"max_concurrent = {places}")
         found = [Way("direct", port, [stack.enter_context(running(direct, port, directory))])]
-        for name, inline in (("relay", ""), ("relay, `max_inline` 1 MiB", f"max_inline = {MUCH}\n")):
+        for name, inline in (("relay", ""), ("relay, `max_inline` 256 KiB", f"max_inline = {LITTLE}\n")):
             namespace = f"relay{len(found)}"
             front, port = command(namespace, "", f'[relay]\nrole = "front"\n{inline}')
             worker, number = command(

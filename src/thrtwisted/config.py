@@ -314,7 +314,7 @@ class Relay(_Table, frozen=True):
             description="Bytes of one exchange that stand in Redis at once, at most. Longer bodies follow in pieces, "
             "as fast as the other side takes them."
         ),
-    ] = 256 * 1024
+    ] = 1024 * 1024
     retry: Annotated[
         Literal["never", "safe"],
         Meta(

@@ -21,6 +21,9 @@ from thrtwisted.gate.local import LocalGate
 from thrtwisted.relay.front import Front
 from thrtwisted.relay.worker import Worker
 
+#: Bytes under way of one exchange, both ways together. Tests that fill it would take long with more.
+MAX_INLINE = 256 * 1024
+
 
 class SettlingClock(MemoryReactorClock):
     """A reactor that can be brought to where it has nothing to do now."""
@@ -88,7 +91,9 @@ class RelayedRig(Rig):
     ) -> None:
         settings.setdefault("redis", Redis(url="redis://nowhere"))
         super().__init__(
-            test, relay=Relay(**({"role": "front", "concurrency": 100} | (relay or {}))), **settings
+            test,
+            relay=Relay(**({"role": "front", "concurrency": 100, "max_inline": MAX_INLINE} | (relay or {}))),
+            **settings,
         )
 
     def make_clock(self) -> SettlingClock:
@@ -175,7 +180,7 @@ class RelayedMemoryRig(MemoryRig):
         return SettlingClock()
 
     def make_way(self) -> Admitted:
-        relay = Relay(role="front", concurrency=100)
+        relay = Relay(role="front", concurrency=100, max_inline=MAX_INLINE)
         config = Config(backend={"app": self.config}, relay=relay, redis=Redis(url="redis://nowhere"))
         self.posts = MemoryPosts(self.clock)
         self.gate = MemoryGate(self.clock)

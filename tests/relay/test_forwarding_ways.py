@@ -9,8 +9,7 @@ from twisted.web.http_headers import Headers
 
 from tests.forward import test_body, test_client, test_urls
 from tests.forward.support import OK
-from tests.relay.rig import RelayedMemoryRig
-from thrtwisted.config import Relay
+from tests.relay.rig import MAX_INLINE, RelayedMemoryRig
 from thrtwisted.errors import WorkerLost
 from thrtwisted.exchange import Exchange
 from thrtwisted.forward import RequestBody
@@ -18,7 +17,7 @@ from thrtwisted.forward.spool import MEMORY
 
 PIECE = test_body.PIECE
 #: What a front has of a response before it tells the worker that it takes no more, at most.
-WINDOW = Relay(role="front").max_inline // 2
+WINDOW = MAX_INLINE // 2
 
 
 class RelayedOutcomeTests(test_client.OutcomeTests):
