@@ -214,6 +214,29 @@ class DeathTests(CrewTestCase):
         yield worker.crew.serve(3, ["app"])
         yield until(lambda: not self.held("three"))
 
+    @inlineCallbacks
+    def test_back_without(self) -> Steps:
+        """
+        A front that was taken for dead is back, without what it has given up meanwhile: the worker hears of it with the
+        next heartbeat, though it has something of that front all the time.
+        """
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(3, ["app"])
+        first, second = yield gatherResults([self.ask(front, counters=(Counter("three", 3),)) for _ in "ab"])
+        for admission in (first, second):
+            yield worker.crew.take(front.owner, admission.serial)
+        self.client.zadd(self.owners, {front.owner: 1})
+        yield self.gate(lease=3600.0).crew.served(["app"])  # its batch finds that
+        second.release()
+        yield until(lambda: self.at(worker).get(f"{front.owner}:{first.serial}") == "t")
+        self.assertEqual(self.held("three"), 2)
+        said: list[bool] = []
+        watch = worker.crew.watch
+        watch(front.owner, lambda: worker.crew.inherit(front.owner, [first.serial]).addCallback(said.append))
+        yield worker.crew.serve(3, ["app"])
+        yield until(lambda: said)
+        self.assertEqual((said, self.held("three"), len(self.at(worker))), ([False], 1, 1))
+
 
 class HealingTests(CrewTestCase):
     @inlineCallbacks

@@ -94,6 +94,9 @@ class Crew:
         for front in fronts:
             if front not in self._watched:  # nothing of it is at work here
                 _ignore(self.inherit(front, []))
+            # It may be back already, so that nobody would be told of its death; and without what it has left here.
+            for lost in list(self._watched.get(front, ())):
+                lost()
         return int(count)
 
     # Deaths ----------------------------------------------------------------------------------------------------
@@ -102,7 +105,8 @@ class Crew:
         """
         Be told of another process's death. Nothing is judged while Redis is gone, or has lost its memory.
 
-        @param lost: called once, when the lease of that owner has run out by Redis's clock, or it has said goodbye.
+        @param lost: called once, when the lease of that owner has run out by Redis's clock, or it has said goodbye. It
+            may be alive again: L{inherit} tells.
         @return: ends the watch; may be called more than once. Until then this process counts as at work on what that
             owner has sent, though it is dead.
         """
