@@ -121,6 +121,8 @@ class PostCase(TestCase):
         a, at_a = self.post("a", **options)
         b, at_b = self.post("b", **options)
         await until(lambda: at_a.ups and at_b.ups)
+        # What each has written to itself is away, too.
+        await until(lambda: not any(self.client.xlen(self.inbox(owner)) for owner in "ab"))
         return a, at_a, b, at_b
 
     async def carries(self, sender: Post, notes: Notes, to: Notes, peer: str, number: int) -> None:
@@ -475,15 +477,29 @@ class CutTests(PostCase):
 
     async def test_nothing_passes(self) -> None:
         """If nothing that is written is answered though Redis answers others, that is said, once."""
+        swallowed = Passage.replied
+        self.patch(Passage, "replied", lambda p, data: p.kind == "inbox" and swallowed(p, data))
         with capturedLogs() as log:
-            a, at_a, _, _ = await self.cut_pair(timeout=0.02, redis_answers=lambda: True)
-            silent = Passage.replied
-            self.patch(Passage, "replied", lambda p, data: p.kind == "inbox" and silent(p, data))
-            at_a.when_up = lambda: a.send("b", frame(1))
-            at_a.when_up()
-            await until(lambda: at_a.downs > MOST_IN_VAIN + 1)
+            _, notes = self.post("a", self.bad, timeout=0.02, redis_answers=lambda: True)
+            await until(lambda: said(log))
+            tries = self.client.info("commandstats")["cmdstat_eval"]["calls"] + MOST_IN_VAIN
+            await until(lambda: self.client.info("commandstats")["cmdstat_eval"]["calls"] > tries)
         [line] = said(log)
         self.assertIn("is not usable for the relay: it does not answer in time to what is written", line)
+        self.assertEqual((notes.ups, notes.downs), (0, 0))
+
+    async def test_deaf(self) -> None:
+        """A post that cannot read what it has written is not up, though both connections stand."""
+        swallowed = Passage.replied
+        self.patch(Passage, "replied", lambda p, data: p.kind != "inbox" and swallowed(p, data))
+        a, notes = self.post("a", self.bad)
+        await until(lambda: a._writes)
+        self.assertEqual((notes.ups, repr(a)), (0, "<Post a down, 0 peers>"))
+        self.patch(Passage, "replied", swallowed)
+        await self.line.stop()
+        self.line.listen(parse(self.bad).path)
+        await until(lambda: notes.ups)
+        self.assertEqual(notes.downs, 0)
 
     async def test_gone(self) -> None:
         """While Redis cannot be reached all is dropped, and nothing is kept."""

@@ -131,8 +131,9 @@ class Post:
         self._user: IPostUser | None = None
         self._link: Link | None = None
         self._connecting = False
-        # While the link is up
+        # While the link is up; whether anything could be written and read
         self._up = False
+        self._writes = self._reads = self._proven = False
         self._outboxes: dict[str, _Outbox] = {}
         self._removable: list[bytes] = []
         self._now: IDelayedCall | None = None
@@ -144,7 +145,7 @@ class Post:
         self._told_garbage = False
 
     def __repr__(self) -> str:
-        return f"<Post {self.owner} {'up' if self._up else 'down'}, {len(self._outboxes)} peers>"
+        return f"<Post {self.owner} {'up' if self._proven else 'down'}, {len(self._outboxes)} peers>"
 
     # The post --------------------------------------------------------------------------------------------------
 
@@ -311,6 +312,9 @@ class Post:
     def _received(self, messages: list[Any]) -> None:
         """Hand on what has arrived."""
         self._working()
+        if messages and not self._reads:
+            self._reads = True
+            self._prove()
         for number, fields in messages:
             self._removable.append(number)
             try:
@@ -341,16 +345,33 @@ class Post:
     # The link --------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """See L{ILinkUser.up}."""
+        """
+        See L{ILinkUser.up}. That connections stand says little: Redis may allow this process to do all that its gate
+        needs, and not this. So it writes to itself, and is up once it may write and has read.
+        """
         self._up = True
         self._told_garbage = False
-        if self._user is not None:
-            self._user.up()
+        self._writes = self._reads = False
+        sent = self._ask(b"EVAL", APPEND, b"2", self._inbox_key, self._inbox_key, encode([]), self._life)
+        sent.addCallbacks(self._wrote, self._not_done)
+
+    def _wrote(self, _: object) -> None:
+        self._refused = False
+        self._writes = True
+        self._prove()
+
+    def _prove(self) -> None:
+        """Tell the user, once both ways are proven."""
+        if self._writes and self._reads and not self._proven:
+            self._proven = True
+            if self._user is not None:
+                self._user.up()
 
     def down(self) -> None:
         """See L{ILinkUser.down}."""
+        proven = self._proven
         self._forget()
-        if self._user is not None:
+        if proven and self._user is not None:
             self._user.down()
 
     def _begin(self) -> None:
@@ -361,7 +382,7 @@ class Post:
 
     def _forget(self) -> None:
         """Drop all that is not sent yet."""
-        self._up = False
+        self._up = self._proven = False
         for outbox in self._outboxes.values():
             outbox.frames.clear()
         self._outboxes.clear()
