@@ -39,7 +39,7 @@ import argparse
 import sys
 import time
 from collections import Counter as TallyOf
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import count
 from random import Random
@@ -70,7 +70,7 @@ from tests.gate.simulation import (
     World,
     all_is_prompt,
 )
-from tests.gate.test_invariants import Contents, needed
+from tests.gate.test_invariants import Contents, limits, needed
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
 from thrtwisted.gate import Counter, IAdmission, Rate, Ticket
 
@@ -205,6 +205,11 @@ class Promises:
         self.contents = Contents(self.world.server._client, self.world.server.prefix)
         self.places = self.contents.places()
 
+    @property
+    def disconnected(self) -> Container[str]:
+        """Workers that are given nothing, though they have room."""
+        return ()
+
     def is_held(self, name: str) -> bool:
         return self.places.get(name, "-")[0] == "+"
 
@@ -321,7 +326,7 @@ class Promises:
         self.world.note(f"{sender} {batch[1]}: {batch[6:]} -> {reply}")
         before, was = self.contents, self.places
         self.look()
-        self.contents.check(1000 * self.world.server.milliseconds(self.world.now))
+        self.contents.check(1000 * self.world.server.milliseconds(self.world.now), self.disconnected)
         now = self.world.now
         living = any(lease >= self._milliseconds for lease in before.sets.get("owners", {}).values())
         wiped = reply[0] == "unknown" and living and "owners" not in self.contents.sets
@@ -333,7 +338,9 @@ class Promises:
             self._renewed[sender] = now
         quits = ["quit"] in operations
         announced_held = (
-            {f"{sender}:{ticket[0]}" for ticket in announced[4:] if ticket[1]} if announced else set()
+            {f"{sender}:{ticket[0]}" for ticket in announced[4:] if ticket[1] in (1, 2)}
+            if announced
+            else set()
         )
         granted = [name for name in self.places if self.is_held(name) and was.get(name, "-")[0] == "-"]
         admitted = [name for name in granted if name not in announced_held]
@@ -353,13 +360,13 @@ class Promises:
             if not self.is_held(name):
                 owner = client.owner.name
                 if not (owner == sender and quits):
-                    self._check_reaped(
-                        name, self._renewed.get(owner, -100.0) + LEASE + client.ticket.reclaim_delay
-                    )
+                    # What no worker has begun need not be waited for.
+                    reclaim = 0.0 if client.ticket.queue else client.ticket.reclaim_delay
+                    self._check_reaped(name, self._renewed.get(owner, -100.0) + LEASE + reclaim)
                 del self.ghosts[name]
                 self.met["slot of a dead owner freed"] += 1
 
-        limits = [before.numbers("slots"), self.contents.numbers("slots"), mentioned(announced, operations)]
+        most = [before.numbers("slots"), self.contents.numbers("slots"), mentioned(announced, operations)]
         self.met[f"batch: {reply[0]}"] += 1
         self.met["admitted"] += len(admitted)
         self.met["held by announcement"] += len(granted) - len(admitted)
@@ -375,8 +382,8 @@ class Promises:
             for name in admitted:
                 owner = name.split(":")[0]
                 assert round(leases[owner]) >= self._milliseconds, f"{name} was admitted after its lease"
-                for counter in needed(self.places[name][1:]):
-                    self._check_room(counter, max(limit.get(counter, 0) for limit in limits))
+                for counter in limits(self.places[name][1:]):
+                    self._check_room(counter, max(limit.get(counter, 0) for limit in most))
             self._check_order(before, was, admitted)
             if (
                 not announced
@@ -406,6 +413,8 @@ class Promises:
             for place in self.places.values()
             if place[0] == "+" and counter in needed(place[1:])
         ]
+        orphans = self.contents.orphans().values()
+        weights += [needed(lane)[counter] for lane in orphans if counter in needed(lane)]
         for name, missing in self.missing.items():
             if counter in needed_by(self.believed[name]) and not self._is_excused(name, missing):
                 weights.append(needed_by(self.believed[name])[counter])
@@ -454,9 +463,13 @@ class Promises:
                         used.get(counter, 0) - freed.get(counter, 0) < slots[counter]
                         and self.contents.ready(counter, 1) - (RATE.interval if counter in freed else 0)
                         <= now
-                        for counter in needed(self.places[other][1:])
-                    )
+                        for counter in limits(self.places[other][1:])
+                    ) and self._fits_workers(other, name)
                     assert not fits, f"{name} was admitted, {other} was not"
+
+    def _fits_workers(self, other: str, name: str) -> bool:
+        """Whether a worker has a place for a ticket, if another is not given one."""
+        return True
 
     def _check_overshoot(self, held: set[str], counted: int) -> None:
         """What was announced, and is over a limit, was counted."""
@@ -466,7 +479,7 @@ class Promises:
             for name in held
             if any(
                 used[counter] > slots[counter] and used[counter] > weight
-                for counter, weight in needed(self.places[name][1:]).items()
+                for counter, weight in limits(self.places[name][1:]).items()
             )
         ]
         assert counted or not over, f"{over} are over a limit, and nobody has counted them"
@@ -506,13 +519,14 @@ def needed_by(client: Client) -> dict[str, int]:
 
 def mentioned(announced: Any, operations: Iterable[list[Any]]) -> dict[str, int]:
     """The highest limit of each counter that a batch brings."""
-    limits: dict[str, int] = {}
+    most: dict[str, int] = {}
     needs = [ticket[8:] for ticket in announced[4:]] if announced else []
     needs += [operation[6:] for operation in operations if operation[0] == "acquire"]
+    needs += [operation[9:] for operation in operations if operation[0] == "again"]
     for words in needs:
         for key, slots in zip(words[::8], words[1::8], strict=True):
-            limits[key] = max(limits.get(key, 0), slots)
-    return limits
+            most[key] = max(most.get(key, 0), slots)
+    return most
 
 
 class Exploration(RuleBasedStateMachine):
@@ -531,6 +545,9 @@ class Exploration(RuleBasedStateMachine):
     steps: ClassVar[int] = 0
     histories: ClassVar[int] = 0
     met: ClassVar[TallyOf[str]] = TallyOf()
+
+    fixed: ClassVar[dict[str, Any]] = {}
+    promises_of: ClassVar[type[Promises]] = Promises
 
     broken = False
     world: World | None = None
@@ -566,9 +583,8 @@ class Exploration(RuleBasedStateMachine):
         self.saved: tuple[dict[bytes, bytes], dict[str, float]] | None = None
         self.world = World(Server(self.client, "explore"))
         exact = self.faults <= OUTAGES and self.outage == "local" and not self.options & {"weights", "limits"}
-        self.promises = Promises(
-            self.world, self.outage, max_waiting < 1000 or "bounds" in self.options, exact
-        )
+        bounded = max_waiting < 1000 or "bounds" in self.options
+        self.promises = self.promises_of(self.world, self.outage, bounded, exact)
         self.logged: list[Any] = []
         globalLogPublisher.addObserver(self.log)
         for _ in range(owners):
@@ -611,6 +627,10 @@ class Exploration(RuleBasedStateMachine):
         owners = list(self.world.owners.values())
         return owners[number % len(owners)]
 
+    def front(self, number: int) -> Owner | None:
+        """One to which clients come, if there is any."""
+        return self.owner(number)
+
     def start_owner(self, ahead: float, rate: float, pause: float, fails_first: bool) -> None:
         assert self.world is not None
         name = f"o{next(self.names)}"
@@ -629,8 +649,8 @@ class Exploration(RuleBasedStateMachine):
 
     def come(self, arrival: Arrival) -> None:
         """Clients come to an owner, unless it is frozen."""
-        owner = self.owner(arrival.number)
-        if owner.frozen:
+        owner = self.front(arrival.number)
+        if owner is None or owner.frozen:
             return
         owner.look_at_clock()
         counters = tuple(
@@ -649,15 +669,26 @@ class Exploration(RuleBasedStateMachine):
             arrival.timeout if "timeouts" in self.options else None,
             RECLAIM if "reclaim" in self.options and not arrival.at_once else 0.0,
             f"user{arrival.many}" if "turns" in self.options else None,
+            self.queue_of(arrival),
         )
         for _ in range(arrival.many):
-            client = Client(owner, ticket, arrival.at_once, f"{owner.name}:{owner.gate._places._serial + 1}")
+            client = Client(owner, ticket, arrival.at_once)
             self.clients.append(client)
-            client.waiting = owner.gate.acquire(ticket)
-            client.waiting.addCallbacks(
-                lambda admission, client=client: self.promises.admitted(client, admission),
-                lambda failure, client=client: self.promises.failed(client, failure),
-            )
+            self.let_wait(client, owner.gate.acquire)
+
+    def let_wait(self, client: Client, acquire: Callable[[Ticket], Deferred[IAdmission]]) -> None:
+        """A client waits, for the first time or again."""
+        client.name = f"{client.owner.name}:{client.owner.gate._places._serial + 1}"
+        client.state, client.admission = "waiting", None
+        client.waiting = acquire(client.ticket)
+        client.waiting.addCallbacks(
+            lambda admission: self.promises.admitted(client, admission),
+            lambda failure: self.promises.failed(client, failure),
+        )
+
+    def queue_of(self, arrival: Arrival) -> str | None:
+        """Of which workers it needs one."""
+        return None
 
     def end_one(self, number: int) -> None:
         """A request comes to its end."""
@@ -934,8 +965,9 @@ class Exploration(RuleBasedStateMachine):
             for client in self.in_state("waiting"):
                 self.leave(client)
             world.advance(0.1)
-            assert self.promises.contents.hashes.keys() <= {"gate"}, self.promises.contents.hashes
-            assert self.promises.contents.sets.keys() <= {"owners"}, self.promises.contents.sets
+            contents = self.promises.contents
+            assert contents.hashes.keys() <= {"gate", "workers"}, contents.hashes
+            assert {name.partition(":")[0] for name in contents.sets} <= {"owners", "serving"}, contents.sets
             for owner in list(world.owners.values()):
                 self.stop_owner(owner)
             left = world.server.keys()
@@ -962,7 +994,9 @@ def some_of(choice: Random, things: Sequence[str]) -> list[str]:
     return choice.sample(things, choice.randint(1, len(things)))
 
 
-def explore(number: int, histories: int, steps: int, **more: Any) -> None:
+def explore(
+    number: int, histories: int, steps: int, base: type[Exploration] = Exploration, **more: Any
+) -> None:
     """A round: some histories, of some steps each, with the faults that a seed chooses, as Hypothesis's decisions."""
     choice = Random(number)
     attributes = {
@@ -971,8 +1005,9 @@ def explore(number: int, histories: int, steps: int, **more: Any) -> None:
         ),
         "options": frozenset(choice.sample(OPTIONS, choice.randint(0, 3))),
         "outage": choice.choice(["local", "local", "closed", "open"]),
+        **base.fixed,
     }
-    machine = seed(number)(type("Exploration", (Exploration,), attributes))
+    machine = seed(number)(type("Exploration", (base,), attributes))
     with valkey.client() as Exploration.client:
         run_state_machine_as_test(
             machine,
@@ -988,7 +1023,7 @@ def explore(number: int, histories: int, steps: int, **more: Any) -> None:
         )
 
 
-def main() -> None:
+def main(base: type[Exploration] = Exploration) -> None:
     """Explore until the time is over, or something is found."""
     parser = argparse.ArgumentParser(description="Explore the gate under faults for a long time.")
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -1000,7 +1035,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end:
         print(f"seed {number}", end=": ", flush=True)
-        explore(number, options.histories, options.steps)
+        explore(number, options.histories, options.steps, base)
         print(f"{Exploration.histories} histories, {Exploration.steps} steps so far", flush=True)
         number += 1
     for what, times in sorted(Exploration.met.items()):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import count
 from typing import Any
@@ -53,12 +53,20 @@ MESSAGE_FATES = ("late", "lost", "twice")
 
 @cache
 def given_time(script: bytes) -> bytes:
-    """The script, with the time as its third and fourth argument; in the server's own time it forgets nothing soon."""
+    """
+    The script, with the time as its third and fourth argument, and who is connected as its fifth; in the server's own
+    time it forgets nothing soon.
+    """
     asks, takes = b"redis.call('TIME')", b"{ ARGV[3], ARGV[4] }"
     assert script.count(asks) == script.count(b"TIME'") == 1, "the script asks for the time once"
     expires, lasts = b"'PX', text(", b"'PX', text(3600000 + "
     assert script.count(expires) == script.count(b"'PX'") == 1, "the script lets what is used up of rates go"
-    return script.replace(asks, takes).replace(expires, lasts)
+    hears = b"tonumber(redis.call('PUBSUB', 'NUMSUB', CHANNEL .. worker)[2]) > 0"
+    is_told = b"string.find(ARGV[5], ' ' .. worker .. ' ', 1, true) ~= nil"
+    assert script.count(hears) == script.count(b"'PUBSUB'") == 1, (
+        "the script asks who is connected in one place"
+    )
+    return script.replace(asks, takes).replace(expires, lasts).replace(hears, is_told)
 
 
 class Server:
@@ -89,13 +97,15 @@ class Server:
         client.script_load(self._script)
         self.forget()
 
-    def run(self, batch: bytes, unfamiliar: bool, now: float) -> tuple[bytes, list[tuple[str, bytes]]]:
+    def run(
+        self, batch: bytes, unfamiliar: bool, now: float, connected: Iterable[str] = ()
+    ) -> tuple[bytes, list[tuple[str, bytes]]]:
         """The reply to a batch, and what it published: owners and messages."""
         known, self.knows_script = self.knows_script, True
         seconds, rest = divmod(self.milliseconds(now), 1000)
-        reply = self._client.evalsha(
-            self._digest, 1, self.prefix, batch, "1" if unfamiliar or not known else "", seconds, rest * 1000
-        )
+        doubt = "1" if unfamiliar or not known else ""
+        hear = f" {' '.join(connected)} "
+        reply = self._client.evalsha(self._digest, 1, self.prefix, batch, doubt, seconds, rest * 1000, hear)
         self._client.ping()  # it may answer before it sends what was published
         published = []
         while message := self._published.get_message():
@@ -429,6 +439,12 @@ class World:
     def reaches(self, owner: Owner) -> bool:
         return self.server.reachable and owner.name not in self.cut_off
 
+    @property
+    def connected(self) -> list[str]:
+        """Whom messages reach."""
+        all_connections = {name: owner.wire.connections for name, owner in self.owners.items()}
+        return [name for name, connections in all_connections.items() if connections and connections.stand]
+
     def carry(self, sent: Sent) -> None:
         """A batch leaves its owner."""
         owner, wire = sent.over.wire._owner, sent.over.wire
@@ -462,7 +478,7 @@ class World:
         if not self.server.reachable:
             self._backlog.append(sent)
             return
-        reply, published = self.server.run(sent.batch, sent.unfamiliar, self.now)
+        reply, published = self.server.run(sent.batch, sent.unfamiliar, self.now, self.connected)
         if back is not None:
             self.at(back, lambda: self._reply(sent, reply))
         for name, message in published:

@@ -8,6 +8,7 @@ limits change with every ticket; the server loses its memory. After each step th
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Any, ClassVar
 
 from hypothesis import HealthCheck, settings
@@ -118,6 +119,16 @@ class Contents:
         """The worker that a ticket has a place at."""
         return {ticket: place.partition("\3")[2] for ticket, place in self._places() if "\3" in place}
 
+    def orphans(self) -> dict[str, str]:
+        """What workers are at work on though its front is dead, with its lane."""
+        return {
+            ticket: state[1:]
+            for name, states in self.hashes.items()
+            if name.startswith("at:")
+            for ticket, state in states.items()
+            if state[:1] == "o"
+        }
+
     def takes_turns(self) -> set[str]:
         """The tickets that take turns with others."""
         return {ticket for ticket, place in self._places() if "\2" in place}
@@ -143,15 +154,16 @@ class Contents:
         tat = int(self.strings.get(f"rate:{counter}", "0 1").split()[0])
         return tat - (max(burst, weight) - weight) * interval
 
-    def check(self, now: int | None = None) -> None:
+    def check(self, now: int | None = None, disconnected: Container[str] = ()) -> None:
         """
         @param now: the time of the last batch (us), if that may have been refused in a time earlier than before.
+        @param disconnected: workers that no messages reach, or that have not served since they do.
         @raise AssertionError: something is not as it should be.
         """
         places, gate = self.places(), self.numbers("gate")
         held = {ticket: place[1:] for ticket, place in places.items() if place[0] == "+"}
         waiting = {ticket: place[1:] for ticket, place in places.items() if place[0] == "-"}
-        lanes = self.hashes.get("lanes", {})
+        lanes, orphans = self.hashes.get("lanes", {}), self.orphans()
         used, slots, wanted = self.numbers("used"), self.numbers("slots"), self.numbers("waiting")
 
         # Tickets: each is in the one lane that its place says, and counted.
@@ -167,18 +179,21 @@ class Contents:
             assert owner in self.sets.get("owners", {}) or owner in self.sets.get("dead", {})
             assert gate.get(f"held:{owner}", 0) == sum(ticket.startswith(f"{owner}:") for ticket in held)
         for owner in self.sets.get("dead", {}):
-            assert any(ticket.startswith(f"{owner}:") for ticket in held)
+            own = [ticket for ticket in held if ticket.startswith(f"{owner}:")]
+            assert own or "o" in "".join(state[:1] for state in self.hashes[f"at:{owner}"].values())
             assert not any(ticket.startswith(f"{owner}:") for ticket in waiting)
 
         # Counters: the slots taken are those of the tickets, and nothing is known of what nobody needs.
         taken: dict[str, int] = {}
-        for lane in held.values():
+        for lane in (*held.values(), *orphans.values()):
             for counter, weight in limits(lane).items():
                 taken[counter] = taken.get(counter, 0) + weight
         assert {c: n for c, n in used.items() if n} == taken
         assert gate.get("taken", 0) == sum(taken.values())
         assert wanted == _count(c for lane in waiting.values() for c in needed(lane))
-        assert slots.keys() == {c for place in places.values() for c in limits(place[1:])}
+        assert slots.keys() == {c for place in places.values() for c in limits(place[1:])} | {
+            c for lane in orphans.values() for c in limits(lane)
+        }
         assert used.keys() <= slots.keys()
         assert self.hashes.get("rates", {}).keys() <= slots.keys()
 
@@ -189,8 +204,9 @@ class Contents:
             if name.startswith("at:")
             for ticket in tickets
         }
-        assert at_workers == self.at_workers()
-        assert at_workers.keys() <= {ticket for ticket, lane in held.items() if "\4" in lane}
+        own_places = {ticket: worker for ticket, worker in at_workers.items() if ticket not in orphans}
+        assert own_places == self.at_workers()
+        assert own_places.keys() <= {ticket for ticket, lane in held.items() if "\4" in lane}
         serving: dict[str, set[str]] = {}
         for worker, words in self.hashes.get("workers", {}).items():
             assert worker in self.sets["owners"]
@@ -229,7 +245,7 @@ class Contents:
         now = last if now is None else min(now, last)
         for at in set(lanes.values()):
             if at[0] == "\4":
-                assert f"serving:{at[1:]}" not in self.sets
+                assert all(worker in disconnected for worker in self.sets.get(f"serving:{at[1:]}", ()))
                 continue
             _, best = min((head, lane) for (where, lane), head in parked.items() if where == at)
             weight = needed(best)[at]
