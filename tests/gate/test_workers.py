@@ -128,6 +128,32 @@ class AssignmentTests(WorkersTestCase):
         self.assertEqual(self.front.batch(acquire(5, [], priority=0)).admitted, [5])
         self.assertEqual(self.front.batch(["release", 1]).admitted, [3, 4])
 
+    def test_many_places(self) -> None:
+        """A batch gives away so many places and no more; the next goes on, by whoever it is, and nobody overtakes."""
+        many = [Counter("many", 2000)]
+        self.front.max_waiting = 2000
+        self.front.batch(*(acquire(serial, many) for serial in range(1, 701)))
+        worker = self.owner("worker")
+        reply = worker.batch(["serve", 1000, "app"])
+        self.assertEqual((reply.wake, reply.waiting), (1, 200))
+        self.assertEqual(self.front.published(), list(range(1, 501)))
+        other = self.owner("other")
+        self.assertEqual(self.front.published(), list(range(501, 701)))
+        reply = other.batch(acquire(1, many, priority=99))
+        self.assertEqual((reply.wake, reply.admitted), (0, [1]))
+        self.assertFalse(self.client.hexists(f"{worker.key}:gate", "rest"))
+
+    def test_better_than_the_rest(self) -> None:
+        """Who comes in the batch that leaves others for the next, waits with them, each at its rank."""
+        self.front.max_waiting = 2000
+        self.front.batch(*(acquire(serial, []) for serial in range(1, 502)))
+        worker = self.owner("worker")
+        reply = worker.batch(["serve", 502, "app"], acquire(1, [], priority=99), acquire(2, [], priority=1))
+        self.assertEqual((reply.admitted, reply.waiting), ([], 3))
+        self.assertNotIn(501, self.front.published())
+        reply = worker.batch()
+        self.assertEqual((reply.admitted, self.front.published(), reply.waiting), ([2], [501], 1))
+
     def test_serves_others(self) -> None:
         """A worker may serve other queues, and have more or fewer places, at any time."""
         worker = self.worker("worker", 1, "a")
@@ -442,6 +468,110 @@ class MemoryTests(WorkersTestCase):
         self.owner("again").batch(acquire(1), acquire(2, queue="none"))
         self.client.delete(f"{worker.key}:used")
         self.assertEqual(worker.batch(), "unknown")
+        self.assertEqual(self.keys(), [])
+        for owner in self.owners:
+            owner.batch(announced=[])
+
+
+    def test_rank_is_told(self) -> None:
+        """A ticket whose rank was told in a reply that was lost is given one, when it is announced."""
+        self.worker()
+        self.front.batch(acquire(1))
+        reply = self.front.batch(announced=[self.announced(1, 0)])
+        self.assertEqual((reply.admitted, reply.queued), ([1], [1, 50 * ARRIVALS + 2]))
+
+
+class LifetimeTests(WorkersTestCase):
+    """What is known of workers goes by itself, and nothing depends on it then."""
+
+    def lives(self) -> dict[str, float]:
+        """The seconds that keys of workers have."""
+        prefix = f"{self.front.key}:"
+        names = [key.decode().removeprefix(prefix) for key in self.keys()]
+        kept = [name for name in names if name.split(":")[0] in ("workers", "serving", "at")]
+        return {name: self.client.pttl(prefix + name) / 1000 for name in kept}
+
+    def forget(self) -> None:
+        """The time of all that has one is over."""
+        for name in self.lives():
+            self.client.delete(f"{self.front.key}:{name}")
+
+    def test_all(self) -> None:
+        """All of it has a time, which a worker renews when it says that it serves."""
+        worker = self.worker("worker", 2)
+        self.front.batch(acquire(1))
+        for name in ("workers", "serving:app", "at:worker"):
+            self.client.pexpire(f"{self.front.key}:{name}", 5000)
+        worker.batch(["serve", 2, "app"])
+        lives = self.lives()
+        self.assertEqual(set(lives), {"workers", "serving:app", "at:worker"})
+        self.assertTrue(all(235 < life <= 240 for life in lives.values()), lives)  # four leases
+        self.front.batch(acquire(2))
+        self.assertEqual(set(self.lives()), {"workers", "at:worker"})
+        self.front.batch(["release", 2])
+        lives = self.lives()
+        self.assertEqual(set(lives), {"workers", "serving:app", "at:worker"})
+        self.assertTrue(all(life > 0 for life in lives.values()), lives)
+
+    def test_orphans(self) -> None:
+        """What is known of orphans stays for a day, and for as much longer as they need their slots."""
+        worker = self.worker("worker", 2)
+        leaving = self.owner("leaving")
+        leaving.batch(acquire(1, reclaim=3_600_000))
+        worker.batch(["take", "leaving", 1])
+        leaving.batch(["quit"])
+        self.assertGreater(self.lives()["at:worker"], 86_000)
+        worker.batch(["serve", 2, "app"])
+        self.assertGreater(self.lives()["at:worker"], 86_000)
+        self.dies(worker)
+        self.front.batch()
+        self.assertGreater(self.lives()["at:worker"], 86_000 + 3_500)
+        self.client.zadd(f"{self.front.key}:dead", {worker.name: 1})
+        self.client.hset(f"{self.front.key}:gate", f"death:{worker.name}", 1)
+        self.front.batch()
+        self.assertEqual((self.at(worker), self.used("five")), ({}, 0))
+
+    def test_both_come_back(self) -> None:
+        """A front says what it has; it counts as taken, and the worker has no more places than before."""
+        worker = self.worker("worker", 2)
+        order = self.front.batch(acquire(1)).queued[1]
+        self.forget()
+        announced = [1, 1, order, 50, "worker", *needs(FIVE, queue="app")]
+        self.front.batch(announced=[announced])
+        worker.batch(["serve", 2, "app"])
+        self.assertEqual((self.at(worker), self.used("five")), ({"front:1": "t"}, 1))
+        self.assertGreater(min(self.lives().values()), 0)
+        self.front.batch(["release", 1])
+        self.assertEqual((self.at(worker), self.used("five")), ({}, 0))
+
+    def test_not_announced(self) -> None:
+        """A ticket of which nothing is known counts as taken; its slots come free once."""
+        worker = self.worker("worker", 2)
+        order = self.front.batch(acquire(1), acquire(2)).queued[1]
+        self.forget()
+        self.assertEqual(self.answers(worker, ["take", "front", 1]), [0])
+        self.assertEqual(self.answers(self.front, again(1, 3, order=order)), [0])
+        self.front.batch(["release", 1], ["release", 2])
+        self.assertEqual((self.at(worker), self.used("five")), ({}, 0))
+
+    def test_dead_front(self) -> None:
+        """So it does when its front is dead: then it is the worker's."""
+        worker = self.worker("worker", 2)
+        self.front.batch(acquire(1))
+        self.forget()
+        worker.batch(["serve", 2, "app"])
+        self.expire(self.front)
+        self.assertEqual(self.answers(worker, ["serve", 2, "app"]), [[1, "front"]])
+        self.assertEqual(self.used("five"), 1)
+        self.assertEqual(self.answers(worker, ["inherit", "front"]), [1])
+        self.assertEqual((self.at(worker), self.used("five")), ({}, 0))
+
+    def test_silence(self) -> None:
+        """After a day without a word all is forgotten, for orphans may be."""
+        self.worker("worker", 2)
+        self.front.batch(acquire(1))
+        self.client.hincrby(f"{self.front.key}:gate", "last", -86_400_001)
+        self.assertEqual(self.front.batch(), "unknown")
         self.assertEqual(self.keys(), [])
         for owner in self.owners:
             owner.batch(announced=[])

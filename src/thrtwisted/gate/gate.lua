@@ -70,7 +70,7 @@
 --      grace      ms until the end of grace, or 0
 --      overshoot  how many of the tickets announced as admitted were unknown here and are over a limit
 --      wake       us after which this owner is to send a batch, for somebody may go then; 0 if another does, or nobody
---                 waits for time
+--                 waits for time, nor is left for the next batch
 --      rejected   serial, us until it could go, …: those that came over a rate that rejects
 --      demoted    serial, priority, …: those that came over a rate that demotes, and what they compete with
 --      quotas     counter, free slots, tickets that may go at once (-1: no rate), us until the burst may, …: what is left
@@ -99,11 +99,13 @@
 --   :workers                hash    worker -> "concurrency queue queue …"
 --   :serving:QUEUE          zset    worker that has a free place for it -> its load, 0 to 1
 --   :at:WORKER              hash    "front:serial" -> "" assigned; "t" taken, or maybe taken; "o" and the lane: an
---                                   orphan, whose front is dead, and whose slots stay taken until the worker is done
+--                                   orphan, whose front is dead, and whose slots stay taken until the worker is done.
+--                                   These three go by themselves when nobody renews them, see workers.lua
 --   :returned               set     in grace: owners that have announced
 --   :gate                   hash    epoch, count, last (time of the last batch, ms), arrival, clock, waiting, released,
 --                                   taken (slots of all counters), lease and pause (the longest that owners have said),
---                                   overshoot, weighted, rated, turning, relayed, base (the highest turn served), grace (its
+--                                   overshoot, weighted, rated, turning, relayed, rest (what stands for
+--                                   queues in lanes, where the last batch has left tickets that may go), base (the highest turn served), grace (its
 --                                   end, ms), graced (its beginning), expected (owners in grace), waker (the owner that
 --                                   is to send a batch when the first counter is due), wake (when that is, us),
 --                                   held:OWNER, sequence:OWNER, death:OWNER (end of a dead owner's lease)
@@ -133,7 +135,8 @@ local instant = time[1] * 1000000 + time[2] -- now, in us: rates are reckoned in
 
 local gate = redis.call(
   'HMGET', GATE, 'epoch', 'count', 'last', 'grace', 'graced', 'weighted', 'sequence:' .. me,
-  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker', 'turning', 'relayed'
+  'held:' .. me, 'waiting', 'released', 'taken', 'lease', 'pause', 'rated', 'waker', 'turning', 'relayed',
+  'rest'
 )
 local epoch, count, last = gate[1] or '', tonumber(gate[2] or 0), tonumber(gate[3] or 0)
 local grace, graced = tonumber(gate[4] or 0), tonumber(gate[5] or 0)
@@ -142,7 +145,7 @@ local last_sequence = tonumber(gate[7] or 0)
 -- What is done for rates, for turns and for workers, once a ticket has had any. Most have none, and each function that is
 -- made costs each batch.
 local rates, turns, workers
-local waker = gate[15]
+local waker, rest = gate[15], gate[18]
 local admitted, full, queued, rejected, demoted = {}, {}, {}, {}, {}
 local admitted_elsewhere = {} -- owner -> serials
 local assigned = {} -- owner -> {serial, worker, …}
@@ -817,7 +820,7 @@ local function bury(owners, deaths)
   end
   settle(freed)
   for _, owner in ipairs(owners) do
-    local death, next_time = deaths[owner], nil
+    local death, next_time, last_time = deaths[owner], nil, nil
     for serial, place in pairs(held[owner]) do
       local lane, worker = lane_in(place)
       local free = death + needs_of(lane).reclaim
@@ -835,8 +838,11 @@ local function bury(owners, deaths)
       if free <= now then
         release_orphan(owner, ticket, lane)
       else
-        next_time = math.min(next_time or free, free)
+        next_time, last_time = math.min(next_time or free, free), math.max(last_time or free, free)
       end
+    end
+    if last_time then
+      workers.keep_orphans(owner, last_time - now)
     end
     redis.call('ZREM', OWNERS, owner)
     if next_time then
@@ -1077,8 +1083,8 @@ local function announce(in_doubt)
         local needs, raised = hold(serial, ticket)
         held[#held + 1] = needs
         append(freed, raised)
-      elseif in_doubt and workers then
-        workers.suspect(select(2, lane_in(place)), me .. ':' .. serial)
+      elseif workers then
+        workers.suspect(select(2, lane_in(place)), me .. ':' .. serial, in_doubt)
       end
     end
   end
@@ -1090,6 +1096,9 @@ local function announce(in_doubt)
     if place and string.sub(place, 1, 1) == '+' then
       local lane, worker = lane_in(place)
       tell(me, serial, needs_of(lane), worker)
+      if worker ~= '' and ticket[3] == 0 then -- the reply that said its rank was lost
+        append(queued, { ticket[1], next_order(ticket[4], needs_of(lane).counters, turn_key(ticket[7])) })
+      end
     elseif place then
       queued[#queued + 1] = ticket[1]
       queued[#queued + 1] = tonumber(redis.call('ZSCORE', LANE .. lane_in(place), me .. ':' .. serial))
@@ -1286,6 +1295,10 @@ local function run()
     wipe()
     return { 'unknown' }
   end
+  if workers and last > 0 and now - last > workers.longest_silence then
+    wipe()
+    return { 'unknown' }
+  end
   if now < last then
     set_back()
   end
@@ -1323,6 +1336,15 @@ local function run()
   elseif rates then
     settle({}) -- who is due goes first
   end
+  if rest and grace == 0 then
+    local counters = {}
+    for counter in string.gmatch(rest, '%S+') do
+      counters[#counters + 1] = counter
+    end
+    redis.call('HDEL', GATE, 'rest')
+    rest = nil
+    settle(counters)
+  end
   local answer
   for _, operation in ipairs(operations) do
     local what = operation[1]
@@ -1352,6 +1374,9 @@ local function run_and_write()
   if rates and reply[1] ~= 'stale' then -- who is stale is not told anything
     rates.note_due()
     wake, heir, heirs_wake = rates.appoint_waker()
+  end
+  if workers and workers.leave_rest(rest) then
+    wake = 1
   end
   if reply[1] == 'ok' then
     append(reply, { wake, rejected, demoted, rates and rates.quotas_for(me) or {}, answers, assigned[me] or {} })

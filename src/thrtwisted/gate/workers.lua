@@ -3,9 +3,20 @@
 -- A ticket with a queue needs a place at a worker that serves it. It is given one in the step in which it is admitted: so
 -- `\4` and the queue stand for a counter in its lane, and a lane is parked there while no worker has a free place. One
 -- that is not connected gets no tickets, for what is sent to it may never be read.
+--
+-- What is kept of workers has a time to live, which is renewed when they say that they serve, with each heartbeat. So it
+-- goes only when nobody is left who has said so lately: then their leases have run out long ago. Whoever is there all the
+-- same says it again; and a ticket of which :at: tells nothing any more counts as taken. What is known of orphans alone
+-- says that slots are taken: it stays for longer, and when that may be over, all of the namespace is forgotten.
 local function rules_for_workers()
   local rules = {}
   local WORKERS, SERVING, AT = namespace .. ':workers', namespace .. ':serving:', namespace .. ':at:'
+  local LIFE = math.max(4 * longest_lease, 60000) -- ms
+  local ORPHANS_LIFE = math.max(LIFE, 24 * 60 * 60 * 1000)
+  -- A batch gives away no more places than this: with 10000 it would keep Redis busy for longer than a timeout. Those who
+  -- are left go with the next batch, for which whoever sent this one is woken.
+  local MOST = 500
+  local given, left = 0, {} -- places; what stands for queues where somebody is left
   local read = {} -- worker -> {concurrency, queues} or false
   local connected = {} -- worker -> whether messages reach it
   local bests = {} -- queue -> the best worker, or false
@@ -56,7 +67,10 @@ local function rules_for_workers()
       local taken = redis.call('HLEN', AT .. name)
       for _, queue in ipairs(worker.queues) do
         if taken < worker.concurrency then
-          redis.call('ZADD', SERVING .. queue, taken / worker.concurrency, name)
+          if redis.call('ZADD', SERVING .. queue, taken / worker.concurrency, name) == 1 then
+            -- For less long than what is known of the worker, so that nobody is served by one that is forgotten.
+            redis.call('PEXPIRE', SERVING .. queue, text(math.floor(LIFE / 2)))
+          end
         else
           redis.call('ZREM', SERVING .. queue, name)
         end
@@ -74,13 +88,35 @@ local function rules_for_workers()
   end
 
   function rules.have_room(queue)
+    if best(queue) and given >= MOST then
+      left['\4' .. queue] = true
+      return false
+    end
     return best(queue) ~= false
+  end
+
+  -- See that the next batch goes on where this one has left somebody. Returns whether it has; REST is what the one before
+  -- has left, if this one has not gone on there.
+  function rules.leave_rest(rest)
+    if not next(left) then
+      return false
+    end
+    for counter in pairs(left) do
+      rest = rest and rest .. ' ' .. counter or counter
+    end
+    redis.call('HSET', GATE, 'rest', rest)
+    return true
   end
 
   -- Give a ticket its place: at the best worker, or at one that is known already.
   function rules.assign(ticket, queue, worker, state)
-    worker = worker or best(queue)
+    if not worker then
+      worker, given = best(queue), given + 1
+    end
     redis.call('HSET', AT .. worker, ticket, state or '')
+    if redis.call('PTTL', AT .. worker) < 0 then
+      redis.call('PEXPIRE', AT .. worker, text(LIFE))
+    end
     rank(worker)
     return worker
   end
@@ -109,10 +145,12 @@ local function rules_for_workers()
     return not state and grace > 0 and -1 or 0
   end
 
-  -- Redis may have forgotten that the worker has taken a ticket: so it counts as taken.
-  function rules.suspect(worker, ticket)
-    if worker ~= '' and rules.state_of(worker, ticket) == '' then
-      redis.call('HSET', AT .. worker, ticket, 't')
+  -- A ticket has a place at a worker, as its front says. Nothing may be known of it any more; and in doubt Redis may have
+  -- forgotten that the worker has taken it. Then it counts as taken.
+  function rules.suspect(worker, ticket, in_doubt)
+    local state = worker ~= '' and rules.state_of(worker, ticket)
+    if worker ~= '' and (not state or in_doubt and state == '') then
+      rules.assign(ticket, nil, worker, 't')
     end
   end
 
@@ -131,11 +169,22 @@ local function rules_for_workers()
 
   -- A ticket's front is dead: if a living worker has taken it, it is that one's from now on. Returns whether one has.
   function rules.adopt(worker, ticket, lane)
-    if worker_of(worker) and rules.state_of(worker, ticket) == 't' then
+    local state = worker_of(worker) and rules.state_of(worker, ticket)
+    if worker_of(worker) and (not state or state == 't') then
       redis.call('HSET', AT .. worker, ticket, 'o' .. lane)
+      rules.keep_orphans(worker, 0)
+      rank(worker)
       return true
     end
   end
+
+  -- What is known of a worker's orphans is needed for at least so long (ms).
+  function rules.keep_orphans(worker, needed)
+    redis.call('PEXPIRE', AT .. worker, text(needed + ORPHANS_LIFE))
+  end
+
+  -- After so long without any batch (ms), orphans may be forgotten, and nobody knows whose their slots were.
+  rules.longest_silence = ORPHANS_LIFE
 
   -- Whether a worker is alive.
   function rules.has(worker)
@@ -166,13 +215,19 @@ local function rules_for_workers()
       read[me] = nil
     end
     rank(me)
+    redis.call('PEXPIRE', WORKERS, text(LIFE))
+    for i = 3, #operation do
+      redis.call('PEXPIRE', SERVING .. operation[i], text(LIFE))
+    end
     return counters_of(me)
   end
 
-  -- How many tickets have a place at this owner; and the fronts of its orphans.
+  -- How many tickets have a place at this owner, which is alive; and the fronts of its orphans.
   function rules.count()
     local answer, seen = { redis.call('HLEN', AT .. me) }, {}
-    for ticket in pairs(rules.orphans_of(me)) do
+    local orphans = rules.orphans_of(me)
+    redis.call('PEXPIRE', AT .. me, text(next(orphans) and ORPHANS_LIFE or LIFE))
+    for ticket in pairs(orphans) do
       local front = string.match(ticket, '^(.*):')
       if not seen[front] then
         seen[front] = true
