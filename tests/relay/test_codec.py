@@ -45,6 +45,7 @@ frames = st.builds(
     st.booleans(),
     st.binary(max_size=100),
     st.just("") | st.text("0123456789abcdef", min_size=16, max_size=16),
+    st.integers(0, 2**26),
 )
 
 
@@ -80,8 +81,10 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual(
             decode(msgspec.msgpack.encode([[front, number, kind]])), [Frame(front, number, kind)]
         )
-        longer = [front, number, kind, 1, 2, False, b"", "", "later"]
-        self.assertEqual(decode(msgspec.msgpack.encode([longer])), [Frame(front, number, kind, 1, 2)])
+        longer = [front, number, kind, 1, 2, False, b"", "", 3, "later"]
+        self.assertEqual(
+            decode(msgspec.msgpack.encode([longer])), [Frame(front, number, kind, 1, 2, window=3)]
+        )
 
     @settings(deadline=None)
     @given(st.binary(max_size=50))
@@ -104,7 +107,7 @@ class CodecTests(SynchronousTestCase):
         """So it is where something is nested deeper than Python likes."""
         deep = b"\x91" * 100_000
         with self.assertRaises(msgspec.DecodeError):
-            decode(b"\x91\x99" + encode([Frame("f", 1, 1)])[2:] + deep)
+            decode(b"\x91\x9a" + encode([Frame("f", 1, 1)])[2:] + deep)
         with self.assertRaises(msgspec.DecodeError):
             decode_payload(b"\x94\xa1e\xa1t\xc0" + deep, Problem)
 

@@ -20,13 +20,16 @@ WINDOW = 4096
 class Pair:
     """A front and a worker who talk about exchange 1 of the front's."""
 
-    def __init__(self, window: int = WINDOW, *, greedy: bool = True) -> None:
+    def __init__(self, window: int = WINDOW, *, workers: int | None = None, greedy: bool = True) -> None:
         self.clock = Clock()
         self.posts = MemoryPosts(self.clock)
         self.front, self.worker = Talker(greedy=greedy), Talker(greedy=greedy)
-        for talker, name, peer in ((self.front, "front", "worker"), (self.worker, "worker", "front")):
+        for talker, name, peer, size in (
+            (self.front, "front", "worker", window),
+            (self.worker, "worker", "front", workers or window),
+        ):
             post = self.posts.post(name)
-            talker.conversation = Conversation(post, peer, "front", 1, window, talker)
+            talker.conversation = Conversation(post, peer, "front", 1, size, talker)
             post.start(talker)
 
     def turn(self) -> None:
@@ -74,6 +77,19 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(self.pair.posts.flying, [])
         self.assertEqual(self.pair.kinds("front"), [Kind.HEAD, Kind.DATA, Kind.END, Kind.DONE])
         self.assertEqual(self.pair.kinds("worker"), [Kind.OPEN] * 2 + [Kind.DATA, Kind.END, Kind.ACK])
+
+    def test_windows_differ(self) -> None:
+        """One who has less under way at once than the other is not kept waiting for an acknowledgement."""
+        for fronts, workers in ((2048, 2**20), (2**20, 2048), (2**17, 2**19)):
+            self.pair = Pair(fronts, workers=workers)
+            self.front, self.worker = self.pair.front, self.pair.worker
+            head, body = b"o" * 5000, bytes(300_000)
+            for talker, kind in ((self.front, Kind.OPEN), (self.worker, Kind.HEAD)):
+                talker.conversation.say(kind, head)
+                talker.conversation.write(body)
+            self.pair.turn()
+            self.assertEqual(self.worker.heard, [(Kind.OPEN, head), (Kind.DATA, body)])
+            self.assertEqual(self.front.heard, [(Kind.HEAD, head), (Kind.DATA, body)])
 
     def test_back_pressure(self) -> None:
         """Until data was consumed, no more than the window sets out; then all comes, as fast as it is taken."""

@@ -52,6 +52,7 @@ class Frame(Struct, frozen=True, array_like=True):
     @ivar ack: the frames of the other flow up to this one are consumed.
     @ivar more: the payload goes on in the next frame of the flow, which is of the same kind.
     @ivar sender: who says it, where an answer is wanted of one who may not know the exchange any more; or empty.
+    @ivar window: bytes that its sender has under way at once; said in the first frame of a flow, otherwise 0.
     """
 
     front: str
@@ -62,6 +63,7 @@ class Frame(Struct, frozen=True, array_like=True):
     more: bool = False
     payload: bytes = b""
     sender: str = ""
+    window: int = 0
 
 
 class Opening(Struct, frozen=True, array_like=True):

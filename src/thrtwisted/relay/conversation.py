@@ -6,7 +6,8 @@ acknowledged is kept, and sent again as soon as the post is up again. No more th
 C{DATA} is acknowledged only when it has gone on to whom it is for: so the slowest on the way sets the pace.
 
 An acknowledgement rides with every frame. It goes alone once a quarter of the window was consumed since the last; and
-when all is over.
+when all is over. The two sides may have different windows: the smaller one counts, or the side that has it would wait
+for ever.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Conversation:
         self._front = front
         self._number = number
         self._window = window
+        self._enough = window // 4  # consumed, it is acknowledged at once
         self._user = user
         self._out = Outgoing(window, piece_of(window))
         self._in = Incoming()
@@ -142,6 +144,8 @@ class Conversation:
         try:
             kind = Kind(frame.kind)
             if frame.seq:
+                if frame.seq == 1 and 0 < frame.window < self._window:
+                    self._enough = frame.window // 4
                 payload = self._flows_in(Numbered(frame.seq, kind, frame.payload, frame.more))
             else:
                 payload = self._outside(kind, frame)
@@ -244,7 +248,7 @@ class Conversation:
 
     def _acknowledge(self) -> None:
         """Say how far this side is, if the other may wait for it."""
-        if self._in.due >= self._window // 4:
+        if self._in.due >= self._enough:
             self._send(Kind.ACK)
 
     def _pump(self) -> None:
@@ -269,5 +273,6 @@ class Conversation:
     ) -> None:
         """Send a frame. It says how far this side is, as any does."""
         self._in.due = 0
-        frame = Frame(self._front, self._number, kind, seq, self._in.ack, more, payload, sender)
+        window = self._window if seq == 1 else 0
+        frame = Frame(self._front, self._number, kind, seq, self._in.ack, more, payload, sender, window)
         self._post.send(self._peer, frame, soon=soon)
