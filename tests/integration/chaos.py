@@ -38,6 +38,9 @@ LONGEST = 40.0
 #: Slots of all requests together, and places of each worker.
 SLOTS, PLACES = 8, 4
 
+#: Of each process to Redis: two for the gate, two for the post.
+CONNECTIONS = 4
+
 #: Clients at once.
 CLIENTS = 14
 
@@ -51,6 +54,8 @@ class Part:
     """
     One of the fronts or workers, through all its lives.
 
+    @ivar free: nothing else is done to it.
+    @ivar base: how many descriptors it has when it is idle.
     @ivar application: of a worker.
     @ivar births: when each of its processes was there.
     @ivar broken: from when to when what it had under way may have been torn from it.
@@ -83,6 +88,7 @@ class Request:
     expected: bytes
     one: bool
     safe: bool
+    size: int
     left: bool = False
     answer: Answer | None = None
 
@@ -151,6 +157,10 @@ then = {{{{ backend = "other" }}}}
         ]
         try:
             await gatherResults([ensureDeferred(self.born(part)) for part in self.parts])
+            await until(lambda: all(len(part.line.passages) == CONNECTIONS for part in self.parts))
+            for part in self.parts:
+                assert part.running is not None
+                part.base = part.running.descriptors()
             await self.turmoil()
             await self.quiet()
             self.judge()
@@ -162,7 +172,7 @@ then = {{{{ backend = "other" }}}}
             raise
         self.tell(f"done: {Counter(request.answer.status for request in self.requests if request.answer)}")
         waits = [
-            (round(each.answer.at - each.since, 1), each.answer.status, each.name)
+            (round(each.answer.at - each.since, 1), each.answer.status, each.name, each.size)
             for each in self.requests
             if each.answer
         ]
@@ -201,7 +211,6 @@ then = {{{{ backend = "other" }}}}
             running = self.spawned("--config", path, covered=False)
             part.running = running
             await running.child.said(b"Worker of ")
-        part.base = running.descriptors()
         part.births.append(time.monotonic())
         part.free = True
         self.tell(f"{part.name} is there, {running.pid}")
@@ -395,7 +404,9 @@ then = {{{{ backend = "other" }}}}
             client = self.ask(running, f"/digest/{name}", headers, method=method, body=body)
             expected = digest([body]).encode()
         client.answer.addErrback(lambda _: Answer(b""))  # nobody listens
-        request = Request(name, client, front, running, time.monotonic(), expected, one, method == "GET")
+        request = Request(
+            name, client, front, running, time.monotonic(), expected, one, method == "GET", size
+        )
         self.requests.append(request)
         return request
 
@@ -457,33 +468,46 @@ then = {{{{ backend = "other" }}}}
         self.assertEqual(self.files_of_proxies(), [])
         await until(self.all_served)
         for front in self.fronts:
-            since = time.monotonic()
+            times = []
             for number in range(10):
                 assert front.running is not None
+                since = time.monotonic()
                 client = self.ask(front.running, f"/work/{front.name[-1]}-q{number}?seconds=0")
                 self.assertEqual((await client.answer).status, 200)
-            took = time.monotonic() - since
-            self.tell(f"10 requests over {front.name} in {took:.3f} s")
-            self.assertLess(took, 2.0)
-        since = time.monotonic()
-        clients = [
-            self.ask(self.fronts[number % 2].running, f"/work/p{number}?seconds=0.5")  # type: ignore[arg-type]
-            for number in range(SLOTS)
-        ]
-        self.assertEqual(await self.done(*clients), [200] * SLOTS)
-        self.assertLess(time.monotonic() - since, 1.5)
+                times.append(time.monotonic() - since)
+            self.tell(f"10 requests over {front.name} in {sum(times):.3f} s")
+            # Where something waits for a heartbeat, or a lease, all are slow.
+            self.assertLess(min(times), CHAOS_LEASE / 8)
+            self.assertLess(max(times), CHAOS_LEASE)
+        await self.all_at_work()
         await self.idle()
         # Idle connections to the applications have been closed by then.
-        await until(lambda: not self.more_descriptors(), limit=10)
+        try:
+            await until(lambda: not self.more_descriptors(), limit=10)
+        except AssertionError:
+            self.assertEqual(self.more_descriptors(), [])
+
+    async def all_at_work(self) -> None:
+        """All slots can be had at once."""
+        applications = [part.application for part in self.crew if part.application is not None]
+        names = [f"p{number}" for number in range(SLOTS)]
+        clients = [
+            self.ask(self.fronts[number % 2].running, f"/hold/{name}")  # type: ignore[arg-type]
+            for number, name in enumerate(names)
+        ]
+        await until(lambda: sum(len(each.work("p")) for each in applications) == SLOTS, limit=10)
+        for application in applications:
+            for name in names:
+                await self.let(application, name)
+        self.assertEqual(await self.done(*clients), [200] * SLOTS)
 
     def all_served(self) -> bool:
         """All workers have all their places."""
         with self.database() as redis:
             words = redis.hgetall(f"{{{self.namespace}}}:workers").values()
             free = redis.zrange(f"{{{self.namespace}}}:serving:app", 0, -1, withscores=True)
-        return [int(word.split()[0]) for word in words] == [PLACES] * 3 and [load for _, load in free] == [
-            0
-        ] * 3
+        places = [int(word.split()[0]) for word in words]
+        return places == [PLACES] * 3 and [load for _, load in free] == [0.0] * 3
 
     def more_descriptors(self) -> list[str]:
         """Processes that have more open than at first, but for what Redis's sockets and timing make of it."""

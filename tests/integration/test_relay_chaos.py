@@ -8,7 +8,7 @@ from tests.integration.chaos import Chaos
 class ChaosTests(Chaos):
     """Faults at random, of which the same seed makes the same choice."""
 
-    seconds = 7.0
+    seconds = 5.0
 
     async def test_some(self) -> None:
         """Nothing is doubled, wrong, without an end, or left."""
