@@ -577,6 +577,20 @@ class LifetimeTests(WorkersTestCase):
             owner.batch(announced=[])
 
 
+    def test_left_behind(self) -> None:
+        """What an older version leaves that wipes the namespace, and knows of no workers, takes up no place."""
+        worker = self.worker("worker", 1)
+        self.front.batch(acquire(1))
+        kept = ("workers", "serving:app", "at:worker")
+        known = {f"{self.front.key}:{name}".encode() for name in kept}
+        self.client.delete(*(key for key in self.keys() if key not in known))
+        self.front.batch(announced=[])
+        worker.batch(["serve", 1, "app"], announced=[])
+        self.assertEqual(self.at(worker), {})
+        reply = self.front.batch(acquire(2))
+        self.assertEqual((reply.admitted, reply.workers), ([2], [2, "worker"]))
+
+
 class QuietTests(ScriptTestCase):
     def test_costs_nothing(self) -> None:
         """Where no ticket has a queue, nothing is done for workers."""

@@ -577,6 +577,7 @@ end
 local function need_workers()
   if not workers then
     workers = rules_for_workers()
+    workers.begin()
     set(COUNTS, 'relayed', 1)
   end
 end

@@ -21,6 +21,19 @@ local function rules_for_workers()
   local connected = {} -- worker -> whether messages reach it
   local bests = {} -- queue -> the best worker, or false
 
+  -- Nothing is known of workers yet. What is there all the same is of an earlier time: whoever has deleted the rest, such as
+  -- an older version of this script that was at a loss, did not know of it.
+  function rules.begin()
+    local before = redis.call('HGETALL', WORKERS)
+    for i = 1, #before, 2 do
+      redis.call('DEL', AT .. before[i])
+      for queue in string.gmatch(before[i + 1], ' (%S+)') do
+        redis.call('DEL', SERVING .. queue)
+      end
+    end
+    redis.call('DEL', WORKERS)
+  end
+
   -- What a worker has said of itself; false if it is none, or dead.
   local function worker_of(name)
     local worker = read[name]
