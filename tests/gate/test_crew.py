@@ -128,7 +128,7 @@ class AgainTests(CrewTestCase):
     def test_leaves(self) -> Steps:
         """Whoever leaves the queue for the second time, or waits for too long, gives all back."""
         front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
-        for timeout in (None, 0.05):
+        for timeout in (None, 0.5):
             yield worker.crew.serve(1, ["app"])
             admission = yield self.ask(front, counters=ONE, timeout=timeout)
             yield worker.crew.serve(0, ["app"])
@@ -144,14 +144,58 @@ class AgainTests(CrewTestCase):
 
     @inlineCallbacks
     def test_leaves_at_once(self) -> Steps:
-        """So it does before Redis has heard of it."""
+        """So it does before Redis has heard of it, if it does not matter whether a worker has begun."""
         front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
         yield worker.crew.serve(1, ["app"])
         admission = yield self.ask(front, counters=ONE)
-        waiting = admission.again(taken_too=False)
+        waiting = admission.again(taken_too=True)
         waiting.addErrback(lambda _: None)
         waiting.cancel()
         yield until(lambda: not self.at(worker) and not self.waiting() and not self.held("one"))
+
+    @inlineCallbacks
+    def test_leaves_unanswered(self) -> Steps:
+        """Whoever waits no longer before Redis has said that no worker has begun, has to take it that one may have."""
+        front, worker = self.gate(lease=3600.0), self.gate(lease=3600.0)
+        yield worker.crew.serve(1, ["app"])
+        for timeout in (None, 0.2):
+            admission = yield self.ask(front, counters=ONE, timeout=timeout)
+            yield worker.crew.take(front.owner, admission.serial)
+            if timeout is not None:
+                front._outages.connected = False  # so nothing is sent
+            waiting = admission.again(taken_too=False)
+            if timeout is None:
+                waiting.cancel()
+            yield self.assertFailure(waiting, AlreadyTaken)
+            front._outages.connected = True
+            yield front.crew.served(["app"])
+            self.assertEqual(self.at(worker), {f"{front.owner}:{admission.serial}": "t"})
+            self.assertEqual((self.held("one"), front._places.held), (1, 1))
+            admission.release()
+            yield until(lambda: not self.at(worker) and not self.waiting() and not self.held("one"))
+
+    @inlineCallbacks
+    def test_closed(self) -> Steps:
+        """At a gate that is closed, what is under way waits again; when it stops, no more, and it may be begun."""
+        front, worker, other = (self.gate(lease=3600.0) for _ in range(3))
+        yield worker.crew.serve(3, ["app"])
+        first, second, third = yield gatherResults([self.ask(front) for _ in range(3)])
+        yield worker.crew.take(front.owner, second.serial)
+        yield worker.crew.serve(0, ["app"])
+        new = self.ask(front)
+        waiting = first.again(taken_too=False)
+        yield until(lambda: self.waiting() == 2)
+        front.close()
+        yield self.assertFailure(new, GateUnavailable)
+        yield self.assertFailure(second.again(taken_too=False), AlreadyTaken)
+        yield other.crew.serve(1, ["app"])
+        self.assertEqual((yield waiting).worker, other.owner)
+        waiting = third.again(taken_too=False)
+        stopped = front.stop()
+        yield self.assertFailure(waiting, AlreadyTaken)
+        yield self.assertFailure(third.again(taken_too=False), AlreadyTaken)
+        yield self.assertFailure(third.again(taken_too=True), GateUnavailable)
+        yield stopped
 
     @inlineCallbacks
     def test_stopped(self) -> Steps:

@@ -472,7 +472,6 @@ class MemoryTests(WorkersTestCase):
         for owner in self.owners:
             owner.batch(announced=[])
 
-
     def test_rank_is_told(self) -> None:
         """A ticket whose rank was told in a reply that was lost is given one, when it is announced."""
         self.worker()
@@ -575,7 +574,6 @@ class LifetimeTests(WorkersTestCase):
         self.assertEqual(self.keys(), [])
         for owner in self.owners:
             owner.batch(announced=[])
-
 
     def test_left_behind(self) -> None:
         """What an older version leaves that wipes the namespace, and knows of no workers, takes up no place."""

@@ -213,7 +213,8 @@ class IAdmission(Interface):
             Errbacks with L{AlreadyTaken} if the worker has taken the ticket, or may have, and not C{taken_too}: then
             this admission is as it was, and has to be released. Errbacks otherwise as L{IGate.acquire} (the time that
             the ticket may wait begins anew), and this one is spent. Cancelling leaves the queue; everything is given
-            back, and this one is spent.
+            back, and this one is spent. But until it is known whether the worker has taken the ticket, whoever cancels
+            or has waited for too long gets L{AlreadyTaken}, unless C{taken_too}.
         @raise ValueError: it has no place at a worker, was released, or queues again already.
         """
 

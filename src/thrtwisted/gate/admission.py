@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -79,10 +80,13 @@ def limit_waiting(
 
     @param timeout: seconds; None for no end.
     @param estimate: the seconds to say in C{Retry-After}.
-    @return: C{waiting}, which errbacks with L{QueueTimeout} when the time is over.
+    @return: C{waiting}, which errbacks with L{QueueTimeout} when the time is over; but if it says L{AlreadyTaken} when
+        it is cancelled, with that.
     """
 
-    def timed_out(result: object, _: float) -> Failure:
+    def timed_out(result: Any, _: float) -> Failure:
+        if isinstance(result, Failure) and result.check(AlreadyTaken):
+            return result
         return Failure(
             QueueTimeout(f"The request waited {timeout:g} s for its turn.", retry_after=estimate())
         )

@@ -46,6 +46,8 @@ class Place:
     @ivar worker: the worker that it has a place at, once it is admitted; "" if it needs none.
     @ivar follows: the place that this one comes instead of, until it is known that it does.
     @ivar followed: the place that comes instead of this one, so.
+    @ivar returned: its ticket was admitted before, and waits again.
+    @ivar sure: it waits again even if a worker has begun with it.
     """
 
     serial: int
@@ -57,6 +59,8 @@ class Place:
     worker: str = ""
     follows: Place | None = None
     followed: Place | None = None
+    returned: bool = False
+    sure: bool = False
 
     @property
     def admitted(self) -> bool:
@@ -237,10 +241,17 @@ class Places:
         self.held += 1
         return told
 
-    def follow(self, place: Place, arrived: float, told: Deferred[IAdmission]) -> Place:
-        """An admitted ticket is to wait again, as a new one, once Redis has been asked."""
+    def follow(
+        self, place: Place, arrived: float, told: Deferred[IAdmission], *, sure: bool = False
+    ) -> Place:
+        """
+        An admitted ticket is to wait again, as a new one, once Redis has been asked.
+
+        @param sure: even if a worker has begun with it.
+        """
         self._serial += 1
         new = Place(self._serial, place.ticket, arrived, told, place.order, place.priority, follows=place)
+        new.returned, new.sure = True, sure
         place.followed = new
         self._places[new.serial] = new
         return new

@@ -159,6 +159,7 @@ class RedisGate:
         self._moving: dict[int, Deferred[Any]] = {}
         # The end
         self._stopping = False
+        self._ending = False
         self._quit = False
 
     def __repr__(self) -> str:
@@ -177,7 +178,7 @@ class RedisGate:
     @property
     def answering(self) -> bool:
         """Whether Redis does what it is asked to, as far as is known."""
-        return self._outages.answering
+        return self._outages.connected and self._outages.answering
 
     @property
     def figures(self) -> Figures:
@@ -237,7 +238,8 @@ class RedisGate:
         self._outages.close()
         problem = GateUnavailable.stopping()
         for place in self._places:
-            if not place.admitted:
+            # What waits again is under way: it has until the stop.
+            if not place.admitted and not place.returned:
                 self._send_away(place.serial, problem)
         self._flush()
 
@@ -245,6 +247,10 @@ class RedisGate:
     def stop(self) -> Generator[Deferred[Any], Any, None]:
         """See L{IGate.stop}. Fires when Redis has been told, or does not answer, and the connections are closed."""
         self.close()
+        self._ending = True
+        for place in self._places:
+            if place.told is not None:
+                self._leave(place, GateUnavailable.stopping())
         yield self._batches
         self.crew.stop()
         self._questions.stop()
@@ -322,11 +328,15 @@ class RedisGate:
         Let an admitted ticket wait again, as a new one: what was said to a worker of the old one is not valid for it.
         Until Redis has said that it does, both have places here.
         """
-        if self._stopping:
+        if self._ending:
+            if not taken_too:
+                return fail(
+                    AlreadyTaken("nobody can be asked any more whether a worker has taken the ticket")
+                )
             self._release(place.serial)
             return fail(GateUnavailable.stopping())
-        told: Deferred[IAdmission] = Deferred(lambda _: self._release(new.serial))
-        new = self._places.follow(place, self._clock.seconds(), told)
+        told: Deferred[IAdmission] = Deferred(lambda _: self._leave(new, CancelledError()))
+        new = self._places.follow(place, self._clock.seconds(), told, sure=taken_too)
         rank = (int(taken_too), place.order, place.priority)
         answer = self._questions.ask("again", place.serial, new.serial, *rank, *place.needs)
         self._moving[new.serial] = answer
@@ -343,6 +353,24 @@ class RedisGate:
         self._places.stays(new)
         assert new.told is not None
         new.told.errback(AlreadyTaken("a worker has taken the ticket"))
+
+    def _leave(self, new: Place, problem: Exception) -> None:
+        """
+        A ticket that was to wait again does not wait any more. As long as Redis has not said that no worker has begun
+        with it, one may have: then it stays what it was before.
+        """
+        told = new.told
+        assert told is not None
+        if new.follows is None or new.sure:
+            self._release(new.serial)
+            told.errback(problem)
+            return
+        self._do_not_move(new.serial)
+        self._places.stays(new)
+        # It may be done all the same. So Redis is told again what there is.
+        self._places.announce()
+        self._flush()
+        told.errback(AlreadyTaken("a worker may have taken the ticket"))
 
     def _do_not_move(self, serial: int) -> None:
         """Whether this ticket waits instead of another need not be answered any more, if it was asked."""
