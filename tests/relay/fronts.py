@@ -36,6 +36,7 @@ class Place:
 
     @ivar held: nobody has given it back, and it is not spent.
     @ivar when_left: the place that it has had already when it leaves the queue.
+    @ivar is_answered: the gate has said that no worker has begun.
     @ivar queued: what C{again} has returned last, and with which C{taken_too}.
     """
 
@@ -48,6 +49,7 @@ class Place:
         self.held = True
         self.releases = 0
         self.when_left: Place | None = None
+        self.is_answered = True
         self.queued: tuple[Deferred[Any], bool] | None = None
 
     def release(self) -> None:
@@ -65,6 +67,8 @@ class Place:
     def _left(self, waiting: Deferred[IAdmission]) -> None:
         if self.when_left is not None:
             waiting.callback(self.when_left)
+        elif not self.is_answered:
+            self.was_taken()
 
     @property
     def waits(self) -> bool:

@@ -506,6 +506,28 @@ class LostTests(SynchronousTestCase):
         rig.clock.advance(0.1)
         self.assertEqual((rig.places[0].releases, rig.done), (1, [forwarding]))
 
+    def test_leaves_unanswered(self) -> None:
+        """If the client leaves before it is known whether it was begun, the slots stay taken for that while, too."""
+        rig = FrontRig(self, reclaim_delay=7.0)
+        forwarding = rig.send()
+        self.lose(rig)
+        rig.places[0].is_answered = False
+        forwarding.abandon()
+        rig.clock.advance(6.9)
+        self.assertEqual((rig.places[0].releases, rig.done), (0, []))
+        rig.clock.advance(0.1)
+        self.assertEqual((rig.places[0].releases, rig.done), (1, [forwarding]))
+
+    def test_closed_unanswered(self) -> None:
+        """A process that stops leaves that to the gate."""
+        rig = FrontRig(self, reclaim_delay=7.0)
+        forwarding = rig.send()
+        self.lose(rig)
+        rig.places[0].is_answered = False
+        rig.close()
+        rig.left += 1
+        self.assertEqual((rig.places[0].held, rig.done), (True, [forwarding]))
+
     def test_closed_while_reclaimed(self) -> None:
         """A process that stops does not wait for that: the gate does."""
         rig = FrontRig(self, reclaim_delay=7.0)

@@ -132,11 +132,11 @@ class RelayedForwarding:
         It may be at work on the request. So nothing is released here: the gate, when it stops in its turn, gives back
         what was not begun, and leaves the rest to the worker.
         """
-        self._admission = None
         self._answer(error)
         self._cut(error)
         if self._queued is not None:
             self._queued.cancel()
+        self._admission = None
         self._leave()
         self._finish()
 
