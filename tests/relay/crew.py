@@ -131,6 +131,7 @@ class MemoryGate:
     def __init__(self) -> None:
         self.crew = MemoryCrew()
         self.leased = True
+        self.answering = True
 
 
 class Asker(Talker):

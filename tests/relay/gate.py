@@ -33,6 +33,7 @@ class MemoryGate(LocalGate):
 
     owner = FRONT
     leased = True
+    answering = True
 
     def __init__(self, clock: Clock, **settings: Any) -> None:
         super().__init__(clock, **settings)

@@ -25,8 +25,8 @@ from thrtwisted.exchange import Exchange
 from thrtwisted.forward import IForwarder, IForwarding, RequestBody
 from thrtwisted.relay import IPostUser
 from thrtwisted.relay.codec import Frame, Kind
-from thrtwisted.relay.forwarding import MOST_REFUSALS
-from thrtwisted.relay.front import LOOK, SILENCE
+from thrtwisted.relay.forwarding import MOST_LOOKS, MOST_REFUSALS
+from thrtwisted.relay.front import LOOK, PATIENCE, SILENCE, STEPS
 
 
 class ForwardedTests(SynchronousTestCase):
@@ -920,17 +920,123 @@ class LookTests(SynchronousTestCase):
         self.rig.crew.answer()
         self.assertEqual(self.rig.clock.getDelayedCalls(), [])
 
+    def wait(self) -> None:
+        """For as long as requests wait for the post."""
+        self.rig.clock.pump([PATIENCE / STEPS] * STEPS)
+
+    def test_mute_while_redis_is_gone(self) -> None:
+        """That Redis is gone for long is no reason to refuse what has a place."""
+        self.rig.front.down()
+        self.rig.gate.answering = False
+        waits = self.rig.send()
+        for _ in range(10):
+            self.wait()
+        self.rig.gate.answering = True
+        self.rig.clock.advance(PATIENCE / STEPS)
+        self.assertEqual(self.rig.heads[waits], [])
+        self.rig.front.up()
+        self.rig.turn()
+        self.assertEqual(self.rig.worker().hand.kinds, [Kind.OPEN])
+
     def test_mute(self) -> None:
-        """What cannot be said to a worker for long is refused, and not begun; until the post is up again."""
+        """What cannot be said to a worker is not begun, and not for long: it is refused; until the post is up again."""
         self.rig.crew.elsewhere = {"api": 3, "app": 5}
         self.rig.front.down()
-        self.rig.send()
-        self.rig.clock.pump([LOOK])
+        waits = self.rig.send()
+        self.rig.clock.advance(PATIENCE / 2)
+        left = self.rig.send()
+        left.abandon()
+        self.assertEqual(self.rig.heads[waits], [])
+        self.wait()
         refused = self.rig.send()
-        self.assertIsInstance(self.rig.error(refused), GateUnavailable)
+        for forwarding in (waits, refused):
+            self.assertIsInstance(self.rig.error(forwarding), GateUnavailable)
+        self.assertEqual([place.releases for place in self.rig.places], [1, 1, 1])
+        self.assertEqual(self.rig.posts.carried, [])
         self.rig.front.up()
         self.rig.send()
-        self.assertEqual([place.releases for place in self.rig.places], [0, 1, 0])
+        self.assertEqual(self.rig.worker().hand.kinds, [Kind.OPEN])
+
+    def test_mute_for_a_moment(self) -> None:
+        """Once the post is up, it is begun."""
+        self.rig.front.down()
+        waits = self.rig.send()
+        self.rig.clock.advance(PATIENCE / 2)
+        self.rig.front.up()
+        self.rig.turn()
+        self.rig.worker().hand.answer()
+        self.rig.turn()
+        self.assertEqual((self.rig.head(waits).status, self.rig.places[0].releases), (200, 1))
+
+    def test_mute_and_refused(self) -> None:
+        """What another worker is to get waits for the post, too."""
+        waits = self.rig.send()
+        self.rig.worker().hand.say(Kind.REFUSED)
+        self.rig.turn()
+        self.rig.front.down()
+        self.rig.places[0].admit(self.rig.place("w2"))
+        self.wait()
+        self.assertIsInstance(self.rig.error(waits), GateUnavailable)
+        self.assertEqual((self.rig.worker("w2").hands, self.rig.places[1].releases), ({}, 1))
+
+    def test_mute_and_stopped(self) -> None:
+        """A front that stops waits for nothing."""
+        self.rig.front.down()
+        self.rig.send()
+        self.rig.close()
+        self.assertIsInstance(self.rig.error(self.rig.forwardings[0]), BackendClosed)
+
+    def test_lost_all(self) -> None:
+        """A fault with one request of a lost worker leaves the others as they are: lost."""
+        self.rig.send()
+        self.rig.send()
+        self.patch(self.rig.forwardings[0], "lost", lambda: 1 // 0)
+        self.rig.die()
+        self.assertEqual([place.waits for place in self.rig.places], [False, True])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_never_heard(self) -> None:
+        """A worker that is alive, and says nothing though it is asked, is waited for no longer than that."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        silent, begun = self.rig.send(), self.rig.send()
+        self.rig.worker().hands[2].head()
+        self.rig.turn()
+        client = self.rig.deliver(begun)
+        self.rig.worker().post.send = lambda *args, **options: None  # type: ignore[method-assign]
+        self.rig.clock.pump([LOOK] * (MOST_LOOKS - 2))
+        self.assertEqual((self.rig.heads[silent], client.aborted), ([], False))
+        self.rig.clock.pump([LOOK] * 2)
+        self.assertIsInstance(self.rig.error(silent), BackendResponseTimeout)
+        self.assertTrue(client.aborted)
+        self.assertIn(Kind.ABANDON, self.rig.worker().hands[1].kinds)
+        self.assertEqual([place.releases for place in self.rig.places], [0, 0])
+        self.rig.clock.pump([LOOK] * MOST_LOOKS)
+        self.assertEqual([place.releases for place in self.rig.places], [1, 1])
+
+    def test_long(self) -> None:
+        """A request may take as long as it likes, as long as its worker knows of it."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        forwarding = self.rig.send()
+        self.rig.clock.pump([LOOK] * (5 * MOST_LOOKS))
+        self.rig.worker().hand.answer()
+        self.rig.turn()
+        self.assertEqual(self.rig.head(forwarding).status, 200)
+
+    def test_redis_is_gone_for_long(self) -> None:
+        """Time in which nothing can be heard does not count."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        forwarding = self.rig.send()
+        self.rig.posts.cut()
+        self.rig.crew.slow = True
+        self.rig.clock.pump([LOOK] * (5 * MOST_LOOKS))
+        self.assertEqual(self.rig.heads[forwarding], [])
+        self.rig.crew.slow = False
+        self.rig.crew.answer()
+        self.rig.posts.mend()
+        self.rig.turn()
+        self.rig.worker().hand.answer()
+        self.rig.turn()
+        self.assertEqual(self.rig.head(forwarding).status, 200)
 
     def test_gate_stops(self) -> None:
         """Nor does the end of the gate do any harm."""

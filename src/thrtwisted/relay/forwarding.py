@@ -14,7 +14,13 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from thrtwisted import errors
-from thrtwisted.errors import BackendClosed, BackendProtocolError, ExchangeError, WorkerLost
+from thrtwisted.errors import (
+    BackendClosed,
+    BackendProtocolError,
+    BackendResponseTimeout,
+    ExchangeError,
+    WorkerLost,
+)
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import IForwarding, RequestBody
 from thrtwisted.forward.body import ResponseBody
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
 
 #: So many workers may refuse an exchange. Each had a place for it in Redis: if they all refuse, something is wrong.
 MOST_REFUSALS = 32
+
+#: So often a front looks whether it has heard of an exchange, at most.
+MOST_LOOKS = 24
 
 _LOST = "The worker that had the request is gone."
 
@@ -65,9 +74,11 @@ class RelayedForwarding:
         # With the worker
         self._conversation: Conversation | None = None
         self._number = 0
+        self._unopened = True  # it waits to be, for the post
         self._download: ResponseBody | None = None
         self._reclaim_timer: IDelayedCall | None = None
         self._heard_at = 0.0
+        self._looks = 0
         self.heard = False
         # How far it is
         self._answered = False
@@ -108,7 +119,10 @@ class RelayedForwarding:
         if self._download is not None:
             self._download.drop()
         self._upload.let_go()
-        if self._queued is not None:
+        if self._unopened:
+            self._forwarder.leave(self)
+            self._finish()
+        elif self._queued is not None:
             self._queued.cancel()
         elif self._conversation is not None and (self._download is None or not self._download.ended):
             self._conversation.tell(Kind.ABANDON)  # else the worker has said all of the answer
@@ -117,11 +131,13 @@ class RelayedForwarding:
 
     def begin(self) -> None:
         """Open it at the worker that it was admitted to."""
+        self._unopened = False
         self._upload.keep()
         self._open()
 
     def refuse(self, error: ExchangeError) -> None:
         """It was not begun, and will not be."""
+        self._unopened = False
         self._answer(error)
         self._finish()
 
@@ -132,6 +148,7 @@ class RelayedForwarding:
         It may be at work on the request. So nothing is released here: the gate, when it stops in its turn, gives back
         what was not begun, and leaves the rest to the worker.
         """
+        self._forwarder.leave(self)
         self._answer(error)
         self._cut(error)
         if self._queued is not None:
@@ -148,6 +165,7 @@ class RelayedForwarding:
         assert conversation is not None
         self._heard_at = self._forwarder.clock.seconds()
         self.heard = True
+        self._looks = 0
         conversation.received(frame)
         if conversation is self._conversation and conversation.concluded:
             self._concluded()
@@ -163,6 +181,24 @@ class RelayedForwarding:
             self._heard_at = self._forwarder.clock.seconds()
             self._conversation.resend()
             self._conversation.ask()
+
+    def look(self) -> bool:
+        """
+        Redis was there, and so it could be heard: for how long was it not, though it was asked? Whoever has it answers.
+        The client waits for no longer than L{MOST_LOOKS}, and its slots are held for twice as long.
+
+        @return: whether the client is told now.
+        """
+        self._looks += 1
+        if self._looks == 2 * MOST_LOOKS:
+            self.lost()
+        if self._looks != MOST_LOOKS:
+            return False
+        error = BackendResponseTimeout("Nothing is heard of the worker that has the request.")
+        self._answer(error)
+        self._cut(error)
+        self.abandon()
+        return True
 
     def lost(self) -> None:
         """
@@ -187,6 +223,7 @@ class RelayedForwarding:
         assert admission is not None and admission.worker is not None
         self._heard_at = self._forwarder.clock.seconds()
         self.heard = False
+        self._looks = 0
         self._number, self._conversation = self._forwarder.join(self, admission.worker)
         opening = Opening(
             serial=admission.serial,
@@ -347,7 +384,8 @@ class RelayedForwarding:
         if self._finished or self._abandoned:
             self._finish()
         else:
-            self._open()
+            self._unopened = True
+            self._forwarder.reach(self)
 
     def _not_admitted(self, failure: Failure, admission: IAdmission) -> None:
         self._queued = None

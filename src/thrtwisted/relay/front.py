@@ -6,6 +6,7 @@ Nothing is judged here that the gate knows better: which worker, whether one is 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -24,6 +25,10 @@ from . import IPost, IPostUser
 from .codec import Frame
 from .conversation import Conversation, answer_unknown
 from .forwarding import RelayedForwarding
+
+#: Seconds that requests wait for the post to be up, at the worker that has a place for them.
+#: It is looked in so many steps whether Redis is there all the time.
+PATIENCE, STEPS = 2.0, 4
 
 #: Seconds between two looks whether somebody serves each backend.
 LOOK = 5.0
@@ -68,6 +73,7 @@ class Front:
         self._config = config
         self._relay = config.relay
         self._window = config.relay.max_inline // 2
+        self._gate = gate
         self._crew = gate.crew
         self._post = post
         self._number = 0
@@ -78,7 +84,12 @@ class Front:
         self._looking: IDelayedCall | None = None
         self._started = False
         self._stopped = False
-        self._down_since: float | None = clock.seconds()
+        # As long as the post is not up: what waits for it, and for how long; whether nothing waits any more
+        self._up = False
+        self._deaf = False
+        self._unopened: list[RelayedForwarding] = []
+        self._patience: IDelayedCall | None = None
+        self._steps = 0
         post.start(self)
 
     def __repr__(self) -> str:
@@ -106,15 +117,28 @@ class Front:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        self._end_patience()
         closed: Deferred[Any] = DeferredList([forwarder.close() for forwarder in self._forwarders])
         return closed.addCallback(self._end)
 
     # For its forwarders
 
-    @property
-    def mute(self) -> bool:
-        """Whether no worker can be told anything, for so long that nobody should wait for it."""
-        return self._down_since is not None and self.clock.seconds() - self._down_since >= LOOK
+    def reach(self, forwarding: RelayedForwarding) -> None:
+        """Begin a forwarding, as soon as workers can be told of it; refuse it if that takes too long."""
+        if self._up:
+            forwarding.begin()
+        elif self._deaf:
+            self._refuse(forwarding)
+        else:
+            self._unopened.append(forwarding)
+            if self._patience is None:
+                self._steps = 0
+                self._wait()
+
+    def leave(self, forwarding: RelayedForwarding) -> None:
+        """It need not be begun any more, if it was not."""
+        if forwarding in self._unopened:
+            self._unopened.remove(forwarding)
 
     def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
         """
@@ -147,13 +171,42 @@ class Front:
 
     def up(self) -> None:
         """See L{IPostUser.up}."""
-        self._down_since = None
+        self._up, self._deaf = True, False
+        self._end_patience()
         for forwarding, _ in list(self._exchanges.values()):
             forwarding.resend()
+        unopened, self._unopened = self._unopened, []
+        for forwarding in unopened:
+            forwarding.begin()
 
     def down(self) -> None:
         """See L{IPostUser.down}."""
-        self._down_since = self.clock.seconds()
+        self._up = False
+
+    def _wait(self) -> None:
+        self._patience = self.clock.callLater(PATIENCE / STEPS, self._step)
+
+    def _step(self) -> None:
+        """While Redis is gone nobody can be told anything, but nobody else is admitted either: that does not count."""
+        self._steps = self._steps + 1 if self._gate.answering else 0
+        if self._steps < STEPS:
+            self._wait()
+            return
+        self._patience = None
+        self._deaf = True
+        unopened, self._unopened = self._unopened, []
+        for forwarding in unopened:
+            self._refuse(forwarding)
+
+    def _refuse(self, forwarding: RelayedForwarding) -> None:
+        forwarding.refuse(
+            GateUnavailable("The workers cannot be reached for the moment.", retry_after=PATIENCE)
+        )
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def received(self, frame: Frame) -> None:
         """See L{IPostUser.received}."""
@@ -176,7 +229,10 @@ class Front:
         for number in numbers:
             known = self._exchanges.get(number)
             if known is not None:
-                known[0].lost()
+                try:
+                    known[0].lost()
+                except Exception:  # the others are lost, too
+                    self._log.failure("A request of a lost worker could not be ended")
 
     def _look_later(self) -> None:
         if not self._stopped:
@@ -186,8 +242,17 @@ class Front:
         """See who is silent, and who serves."""
         self._looking = None
         now = self.clock.seconds()
-        for forwarding, _ in list(self._exchanges.values()):
+        silent: Counter[str] = Counter()
+        for forwarding, worker in list(self._exchanges.values()):
             forwarding.ask(now - (SILENCE if forwarding.heard else LOOK))
+            silent[worker] += forwarding.look()
+        for worker in +silent:
+            self._log.warn(
+                "Worker {worker} is alive, but nothing is heard of {count} requests that it has (mend: see whether its "
+                "log, or this one, says that Redis is not usable for the relay)",
+                worker=worker,
+                count=silent[worker],
+            )
         served: Deferred[dict[str, int]] = self._crew.served(
             [forwarder.queue for forwarder in self._forwarders]
         )
@@ -263,12 +328,8 @@ class RelayForwarder:
         forwarding.done.addCallback(lambda _: self._under_way.discard(forwarding))
         if self._closed:
             forwarding.refuse(BackendClosed(STOPPING))
-        elif self._front.mute:
-            forwarding.refuse(
-                GateUnavailable("The workers cannot be reached for the moment.", retry_after=LOOK)
-            )
         else:
-            forwarding.begin()
+            self.reach(forwarding)
         return forwarding
 
     def close(self) -> Deferred[None]:
@@ -300,6 +361,14 @@ class RelayForwarder:
     def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
         """See L{Front.join}."""
         return self._front.join(forwarding, worker)
+
+    def reach(self, forwarding: RelayedForwarding) -> None:
+        """See L{Front.reach}."""
+        self._front.reach(forwarding)
+
+    def leave(self, forwarding: RelayedForwarding) -> None:
+        """See L{Front.leave}."""
+        self._front.leave(forwarding)
 
     def part(self, number: int) -> None:
         """See L{Front.part}."""
