@@ -165,9 +165,11 @@ class Crews(Promises):
                 ticket = f"{front}:{serial}"
                 if ticket not in were or self.is_held(ticket) or self.is_dead(name):
                     continue
-                inherits = any(operation[0] == "inherit" for operation in operations)
+                is_own = sender == name and any(
+                    operation[0] in ("inherit", "quit") for operation in operations
+                )
                 gives_back = sender == front and ["quit"] not in operations
-                assert gives_back or (sender == name and inherits), f"{ticket}, at work at {name}, was freed"
+                assert gives_back or is_own, f"{ticket}, at work at {name}, was freed"
 
     def _queue(self, place: str) -> str:
         return next((word[1:] for word in place[1:].split(" ") if word[0] == "\4"), "")

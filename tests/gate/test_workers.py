@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from valkey.exceptions import ResponseError
+
 from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation, needs
 from tests.gate.test_script import ScriptTestCase
@@ -587,6 +589,21 @@ class LifetimeTests(WorkersTestCase):
         self.assertEqual(self.at(worker), {})
         reply = self.front.batch(acquire(2))
         self.assertEqual((reply.admitted, reply.workers), ([2], [2, "worker"]))
+
+    def test_not_allowed(self) -> None:
+        """A user that may not ask who is connected is told so, and nothing is done half way."""
+        self.worker("worker", 1)
+        self.client.execute_command("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-pubsub")
+        self.addCleanup(self.client.execute_command, "ACL", "DELUSER", "deaf")
+        with valkey.client() as client:
+            deaf = ScriptOwner(client, self.namespace, "deaf")
+            self.addCleanup(deaf.close)
+            client.execute_command("AUTH", "deaf", "secret")
+            before = {key: self.client.dump(key) for key in self.keys()}
+            operations = [acquire_operation(1, ONE), acquire_operation(2, ONE), acquire(3)]
+            problem = self.assertRaises(ResponseError, deaf.batch, *operations, announced=[])
+        self.assertIn("'pubsub|numsub'", str(problem))
+        self.assertEqual({key: self.client.dump(key) for key in self.keys()}, before)
 
 
 class QuietTests(ScriptTestCase):
