@@ -63,7 +63,7 @@ def given_time(script: bytes) -> bytes:
     assert script.count(expires) == script.count(b"'PX'") == 1, "the script lets what is used up of rates go"
     hears = b"tonumber(redis.call('PUBSUB', 'NUMSUB', CHANNEL .. worker)[2]) > 0"
     is_told = b"string.find(ARGV[5], ' ' .. worker .. ' ', 1, true) ~= nil"
-    assert script.count(hears) == script.count(b"'PUBSUB'") == 1, (
+    assert script.count(hears) == script.count(b"'NUMSUB', ") == 1, (
         "the script asks who is connected in one place"
     )
     return script.replace(asks, takes).replace(expires, lasts).replace(hears, is_told)
