@@ -8,7 +8,8 @@ from tests.integration.chaos import Chaos
 class ChaosTests(Chaos):
     """Faults at random, of which the same seed makes the same choice."""
 
-    seconds = 5.0
+    seconds = 4.0
+    timeout = 180
 
     async def test_some(self) -> None:
         """Nothing is doubled, wrong, without an end, or left."""
