@@ -748,7 +748,7 @@ local function give_back(owner, serial, place)
   if worker == '' then
     return needs.counters
   end
-  freed = workers.free(worker, owner .. ':' .. serial)
+  freed = workers.free(worker, { owner .. ':' .. serial })
   append(freed, needs.limits)
   return freed
 end
@@ -770,13 +770,25 @@ local function release(owner, serial)
   settle(freed)
 end
 
--- A worker is done with an orphan.
-local function release_orphan(worker, ticket, lane)
-  local freed = workers.free(worker, ticket)
-  give_back_slots(needs_of(lane))
-  add(COUNTS, 'released', 1)
-  append(freed, needs_of(lane).limits)
-  settle(freed)
+-- A worker is done with orphans: a table of their lanes.
+local function release_orphans(worker, orphans)
+  local tickets, limits, is_freed = {}, {}, {}
+  for ticket, lane in pairs(orphans) do
+    tickets[#tickets + 1] = ticket
+    give_back_slots(needs_of(lane))
+    add(COUNTS, 'released', 1)
+    for _, counter in ipairs(needs_of(lane).limits) do
+      if not is_freed[counter] then
+        is_freed[counter] = true
+        limits[#limits + 1] = counter
+      end
+    end
+  end
+  if tickets[1] then
+    local freed = workers.free(worker, tickets)
+    append(freed, limits)
+    settle(freed)
+  end
 end
 
 -- What an owner has, of the serials that a function picks: a list of those that wait for each of their lanes, and the
@@ -834,14 +846,16 @@ local function bury(owners, deaths)
         next_time = math.min(next_time or free, free)
       end
     end
+    local over = {}
     for ticket, lane in pairs(workers and workers.orphans_of(owner) or {}) do
       local free = death + needs_of(lane).reclaim
       if free <= now then
-        release_orphan(owner, ticket, lane)
+        over[ticket] = lane
       else
         next_time, last_time = math.min(next_time or free, free), math.max(last_time or free, free)
       end
     end
+    release_orphans(owner, over)
     if last_time then
       workers.keep_orphans(owner, last_time - now)
     end
@@ -1241,15 +1255,16 @@ local function rules_for_questions()
 
   -- Of this owner's orphans of a front, it is at work only on those whose serials an operation says.
   local function inherit(operation)
-    local front, kept = operation[2], {}
+    local front, kept, over = operation[2], {}, {}
     for i = 3, #operation do
       kept[front .. ':' .. text(operation[i])] = true
     end
     for ticket, lane in pairs(workers.orphans_of(me)) do
       if string.match(ticket, '^(.*):') == front and not kept[ticket] then
-        release_orphan(me, ticket, lane)
+        over[ticket] = lane
       end
     end
+    release_orphans(me, over)
     return redis.call('ZSCORE', OWNERS, front) and 0 or 1
   end
 

@@ -18,6 +18,7 @@ local function rules_for_workers()
   local MOST = 500
   local given, left = 0, {} -- places; what stands for queues where somebody is left
   local read = {} -- worker -> {concurrency, queues} or false
+  local has_orphans = {} -- worker -> whether it has got some
   local connected = {} -- worker -> whether messages reach it
   local bests = {} -- queue -> the best worker, or false
   redis.call('PUBSUB', 'NUMSUB') -- whoever may not ask that is refused before anything is done, and not half way
@@ -135,9 +136,9 @@ local function rules_for_workers()
     return worker
   end
 
-  -- A place at a worker is free. Returns what to settle.
-  function rules.free(worker, ticket)
-    redis.call('HDEL', AT .. worker, ticket)
+  -- The places that tickets have at a worker are free. Returns what to settle.
+  function rules.free(worker, tickets)
+    in_parts('HDEL', AT .. worker, tickets)
     rank(worker)
     return counters_of(worker)
   end
@@ -186,8 +187,13 @@ local function rules_for_workers()
     local state = worker_of(worker) and rules.state_of(worker, ticket)
     if worker_of(worker) and (not state or state == 't') then
       redis.call('HSET', AT .. worker, ticket, 'o' .. lane)
-      rules.keep_orphans(worker, 0)
-      rank(worker)
+      if not state then
+        rank(worker)
+      end
+      if not has_orphans[worker] then
+        has_orphans[worker] = true
+        rules.keep_orphans(worker, 0)
+      end
       return true
     end
   end
