@@ -233,6 +233,23 @@ class DeathTests(CrewTestCase):
         self.assertEqual(lost, ["b", "c"])
 
     @inlineCallbacks
+    def test_watcher_fails(self) -> Steps:
+        """Whoever watches, too, is told, and of others later."""
+        a, b, c = (self.gate(lease=0.4) for _ in range(3))
+        lost: list[str] = []
+        yield b.crew.serve(1, ["app"])
+        yield c.crew.serve(1, ["app"])
+        a.crew.watch(b.owner, lambda: lost.index("nothing"))
+        a.crew.watch(b.owner, lambda: lost.append("b"))
+        a.crew.watch(c.owner, lambda: lost.append("c"))
+        yield b.stop()
+        yield until(lambda: lost)
+        yield c.stop()
+        yield until(lambda: len(lost) == 2)
+        self.assertEqual(lost, ["b", "c"])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    @inlineCallbacks
     def test_orphans(self) -> Steps:
         """
         A dead front's slots stay taken as long as a worker is at work on what it has taken; what it has not, it may not

@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from thrtwisted.errors import GateUnavailable
@@ -35,6 +36,8 @@ class Crew:
     @param questions: asks.
     @param flush: called when there is something to ask.
     """
+
+    _log = Logger()
 
     def __init__(self, clock: IReactorTime, questions: Questions, flush: Callable[[], None]) -> None:
         self._clock = clock
@@ -159,7 +162,10 @@ class Crew:
         for owner in [owner for owner, left in lives.items() if not left]:
             self._ends.pop(owner, None)
             for lost in list(self._watched.get(owner, ())):
-                lost()
+                try:
+                    lost()
+                except Exception:  # others watch, too
+                    self._log.failure("The death of another process could not be handled")
         self._plan()
 
     def _plan(self) -> None:

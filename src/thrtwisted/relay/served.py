@@ -74,7 +74,7 @@ class Served:
         self.silent = False
         self.conversation = Conversation(post, front, front, number, window, self)
         self._host = host
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | None = None  # until it is begun
         self._upload: Upload | None = None
         self._forwarding: Forwarding | None = None
         self._reply: Reply | None = None
@@ -99,15 +99,10 @@ class Served:
 
     def forward(self, forwarder: Forwarder) -> None:
         """Begin: it was taken."""
-        opening, upload = self.opening, self._upload
-        assert opening is not None and upload is not None
+        exchange, upload = self._exchange, self._upload
+        assert exchange is not None and upload is not None
         self.begun = True
-        headers = Headers()
-        for name, values in opening.headers:
-            headers.setRawHeaders(name, values)
-        exchange = Exchange(
-            opening.method, opening.target, headers, "", opening.queue, version=opening.version
-        )
+        self._exchange = None
         forwarding = self._forwarding = forwarder.send(exchange, upload)
         forwarding.head.addCallbacks(self._head, self._failed)
         forwarding.done.addCallback(self._backend_finished)
