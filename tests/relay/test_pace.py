@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from thrtwisted.relay.pace import LARGEST_MESSAGE, MOST_PATIENCE, SMALLEST_MESSAGE, Pace
 
 TIMEOUT = 0.25
-FRAME = 16 * 1024
+FRAME = 32 * 1024
 
 
 class PaceTests(SynchronousTestCase):
@@ -50,6 +50,15 @@ class PaceTests(SynchronousTestCase):
         self.send(1)
         self.assertEqual(self.pace.patience, MOST_PATIENCE * TIMEOUT)
         self.assertEqual(self.pace.in_vain, 100)
+
+    def test_short_end(self) -> None:
+        """That the end of a body goes through quickly does not make the next pieces late."""
+        for _ in range(10):
+            for _ in range(20):
+                self.send(80_000, 1)
+            self.pace.answered(14_000, 0.03)
+        self.assertGreater(self.pace.patience, (SMALLEST_MESSAGE + FRAME) / 80_000)
+        self.assertEqual(self.send(80_000), 0)
 
     def test_small(self) -> None:
         """What small messages take says nothing."""

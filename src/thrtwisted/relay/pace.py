@@ -8,6 +8,8 @@ its answer may take longer.
 
 from __future__ import annotations
 
+from .flow import LARGEST_PIECE
+
 #: Bytes of frames in one message, and one frame more, at most: few enough for Redis to go on with others soon.
 LARGEST_MESSAGE = 128 * 1024
 
@@ -44,7 +46,8 @@ class Pace:
             self.message = max(SMALLEST_MESSAGE, self.message // 2)
         elif size >= self.message:  # what a small one took says nothing of large ones
             self.message = min(LARGEST_MESSAGE, 2 * self.message)
-            self.patience = max(self._timeout, self.patience / 2)
+            if size >= LARGEST_PIECE:
+                self.patience = max(self._timeout, self.patience / 2)
 
     def gave_up(self) -> None:
         """There was no answer for too long."""
