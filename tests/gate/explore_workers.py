@@ -273,7 +273,7 @@ class WorkersExploration(Exploration):
             failure.trap(AlreadyTaken)
             client.name = name
             self.promises.met["taken already"] += 1
-            if give_up:
+            if give_up or client.cancelled:  # whether it waits again may not be known; it leaves
                 client.at_once = True
             return old
 
