@@ -423,6 +423,9 @@ class ScriptOwner:
         if self.now is not None:
             script = given_time(SCRIPT)
             arguments += [b"%d" % number for number in divmod(self.now, MICROSECONDS)]
+            channels = self.client.pubsub_channels("[{]" + self.key[1:] + ":owner:*")
+            connected = (channel.decode().rpartition(":")[2] for channel in channels)
+            arguments.append(f" {' '.join(connected)} ".encode())
         status, *rest = msgpack.decode(self.client.eval(script, 1, self.key, *arguments))
         if status != "ok":
             return status

@@ -135,6 +135,7 @@ class AgainTests(CrewTestCase):
             waiting = admission.again(taken_too=False)
             if timeout is None:
                 yield until(lambda: self.waiting() == 1)
+                yield front.crew.served(["app"])  # so the gate has heard of it, too
                 waiting.addErrback(lambda _: None)
                 waiting.cancel()
             else:
@@ -206,6 +207,7 @@ class AgainTests(CrewTestCase):
         yield worker.crew.serve(0, ["app"])
         waiting = admission.again(taken_too=False)
         yield until(lambda: self.waiting() == 1)
+        yield front.crew.served(["app"])  # so the gate has heard of it, too
         stopped = front.stop()
         yield self.assertFailure(waiting, GateUnavailable)
         yield stopped
