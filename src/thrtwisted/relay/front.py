@@ -20,15 +20,17 @@ from thrtwisted.exchange import Exchange
 from thrtwisted.forward import IForwarder, RequestBody
 from thrtwisted.forward.disk import Disk
 from thrtwisted.gate import IAdmission
+from thrtwisted.redis.link import LONGEST_PAUSE_REFUSED
 
 from . import IPost, IPostUser
 from .codec import Frame
 from .conversation import Conversation, answer_unknown
 from .forwarding import RelayedForwarding
 
-#: Seconds that requests wait for the post to be up, at the worker that has a place for them.
+#: Seconds that requests wait for the post to be up, at the worker that has a place for them: after Redis was gone it
+#: may be up so much later than the gate.
 #: It is looked in so many steps whether Redis is there all the time.
-PATIENCE, STEPS = 2.0, 4
+PATIENCE, STEPS = LONGEST_PAUSE_REFUSED + 1.0, 4
 
 #: Seconds between two looks whether somebody serves each backend.
 LOOK = 5.0
