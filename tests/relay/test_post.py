@@ -426,14 +426,13 @@ class CutTests(PostCase):
 
     async def test_slow(self) -> None:
         """An answer may take longer than anything else, as long as it goes on to come."""
-        number = 0
+        free_at: dict[Passage, float] = {}  # a long answer on one connection does not hold up the other
 
         def piecewise(passage: Passage, data: bytes) -> None:
-            nonlocal number
             for at in range(0, len(data), 10_000):
-                number += 1
-                due = begun + number * 0.02 - reactor.seconds()
-                reactor.callLater(max(0, due), passage.transport.write, data[at : at + 10_000])
+                now = reactor.seconds()
+                free_at[passage] = due = max(now, free_at.get(passage, now) + 0.02)
+                reactor.callLater(due - now, passage.transport.write, data[at : at + 10_000])
 
         self.patch(self.line, "pass_on", piecewise)
         _, notes = self.post("b")
