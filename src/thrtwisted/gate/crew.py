@@ -98,8 +98,7 @@ class Crew:
             if front not in self._watched:  # nothing of it is at work here
                 _ignore(self.inherit(front, []))
             # It may be back already, so that nobody would be told of its death; and without what it has left here.
-            for lost in list(self._watched.get(front, ())):
-                lost()
+            self._tell_watchers(front)
         return int(count)
 
     # Deaths ----------------------------------------------------------------------------------------------------
@@ -161,12 +160,16 @@ class Crew:
                 self._ends[owner] = now + left / 1000 + MARGIN if left > 0 else _NEVER
         for owner in [owner for owner, left in lives.items() if not left]:
             self._ends.pop(owner, None)
-            for lost in list(self._watched.get(owner, ())):
-                try:
-                    lost()
-                except Exception:  # others watch, too
-                    self._log.failure("The death of another process could not be handled")
+            self._tell_watchers(owner)
         self._plan()
+
+    def _tell_watchers(self, owner: str) -> None:
+        """Tell all who watch an owner of its death."""
+        for lost in list(self._watched.get(owner, ())):
+            try:
+                lost()
+            except Exception:  # others watch, too
+                self._log.failure("The death of another process could not be handled")
 
     def _plan(self) -> None:
         """Have a timer for the first of the watched who may be dead. One that comes earlier does no harm."""

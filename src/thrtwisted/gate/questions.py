@@ -96,9 +96,7 @@ class Questions:
                 question.told.errback(GateUnavailable.stopping())
 
     def _forget(self, question: _Question) -> None:
-        for questions in (
-            self._pending,
-            self._put_off,
-        ):  # one that is under way stays, for answers come in order
+        # One that is under way stays, for answers come in order.
+        for questions in (self._pending, self._put_off):
             if question in questions:
                 questions.remove(question)
