@@ -22,6 +22,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, msgpack
+from twisted.web.http_headers import Headers
+
+#: Names of header fields, each with its values.
+Fields = list[tuple[bytes, list[bytes]]]
 
 
 class Kind(IntEnum):
@@ -80,7 +84,7 @@ class Opening(Struct, frozen=True, array_like=True):
     queue: str
     method: bytes
     target: bytes
-    headers: list[tuple[bytes, list[bytes]]]
+    headers: Fields
     version: bytes
     length: int
 
@@ -90,7 +94,7 @@ class Head(Struct, frozen=True, array_like=True):
 
     status: int
     phrase: bytes
-    headers: list[tuple[bytes, list[bytes]]]
+    headers: Fields
     length: int | None
 
 
@@ -130,6 +134,19 @@ def decode(message: bytes) -> list[Frame]:
         return _frames.decode(message)
     except ALSO_GARBAGE as error:
         raise msgspec.DecodeError(str(error)) from None
+
+
+def fields_of(headers: Headers) -> Fields:
+    """Header fields as frames carry them."""
+    return [(name, list(values)) for name, values in headers.getAllRawHeaders()]
+
+
+def headers_of(fields: Fields) -> Headers:
+    """Header fields as messages have them."""
+    headers = Headers()
+    for name, values in fields:
+        headers.setRawHeaders(name, values)
+    return headers
 
 
 def encode_payload(payload: Opening | Head | Problem) -> bytes:

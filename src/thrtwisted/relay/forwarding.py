@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
-from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from thrtwisted import errors
@@ -28,7 +27,7 @@ from thrtwisted.forward.forwarding import SAFE
 from thrtwisted.gate import AlreadyTaken, IAdmission
 
 from .bodies import Sender, Valve
-from .codec import Frame, Head, Kind, Opening, Problem, decode_payload, encode_payload
+from .codec import Frame, Head, Kind, Opening, Problem, decode_payload, encode_payload, fields_of, headers_of
 from .conversation import Conversation, IConversationUser
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ class RelayedForwarding:
             queue=self._forwarder.queue,
             method=exchange.method,
             target=exchange.target,
-            headers=[(name, list(values)) for name, values in exchange.headers.getAllRawHeaders()],
+            headers=fields_of(exchange.headers),
             version=exchange.version,
             length=self._upload.length,
         )
@@ -296,9 +295,7 @@ class RelayedForwarding:
             return
         try:
             said: Head = decode_payload(payload, Head)
-            headers = Headers()
-            for name, values in said.headers:
-                headers.setRawHeaders(name, values)
+            headers = headers_of(said.headers)
         except ValueError:
             self._answer(BackendProtocolError("The worker's answer cannot be read."))
             return

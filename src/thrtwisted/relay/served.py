@@ -8,7 +8,6 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from thrtwisted.errors import ExchangeError
@@ -17,7 +16,7 @@ from thrtwisted.forward import Forwarder, Forwarding
 from thrtwisted.forward.failures import UNREACHED
 
 from . import IPost
-from .codec import Head, Kind, Opening, Problem, decode_payload, encode_payload
+from .codec import Head, Kind, Opening, Problem, decode_payload, encode_payload, fields_of, headers_of
 from .conversation import Conversation, IConversationUser
 from .reply import Reply
 from .upload import Upload
@@ -180,9 +179,7 @@ class Served:
             return
         try:
             opening: Opening = decode_payload(payload, Opening)
-            headers = Headers()
-            for name, values in opening.headers:
-                headers.setRawHeaders(name, values)
+            headers = headers_of(opening.headers)
             if opening.length < 0:
                 raise ValueError("its body has fewer than 0 bytes")
         except (msgspec.DecodeError, ValueError) as error:
@@ -247,8 +244,8 @@ class Served:
         self._host.reached(self)
         if self._over or self._unwanted:
             return
-        fields = [(name, list(values)) for name, values in head.headers.getAllRawHeaders()]
-        self.conversation.say(Kind.HEAD, encode_payload(Head(head.status, head.phrase, fields, head.length)))
+        said = Head(head.status, head.phrase, fields_of(head.headers), head.length)
+        self.conversation.say(Kind.HEAD, encode_payload(said))
         assert self._forwarding is not None
         self._reply = Reply(self.conversation)
         delivered = self._forwarding.deliver(self._reply)
