@@ -63,6 +63,7 @@ class RelayedForwarding:
         self.head: Deferred[ResponseHead] = Deferred(lambda _: self.abandon())
         self.done: Deferred[None] = Deferred()
         self._forwarder = forwarder
+        self._front = forwarder.front
         self._exchange = copy(exchange)  # functions may go on changing theirs
         self._upload = body
         self._may_repeat = forwarder.retry == "safe" and exchange.method in SAFE
@@ -119,7 +120,7 @@ class RelayedForwarding:
             self._download.drop()
         self._upload.let_go()
         if self._unopened:
-            self._forwarder.leave(self)
+            self._front.leave(self)
             self._finish()
         elif self._queued is not None:
             self._queued.cancel()
@@ -147,7 +148,7 @@ class RelayedForwarding:
         It may be at work on the request. So nothing is released here: the gate, when it stops in its turn, gives back
         what was not begun, and leaves the rest to the worker.
         """
-        self._forwarder.leave(self)
+        self._front.leave(self)
         self._answer(error)
         self._cut(error)
         if self._queued is not None:
@@ -162,7 +163,7 @@ class RelayedForwarding:
         """The post has brought a frame of this exchange."""
         conversation = self._conversation
         assert conversation is not None
-        self._heard_at = self._forwarder.clock.seconds()
+        self._heard_at = self._front.clock.seconds()
         self.heard = True
         self._looks = 0
         conversation.received(frame)
@@ -177,7 +178,7 @@ class RelayedForwarding:
     def ask(self, silent_since: float) -> None:
         """See whether the worker still has the exchange, and all that was sent, if nothing was heard since a time."""
         if self._conversation is not None and self._heard_at <= silent_since:
-            self._heard_at = self._forwarder.clock.seconds()
+            self._heard_at = self._front.clock.seconds()
             self._conversation.resend()
             self._conversation.ask()
 
@@ -220,10 +221,10 @@ class RelayedForwarding:
     def _open(self) -> None:
         admission, exchange = self._admission, self._exchange
         assert admission is not None and admission.worker is not None
-        self._heard_at = self._forwarder.clock.seconds()
+        self._heard_at = self._front.clock.seconds()
         self.heard = False
         self._looks = 0
-        self._number, self._conversation = self._forwarder.join(self, admission.worker)
+        self._number, self._conversation = self._front.join(self, admission.worker)
         opening = Opening(
             serial=admission.serial,
             queue=self._forwarder.queue,
@@ -242,7 +243,7 @@ class RelayedForwarding:
         """The worker has no more to do with it, as far as this side goes."""
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
-            self._forwarder.part(self._number)
+            self._front.part(self._number)
             conversation.end()
 
     def _sent(self, _: None, conversation: Conversation) -> None:
@@ -302,7 +303,7 @@ class RelayedForwarding:
         assert self._conversation is not None
         download = self._download = ResponseBody(
             self._forwarder.config.max_spool,
-            self._forwarder.disk,
+            self._front.disk,
             on_end=lambda: None,
             on_leave=self.abandon,
             was_reset=lambda: False,
@@ -382,7 +383,7 @@ class RelayedForwarding:
             self._finish()
         else:
             self._unopened = True
-            self._forwarder.reach(self)
+            self._front.reach(self)
 
     def _not_admitted(self, failure: Failure, admission: IAdmission) -> None:
         self._queued = None
@@ -408,7 +409,7 @@ class RelayedForwarding:
         """The application may still be at work on what a lost worker had sent."""
         delay = self._forwarder.config.reclaim_delay
         if delay:
-            self._reclaim_timer = self._forwarder.clock.callLater(delay, self._reclaimed)
+            self._reclaim_timer = self._front.clock.callLater(delay, self._reclaimed)
         else:
             self._reclaimed()
 

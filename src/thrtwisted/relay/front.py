@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -120,8 +120,12 @@ class Front:
             self._looking.cancel()
             self._looking = None
         self._end_patience()
-        closed: Deferred[Any] = DeferredList([forwarder.close() for forwarder in self._forwarders])
-        return closed.addCallback(self._end)
+        for forwarder in self._forwarders:
+            forwarder.close()
+        # Of those who have finished, the responses may still be on their way.
+        for forwarding, _ in list(self._exchanges.values()):
+            forwarding.close(BackendClosed(STOPPING))
+        return succeed(None)
 
     # For its forwarders
 
@@ -284,17 +288,13 @@ class Front:
         """The gate stops."""
         failure.trap(GateUnavailable)
 
-    def _end(self, _: object) -> None:
-        """Of those who have finished, the responses may still be on their way."""
-        for forwarding, _ in list(self._exchanges.values()):
-            forwarding.close(BackendClosed(STOPPING))
-
 
 @implementer(IForwarder)
 class RelayForwarder:
     """
     The way to one backend, through Redis.
 
+    @ivar front: has the exchanges of all backends.
     @ivar config: the backend's, as the front has it.
     """
 
@@ -303,7 +303,7 @@ class RelayForwarder:
         self.queue: str = name
         self.config = config
         self.retry = retry
-        self._front = front
+        self.front = front
         self._under_way: set[RelayedForwarding] = set()
         self._closed = False
 
@@ -312,7 +312,7 @@ class RelayForwarder:
 
     def start(self) -> None:
         """See L{Front.start}."""
-        self._front.start()
+        self.front.start()
 
     def send(
         self, exchange: Exchange, body: RequestBody, admission: IAdmission | None = None
@@ -331,47 +331,12 @@ class RelayForwarder:
         if self._closed:
             forwarding.refuse(BackendClosed(STOPPING))
         else:
-            self.reach(forwarding)
+            self.front.reach(forwarding)
         return forwarding
 
     def close(self) -> Deferred[None]:
-        """Break off what is under way, as L{IForwarder.close} has it."""
+        """Break off what is under way, as L{IForwarder.close} has it. That is done at once."""
         self._closed = True
-        error = BackendClosed(STOPPING)
-        under_way = list(self._under_way)
-        waiting: list[Deferred[None]] = []
-        for forwarding in under_way:
-            done: Deferred[None] = Deferred()
-            forwarding.done.chainDeferred(done)
-            waiting.append(done)
-            forwarding.close(error)
-        closed: Any = DeferredList(waiting)
-        return closed.addCallback(lambda _: None)  # type: ignore[no-any-return]
-
-    # For its forwardings
-
-    @property
-    def clock(self) -> Any:
-        """Tells the time."""
-        return self._front.clock
-
-    @property
-    def disk(self) -> Disk | None:
-        """What its responses may keep on disk."""
-        return self._front.disk
-
-    def join(self, forwarding: RelayedForwarding, worker: str) -> tuple[int, Conversation]:
-        """See L{Front.join}."""
-        return self._front.join(forwarding, worker)
-
-    def reach(self, forwarding: RelayedForwarding) -> None:
-        """See L{Front.reach}."""
-        self._front.reach(forwarding)
-
-    def leave(self, forwarding: RelayedForwarding) -> None:
-        """See L{Front.leave}."""
-        self._front.leave(forwarding)
-
-    def part(self, number: int) -> None:
-        """See L{Front.part}."""
-        self._front.part(number)
+        for forwarding in list(self._under_way):
+            forwarding.close(BackendClosed(STOPPING))
+        return succeed(None)
