@@ -295,10 +295,12 @@ class DeathTests(CrewTestCase):
         self.assertEqual(self.held("three"), 2)
         said: list[bool] = []
         watch = worker.crew.watch
+        watch(front.owner, lambda: said.index(True))  # one that fails keeps it from nobody
         watch(front.owner, lambda: worker.crew.inherit(front.owner, [first.serial]).addCallback(said.append))
         yield worker.crew.serve(3, ["app"])
         yield until(lambda: said)
         self.assertEqual((said, self.held("three"), len(self.at(worker))), ([False], 1, 1))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
 
 class HealingTests(CrewTestCase):
