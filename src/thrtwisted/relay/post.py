@@ -28,6 +28,7 @@ from thrtwisted.redis.url import Where
 
 from . import IPost, IPostUser
 from .codec import Frame, decode, encode
+from .flow import OVERHEAD
 from .pace import Pace
 
 #: Messages to one process that are under way to Redis at once. One more than one keeps Redis busy in the time that an
@@ -39,9 +40,6 @@ MOST_IN_VAIN = 3
 
 #: Seconds that a frame that is not urgent waits for others to go with.
 LATER = 0.05
-
-#: Bytes of a frame besides its payload, about.
-OVERHEAD = 64
 
 #: So many messages that were read do not wait for something that they may be removed together with; and so many are
 #: removed with one command, for a script of Redis cannot unpack more than some thousands.
