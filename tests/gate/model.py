@@ -551,7 +551,7 @@ class ScriptEngine:
         """What of this namespace is in the server and does not go by itself, without its common prefix."""
         prefix = "{" + self.namespace + "}"
         keys = self.client.keys(prefix.replace("{", "[{]") + "*")
-        return {key.decode().removeprefix(prefix) for key in keys if self.client.pttl(key) < 0}
+        return {key.decode().removeprefix(prefix) for key in keys if self.client.pttl(key) == -1}
 
     def idle(self) -> bool:
         return self.keys() <= {":owners", ":gate"}
