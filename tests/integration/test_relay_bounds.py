@@ -108,6 +108,35 @@ body_size = 100000000
 
         await until(still)
 
+    async def test_frozen_worker(self) -> None:
+        """It does not read, and the front's connections come and go: nothing is written twice before it reads again."""
+        uploads = Uploads()
+        uploads.paused = True
+        self.settings = {"lease": 20.0}
+        await self.server()
+        line, url = self.line(self.redis.removeprefix("unix://"))
+        application = await uploads.listen(self)
+        worker = await self.worker(application)
+        [inbox] = self.inboxes()
+        front = await self.front(application, url=url)
+        body = b"".join(pieces(5_000_000))
+        with self.watched() as peaks, self.database() as redis:
+            client = self.ask(front, "/", method="POST", body=body)
+            await until(lambda: uploads.connections)
+            await self.quiet(redis)
+            worker.freeze()
+            for _ in range(6):
+                before = redis.xlen(inbox)
+                for passage in list(line.passages):
+                    passage.close()
+                await until(lambda before=before: redis.xlen(inbox) > before)
+            worker.thaw()
+            uploads.resume()
+            answer = await client.answer
+        self.assertEqual((answer.status, answer.body.decode()), (200, digest([body])))
+        self.assertLessEqual(peaks.exchange, MAX_INLINE)
+        await self.idle()
+
     async def test_other_way(self) -> None:
         """While one body waits for its client, others pass through the same inboxes."""
         backend = await self.lean()

@@ -107,7 +107,7 @@ class Talker:
 
     def up(self) -> None:
         if self.conversation is not None:
-            self.conversation.resend()
+            self.conversation.check()
 
     def down(self) -> None:
         pass

@@ -1062,7 +1062,7 @@ class LookTests(SynchronousTestCase):
         self.rig.send()
         hand = self.rig.worker().hand
         self.rig.turn()
-        hand.conversation.ask()  # it has acknowledged the opening
+        hand.conversation.check()  # it has acknowledged the opening
         self.rig.turn()
         self.rig.worker().forget()
         self.rig.clock.pump([LOOK] * int(SILENCE / LOOK + 1))

@@ -266,7 +266,9 @@ class FailureTests(SynchronousTestCase):
     """The backend fails, in each way."""
 
     def setUp(self) -> None:
-        self.rig = WorkerRig(self, concurrency=1, response_timeout=10, abandon_timeout=20, idle_timeout=5)
+        self.rig = WorkerRig(
+            self, concurrency=1, lease=1000, response_timeout=10, abandon_timeout=20, idle_timeout=5
+        )
 
     def ends(self, *kinds: Kind) -> None:
         """The exchange has ended so, and nothing of it is left."""
@@ -713,12 +715,12 @@ class LostFrontTests(SynchronousTestCase):
         wire = self.rig.accept()
         self.rig.crew.die("front")
         # Its tickets may be its own again: it must not give them back yet.
-        asker.conversation.resend()
+        asker.conversation.check()
         self.rig.turn()
         self.assertEqual(asker.kinds, [])
         self.rig.answer(wire, OK)
         del self.rig.front.askers[1]
-        asker.conversation.resend()
+        asker.conversation.check()
         copy = self.rig.front.askers[1] = asker
         self.rig.turn()
         self.assertEqual({*copy.kinds}, {Kind.DONE, Kind.GONE})

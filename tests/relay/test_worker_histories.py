@@ -173,7 +173,7 @@ class History:
             for asker in self.askers:
                 asker.greedy = True
                 asker.take()
-                asker.conversation.ask()  # as a front does that has heard nothing for long
+                asker.conversation.check()  # as a front does that has heard nothing for long
                 self.upload(self.askers.index(asker) + 2 * len(self.askers) * 3)
             for action in (self.turn, self.connect, self.relieve, self.turn, self.answer, self.wait):
                 action(1)

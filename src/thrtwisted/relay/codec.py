@@ -43,7 +43,7 @@ class Kind(IntEnum):
     #: Of both
     DATA = 21  # bytes of a body
     END = 22  # of a body
-    ACK = 23  # nothing but the C{ack}; of who asks, or was asked: also the last C{seq} heard, in decimal
+    ACK = 23  # nothing but the C{ack}; of who asks, or was asked: also a L{Question}
     GONE = 24  # the exchange is not known (any more)
 
 
@@ -98,6 +98,20 @@ class Head(Struct, frozen=True, array_like=True):
     length: int | None
 
 
+class Question(Struct, frozen=True, array_like=True):
+    """
+    What one asks who may have lost something, or whose words may be lost.
+
+    @ivar number: of the question, among those of whoever asks; 0 for an answer alone.
+    @ivar answers: the number of the question that is answered; 0 if none is. To what answers, nothing is asked back.
+    @ivar heard: the last C{seq} that was heard, which may be beyond the C{ack}.
+    """
+
+    number: int
+    answers: int
+    heard: int
+
+
 class Problem(Struct, frozen=True, array_like=True):
     """
     Why there is no response.
@@ -149,7 +163,7 @@ def headers_of(fields: Fields) -> Headers:
     return headers
 
 
-def encode_payload(payload: Opening | Head | Problem) -> bytes:
+def encode_payload(payload: Opening | Head | Question | Problem) -> bytes:
     """What a frame carries."""
     return _encoder.encode(payload)
 

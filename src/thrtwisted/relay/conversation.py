@@ -2,8 +2,13 @@
 One exchange, as one of the two who talk about it sees it: a flow out, a flow in, and what stands outside of them.
 
 What is said arrives once and in its order, whatever Redis loses or repeats in between: all that the other side has not
-acknowledged is kept, and sent again as soon as the post is up again. No more than the window is on its way at once, and
-C{DATA} is acknowledged only when it has gone on to whom it is for: so the slowest on the way sets the pace.
+acknowledged is kept, and sent again if it was lost. No more than the window is on its way at once, and C{DATA} is
+acknowledged only when it has gone on to whom it is for: so the slowest on the way sets the pace.
+
+Whether anything was lost is not guessed, but asked, when the post is up again, or the other side silent. The question
+comes after all that was sent before, so its answer says what of that will never come; and nothing is sent meanwhile.
+Sent again at once, all would stand in Redis twice, and more often, for one who does not read and one whose post comes
+and goes.
 
 An acknowledgement rides with every frame. It goes alone once a quarter of the window was consumed since the last; and
 when all is over. The two sides may have different windows: the smaller one counts, or the side that has it would wait
@@ -15,7 +20,7 @@ from __future__ import annotations
 from zope.interface import Interface
 
 from thrtwisted.relay import IPost
-from thrtwisted.relay.codec import Frame, Kind
+from thrtwisted.relay.codec import Frame, Kind, Question, decode_payload, encode_payload
 from thrtwisted.relay.flow import Incoming, Numbered, Outgoing, piece_of
 
 #: What is heard whenever it comes, outside of the flow.
@@ -79,6 +84,8 @@ class Conversation:
         self._user = user
         self._out = Outgoing(window, piece_of(window))
         self._in = Incoming()
+        self._asked = 0  # the number of the last question
+        self._unsure = False  # it is not answered, and something may be lost
         self._told: list[Kind] = []
         self._last_said: Kind | None = None
         self._last_word_heard = False
@@ -117,7 +124,7 @@ class Conversation:
 
     def tell(self, kind: Kind) -> None:
         """
-        Say it at once, outside of the flow; and again whenever the post was down: C{ABANDON}, C{DONE} early.
+        Say it at once, outside of the flow; and again with each L{check}: C{ABANDON}, C{DONE} early.
 
         What was just said in the flow, and sent, is not told in addition: to have it known at once, say it and tell it.
         """
@@ -154,30 +161,19 @@ class Conversation:
         if payload is not None:
             self._user.said(kind, payload)
 
-    def resend(self) -> None:
+    def check(self) -> None:
         """
-        The post is up again: say again what is not acknowledged, and what was told; and ask, for what the other side
-        has said meanwhile may be lost, though its own post was up all the time.
+        What was sent may be lost, and so may be what the other side has said: the post is up again, or the other side
+        was silent for long. Whichever of both has lost something gets it again; one who does not know the exchange (any
+        more) says C{GONE}.
         """
-        if self._ended:
+        if self._ended or not (self._out.begun or self._in.last):
             return
-        known = bool(self._in.last)  # the other side has the exchange: it understands what is told
-        if known:
-            self._tell_again()  # the first, for it is short, and a slot may be free
-        for numbered in tuple(self._out.sent):
-            self._send_numbered(numbered, sender=self._post.owner)
-        if not known:
-            self._tell_again()
-        if self._out.begun or self._in.last:
-            self.ask()
-
-    def ask(self) -> None:
-        """
-        When the other side is silent for long: have it say C{GONE} if it does not know the exchange any more, and again
-        what was not heard here.
-        """
-        if not self._ended:
-            self._send(Kind.ACK, payload=self._heard, sender=self._post.owner)
+        if self._out.sent and self._out.sent[0].seq == 1 and not self._in.last:
+            # The other side may not know of the exchange yet, and would say that it is gone.
+            self._send_numbered(self._out.sent[0], sender=self._post.owner)
+        self._tell_again()
+        self._ask()
 
     def end(self) -> None:
         """
@@ -197,20 +193,14 @@ class Conversation:
 
     def _hear_acknowledgement(self, ack: int) -> None:
         """The other side is done with so much: send what there is room for now."""
-        was_full = self._out.full
         self._out.acknowledged(ack)
-        self._pump()
-        if was_full and not self._out.full:
-            self._user.drained()
+        self._unsure = self._unsure and bool(self._out.sent)
+        self._go_on()
 
     def _flows_in(self, numbered: Numbered) -> bytes | None:
         """What a frame of the flow says, or None."""
         if numbered.kind in NEVER_INSIDE:
             raise ValueError(f"a {numbered.kind.name} in the flow")
-        if (
-            numbered.seq == self._in.last
-        ):  # the other side has sent all again: it may not know what was acknowledged
-            self._send(Kind.ACK, soon=False)
         heard = self._in.last
         payload = self._in.received(numbered)
         if self._in.last > heard and numbered.kind in LAST_WORDS:
@@ -225,22 +215,35 @@ class Conversation:
         if kind != Kind.ACK:
             return b""
         if frame.payload:
-            self._say_again(int(frame.payload))
-        if frame.sender:  # he asks
-            self._tell_again()
-            self._send(Kind.ACK, payload=self._heard, soon=False)
+            question = decode_payload(frame.payload, Question)
+            self._answered(question)
+            if question.number and not self._ended:
+                self._answer(question)
         return None
 
-    @property
-    def _heard(self) -> bytes:
-        """How far the other side was heard, which may be farther than what is acknowledged."""
-        return b"%d" % self._in.last
+    def _ask(self, answers: int = 0) -> None:
+        """Ask how far this side was heard. The answer to any earlier question does not count any more."""
+        self._asked += 1
+        self._unsure = bool(self._out.sent)
+        self._send_question(self._asked, answers)
 
-    def _say_again(self, heard: int) -> None:
-        """The other side has heard no more than this."""
+    def _answer(self, question: Question) -> None:
+        """Say how far the other side was heard; if it may have lost something, too, ask back."""
+        self._tell_again()
+        if self._out.sent and not question.answers:
+            self._ask(question.number)
+        else:
+            self._send_question(0, question.number)
+
+    def _answered(self, question: Question) -> None:
+        """If that answers the last question, all that was not heard is lost: send it again, and go on."""
+        if not self._unsure or question.answers != self._asked:
+            return
+        self._unsure = False
         for numbered in tuple(self._out.sent):
-            if numbered.seq > heard:
+            if numbered.seq > question.heard:
                 self._send_numbered(numbered)
+        self._go_on()
 
     def _tell_again(self) -> None:
         for kind in self._told:
@@ -251,10 +254,21 @@ class Conversation:
         if self._in.due >= self._enough:
             self._send(Kind.ACK)
 
+    def _go_on(self) -> None:
+        """There may be room again."""
+        was_full = self._out.full
+        self._pump()
+        if was_full and not self._out.full:
+            self._user.drained()
+
     def _pump(self) -> None:
-        """Send what there is room for."""
-        while numbered := self._out.next():
+        """Send what there is room for, unless what was sent before may be lost."""
+        while not self._unsure and (numbered := self._out.next()):
             self._send_numbered(numbered)
+
+    def _send_question(self, number: int, answers: int) -> None:
+        question = encode_payload(Question(number, answers, self._in.last))
+        self._send(Kind.ACK, payload=question, sender=self._post.owner if number else "")
 
     def _send_numbered(self, numbered: Numbered, sender: str = "") -> None:
         self._send(

@@ -170,17 +170,16 @@ class RelayedForwarding:
         if conversation is self._conversation and conversation.concluded:
             self._concluded()
 
-    def resend(self) -> None:
+    def check(self) -> None:
         """The post is up again, and what was sent before may be lost."""
         assert self._conversation is not None
-        self._conversation.resend()
+        self._conversation.check()
 
     def ask(self, silent_since: float) -> None:
         """See whether the worker still has the exchange, and all that was sent, if nothing was heard since a time."""
         if self._conversation is not None and self._heard_at <= silent_since:
             self._heard_at = self._front.clock.seconds()
-            self._conversation.resend()
-            self._conversation.ask()
+            self._conversation.check()
 
     def look(self) -> bool:
         """

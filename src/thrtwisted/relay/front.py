@@ -180,7 +180,7 @@ class Front:
         self._up, self._deaf = True, False
         self._end_patience()
         for forwarding, _ in list(self._exchanges.values()):
-            forwarding.resend()
+            forwarding.check()
         unopened, self._unopened = self._unopened, []
         for forwarding in unopened:
             forwarding.begin()

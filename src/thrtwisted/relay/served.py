@@ -137,7 +137,7 @@ class Served:
     def ask(self) -> None:
         """If the front has said nothing since the last time: does it know of the exchange still?"""
         if self.silent:
-            self.conversation.ask()
+            self.conversation.check()
         self.silent = True
 
     def end(self) -> None:

@@ -147,7 +147,7 @@ class Worker:
         registered = self._offer.hear(True)
         registered.addCallbacks(self._registered, lambda failure: failure.trap(GateUnavailable))
         for served in list(self._served.values()):
-            served.conversation.resend()
+            served.conversation.check()
 
     def down(self) -> None:
         """See L{IPostUser.down}."""
