@@ -379,7 +379,7 @@ class WorkersExploration(Exploration):
 
     def front_lost(self, worker: Worker, front: str) -> None:
         """A worker is told that a front is dead, or was."""
-        asked = worker.owner.gate.crew.inherit(front, worker.of(front))
+        asked = worker.owner.gate.crew.inherit(front, lambda: worker.of(front))
 
         def told(gone: bool) -> None:
             end = worker.fronts.pop(front, None)

@@ -270,7 +270,7 @@ class DeathTests(CrewTestCase):
         yield until(lambda: len(self.at(worker)) == 2)
         self.assertEqual(self.held("three"), 2)
         self.assertIs((yield worker.crew.take(front.owner, third.serial)), False)
-        self.assertIs((yield worker.crew.inherit(front.owner, [first.serial])), True)
+        self.assertIs((yield worker.crew.inherit(front.owner, lambda: [first.serial])), True)
         self.assertEqual((yield worker.crew.serve(3, ["app"])), 1)
         self.assertEqual(self.held("three"), 1)
         end()
@@ -296,7 +296,10 @@ class DeathTests(CrewTestCase):
         said: list[bool] = []
         watch = worker.crew.watch
         watch(front.owner, lambda: said.index(True))  # one that fails keeps it from nobody
-        watch(front.owner, lambda: worker.crew.inherit(front.owner, [first.serial]).addCallback(said.append))
+        watch(
+            front.owner,
+            lambda: worker.crew.inherit(front.owner, lambda: [first.serial]).addCallback(said.append),
+        )
         yield worker.crew.serve(3, ["app"])
         yield until(lambda: said)
         self.assertEqual((said, self.held("three"), len(self.at(worker))), ([False], 1, 1))

@@ -30,6 +30,17 @@ class QuestionsTests(SynchronousTestCase):
         self.questions.unanswered()
         self.assertEqual(self.questions.next(9), [["a"], ["b"]])
 
+    def test_latest(self) -> None:
+        """What may change is looked up whenever it is asked."""
+        serials = [1, 2]
+        told = self.questions.ask("inherit", "front", latest=lambda: serials)
+        self.assertEqual(self.questions.next(9), [["inherit", "front", 1, 2]])
+        self.questions.unanswered()
+        serials[:] = [2, 3]
+        self.assertEqual(self.questions.next(9), [["inherit", "front", 2, 3]])
+        self.questions.answered([1])
+        self.assertEqual(self.successResultOf(told), 1)
+
     def test_put_off(self) -> None:
         """What cannot be told yet is asked again later, not at once."""
         told = self.questions.ask("a")

@@ -99,11 +99,9 @@ class MemoryCrew:
 
         return self._ask(answer)
 
-    def inherit(self, front: str, serials: Iterable[int]) -> Deferred[bool]:
-        said = list(serials)
-
+    def inherit(self, front: str, serials: Callable[[], Iterable[int]]) -> Deferred[bool]:
         def answer() -> bool:
-            self.inherited.append((front, said))
+            self.inherited.append((front, list(serials())))
             return front in self.dead
 
         return self._ask(answer)

@@ -102,7 +102,7 @@ class MemoryCrew(Crew):
 
         return self._answer(take)
 
-    def inherit(self, front: str, serials: Iterable[int]) -> Deferred[bool]:
+    def inherit(self, front: str, serials: Callable[[], Iterable[int]]) -> Deferred[bool]:
         return self._answer(lambda: front in self.gate.dead)
 
     def watch(self, owner: str, lost: Callable[[], None]) -> Callable[[], None]:

@@ -729,7 +729,7 @@ class LostFrontTests(SynchronousTestCase):
         del self.rig.front.askers[1]
 
     def test_asked_meanwhile(self) -> None:
-        """Of whom nothing is left here by the time that the gate answers, that is all there is to do."""
+        """Of whom nothing is left here by the time that the gate hears of it, that is what it hears."""
         asker = self.rig.open()
         wire = self.rig.accept()
         self.rig.crew.slow = True
@@ -738,7 +738,7 @@ class LostFrontTests(SynchronousTestCase):
         self.rig.front.forget(asker)
         self.rig.turn()
         self.rig.crew.answer()
-        self.assertEqual((self.rig.crew.inherited, self.rig.crew.watched), ([("front", [10])], {}))
+        self.assertEqual((self.rig.crew.inherited, self.rig.crew.watched), ([("front", [])], {}))
 
     def test_alive(self) -> None:
         """Whom the gate finds alive after all is served on, and watched on."""

@@ -75,14 +75,15 @@ class Crew:
         """
         return self._ask("take", front, serial).addCallback(bool)
 
-    def inherit(self, front: str, serials: Iterable[int]) -> Deferred[bool]:
+    def inherit(self, front: str, serials: Callable[[], Iterable[int]]) -> Deferred[bool]:
         """
-        Of a dead front's tickets, this process is at work only on these still: the slots of the others are free. Those
+        Of a dead front's tickets, this process is at work only on some still: the slots of the others are free. Those
         of a front that nobody here watches are given back by themselves, within a heartbeat.
 
+        @param serials: called whenever it is asked, which may be again, and late: those that it is at work on then.
         @return: fires with whether the front is dead; if it is not, it gives its slots back itself.
         """
-        return self._ask("inherit", front, *serials).addCallback(bool)
+        return self._ask("inherit", front, latest=serials).addCallback(bool)
 
     def served(self, queues: Iterable[str]) -> Deferred[dict[str, int]]:
         """
@@ -96,7 +97,7 @@ class Crew:
         count, *fronts = answer
         for front in fronts:
             if front not in self._watched:  # nothing of it is at work here
-                _ignore(self.inherit(front, []))
+                _ignore(self.inherit(front, tuple))
             # It may be back already, so that nobody would be told of its death; and without what it has left here.
             self._tell_watchers(front)
         return int(count)
@@ -216,8 +217,8 @@ class Crew:
         self._plan()
         self._watched.clear()
 
-    def _ask(self, *words: Any) -> Deferred[Any]:
-        answer = self._questions.ask(*words)
+    def _ask(self, *words: Any, latest: Callable[[], Iterable[Any]] = tuple) -> Deferred[Any]:
+        answer = self._questions.ask(*words, latest=latest)
         self._flush()
         return answer
 

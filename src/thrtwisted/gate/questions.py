@@ -7,6 +7,7 @@ in grace not everything can be told.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
@@ -21,11 +22,13 @@ _NOT_YET = -1
 @attrs.define(eq=False)
 class _Question:
     """
-    @ivar words: the operation.
+    @ivar words: the operation, but for those of its words that are looked up whenever it is asked.
+    @ivar latest: looks these up.
     @ivar told: fires with the answer. Whoever cancels it does not need it any more.
     """
 
     words: list[Any]
+    latest: Callable[[], Iterable[Any]]
     told: Deferred[Any]
 
 
@@ -42,14 +45,15 @@ class Questions:
         """How many are to be asked."""
         return len(self._pending)
 
-    def ask(self, *words: Any) -> Deferred[Any]:
+    def ask(self, *words: Any, latest: Callable[[], Iterable[Any]] = tuple) -> Deferred[Any]:
         """
         Ask in the next batch.
 
+        @param latest: called whenever it is asked: more words, as they are then.
         @return: fires with the answer; errbacks with L{GateUnavailable} after L{stop}. Cancelling withdraws the
             question: if it is under way, it may still be done.
         """
-        question = _Question(list(words), Deferred(lambda _: self._forget(question)))
+        question = _Question(list(words), latest, Deferred(lambda _: self._forget(question)))
         if self._stopped:
             question.told.errback(GateUnavailable.stopping())
         else:
@@ -63,7 +67,7 @@ class Questions:
         @param most: how many there may be.
         """
         self._asked, self._pending = self._pending[:most], self._pending[most:]
-        return [question.words for question in self._asked]
+        return [[*question.words, *question.latest()] for question in self._asked]
 
     def answered(self, answers: list[Any]) -> None:
         """The batch is done, and these are the answers, in order."""

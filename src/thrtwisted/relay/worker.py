@@ -8,7 +8,7 @@ be begun, here; whatever ends before that was certainly not executed.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -269,10 +269,15 @@ class Worker:
 
     def _inherit(self, name: str, front: _Front) -> None:
         """A front is gone, or seems so: what it has left here is this worker's, until the backends have finished."""
-        asked: Deferred[bool] = self._crew.inherit(name, sorted(front.taken))
+        asked: Deferred[bool] = self._crew.inherit(name, lambda: self._at_work_for(name))
         asked.addCallbacks(
             lambda gone: self._inherited(name, front, gone), lambda failure: failure.trap(GateUnavailable)
         )
+
+    def _at_work_for(self, name: str) -> Iterable[int]:
+        """The serials of what is not finished, of a front that may be another than it was."""
+        front = self._fronts.get(name)
+        return sorted(front.taken) if front is not None else ()
 
     def _inherited(self, name: str, front: _Front, gone: bool) -> None:
         if self._fronts.get(name) is not front:
