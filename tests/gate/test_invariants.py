@@ -304,9 +304,11 @@ class ContentsMachine(RuleBasedStateMachine):
             waker = contents.hashes.get("gate", {}).get("waker")
             assert (reply.wake > 0) == (waker == self.owners[owner].name)
             assert not reply.wake or reply.wake == contents.numbers("gate")["wake"] - self.now
-            # What is told is so, unless a later operation of the batch has changed it; or an announcement, before which
-            # the dead are buried and with their slots goes who is due.
+            # What is told is so, unless a later operation of the batch has changed it, the last word too; or an
+            # announcement, before which the dead are buried and with their slots goes who is due.
             released = {operation[1] for operation in args if operation[0] == "release"}
+            if ["quit"] in args:
+                released |= set(reply.admitted)
             if announced is not None:
                 released |= set(reply.admitted) - {ticket[0] for ticket in announced}
             assert all(mine[str(serial)][0] == "+" for serial in reply.admitted if serial not in released)
