@@ -53,7 +53,6 @@ from hypothesis.stateful import (
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import globalLogPublisher
@@ -71,6 +70,7 @@ from tests.gate.simulation import (
     all_is_prompt,
 )
 from tests.gate.test_invariants import Contents, limits, needed
+from tests.machines import run_state_machine_as_test
 from thrtwisted.errors import GateUnavailable, QueueFull, QueueTimeout
 from thrtwisted.gate import Counter, IAdmission, Rate, Ticket
 

@@ -18,13 +18,13 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
 from msgspec import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import START, ScriptOwner, acquire_operation
+from tests.machines import run_state_machine_as_test
 from thrtwisted.gate import UNLIMITED, Counter, Rate
 from thrtwisted.gate.order import ARRIVALS
 from thrtwisted.gate.places import Reply

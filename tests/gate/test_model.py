@@ -16,7 +16,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
@@ -25,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import MOST, START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
+from tests.machines import run_state_machine_as_test
 from thrtwisted.errors import QueueFull, RateExceeded
 from thrtwisted.gate import UNLIMITED, Counter, IAdmission, Rate, Ticket
 from thrtwisted.gate.local import LocalGate

@@ -15,13 +15,13 @@ from hypothesis.stateful import (
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import START, BruteForce, Engine, Id, LanesEngine, ScriptEngine
 from tests.gate.test_model import OWNERS, SETTINGS
+from tests.machines import run_state_machine_as_test
 from thrtwisted.gate import UNLIMITED, Counter, Rate
 
 MAX_WAITING = 8

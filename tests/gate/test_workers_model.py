@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import attrs
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import valkey
 from tests.gate.model import ScriptOwner, acquire_operation, needs
 from tests.gate.test_invariants import Contents
+from tests.machines import run_state_machine_as_test
 from thrtwisted.gate import Counter
 
 FRONTS, WORKERS = 2, 3

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.machines import run_state_machine_as_test
 from tests.relay.support import MemoryPosts, Talker
 from tests.relay.test_flow import joined
 from thrtwisted.relay.codec import Frame, Kind, decode
