@@ -498,7 +498,7 @@ then = {{{{ backend = "other" }}}}
             self.ask(self.fronts[number % 2].running, f"/hold/{name}")  # type: ignore[arg-type]
             for number, name in enumerate(names)
         ]
-        await until(lambda: sum(len(each.work("p")) for each in applications) == SLOTS, limit=10)
+        await until(lambda: sum(len(self.work_of(each, "p")) for each in applications) == SLOTS, limit=10)
         for application in applications:
             for name in names:
                 await self.let(application, name)
@@ -520,14 +520,14 @@ then = {{{{ backend = "other" }}}}
             if part.running is not None and part.running.descriptors() > part.base + 1
         ]
 
-    def work_of(self, application: Backend) -> list[Work]:
-        """What it has done of what clients have asked, some of it perhaps twice."""
+    def work_of(self, application: Backend, prefix: str = "r") -> list[Work]:
+        """What it has done of what clients have asked under such names, some of it perhaps twice."""
         work: list[Work] = []
         for line in application.child.output.decode().splitlines():
             seconds, what, name = line.split()[:3]
-            if what == "begin" and name.startswith("r"):
+            if what == "begin" and name.startswith(prefix):
                 work.append(Work(name, float(seconds), float("inf")))
-            elif what == "end" and name.startswith("r"):
+            elif what == "end" and name.startswith(prefix):
                 # The latest, if there are several: then the others were torn.
                 at = max(number for number, each in enumerate(work) if each.name == name)
                 work[at] = attrs.evolve(work[at], end=float(seconds))
