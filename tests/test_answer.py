@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -181,11 +181,13 @@ class PrefersJSONTests(SynchronousTestCase):
         for blanks in range(4):
             self.assertFalse(prefers_json(beginning + b" " * blanks + JSON + b";q=0" + b",a/b" * 300))
 
+    @settings(deadline=None)
     @given(st.binary())
     def test_anything(self, accept: bytes) -> None:
         """Whatever clients say, they get an answer."""
         self.assertIn(prefers_json(accept), (False, True))
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.sampled_from(

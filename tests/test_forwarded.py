@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -404,6 +404,7 @@ def by_hand(chain: list[str]) -> str:
 class AnyStoryTests(SynchronousTestCase):
     """Whatever is told."""
 
+    @settings(deadline=None)
     @given(STORIES, st.sampled_from(["10.0.0.1", "192.0.2.9", "2001:db8:ffff::1"]))
     def test_one_voice(self, fields: Fields, peer: str) -> None:
         """The fields never contradict each other, and name the client that the proxy itself takes for it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -117,6 +117,7 @@ class SetTests(SynchronousTestCase):
                 (one.path, one.query), (expected.partition(b"?")[0], expected.partition(b"?")[2])
             )
 
+    @settings(deadline=None)
     @given(st.text("ab=&+%26;/?~", min_size=1), st.binary(min_size=1), st.binary())
     def test_others_arguments(self, query: str, name: bytes, value: bytes) -> None:
         """Whatever argument is added and taken away again: it is found in between, and the others are as they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -83,6 +83,7 @@ class SharesTests(SynchronousTestCase):
         for now, change in ((SINCE, 5.0), (SINCE + 4, 1.0), (SINCE + 5, 5.0), (SINCE + 10, None)):
             self.assertEqual(shares().next_change(now), change)
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(0, 5))
     def test_sum(self, held: list[int], free: int) -> None:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,6 +55,7 @@ class AllowanceTests(SynchronousTestCase):
             self.assertIn(message, str(error))
             self.assertNotIn("\n", str(error))
 
+    @settings(deadline=None)
     @given(st.integers(1, 10**9), st.sampled_from(sorted(UNITS.values())))
     def test_interval(self, number: int, window: int) -> None:
         """In its time no more pass than a rate says, and less than one in ten thousand fewer."""

@@ -7,7 +7,7 @@ import socket
 import struct
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.address import UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
@@ -99,6 +99,7 @@ class HeaderTests(SynchronousTestCase):
         """The longest line is read."""
         self.assertIsNotNone(header(b"PROXY UNKNOWN ".ljust(105, b"x") + b"\r\n"))
 
+    @settings(deadline=None)
     @given(
         st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\0"]), st.binary()
     )

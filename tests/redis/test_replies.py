@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import txredisapi
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +27,7 @@ class RepliesTests(SynchronousTestCase):
         reader = Replies()
         return [reply for piece in pieces for reply in reader.feed(piece)]
 
+    @settings(deadline=None)
     @given(st.lists(VALUES), st.lists(st.integers(0, 400)))
     def test_any(self, values: list[Any], cuts: list[int]) -> None:
         """Whatever is said, and however it is cut on its way, is read."""
