@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import threading
 from typing import Any
 
@@ -20,17 +19,11 @@ from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.http_headers import Headers
 
 from tests.integration import twistd
+from tests.integration.harness import unused_port
 from tests.process import Child, end, python
 from thrtwisted import demo
 from thrtwisted.config import Backend
 from thrtwisted.listen import Listener, endpoint
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class SampleApplicationTests(SynchronousTestCase):
@@ -84,7 +77,7 @@ class StopTests(TestCase):
 
             return application
 
-        url = f"http://127.0.0.1:{free_port()}"
+        url = f"http://127.0.0.1:{unused_port()}"
         config = msgspec.structs.replace(demo.CONFIG, backend={"app": Backend(url=url)})
         said: list[str] = []
         listener = Listener(endpoint(reactor, "tcp:0"), Factory(), "the proxy", self.fail)
@@ -121,7 +114,7 @@ class DemonstrationTests(TestCase):
 
     async def test_runs(self) -> None:
         """It says what to try; that works; Ctrl-C stops all of it, though requests wait and work."""
-        child, process = self.demonstration(free_port())
+        child, process = self.demonstration(unused_port())
         await child.said(b"Ctrl-C stops all of it.")
         lines = child.output.decode().splitlines()
         [command] = [line.strip() for line in lines if line.strip().startswith("curl -i ")]

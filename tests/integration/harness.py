@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import random
 import re
 import shutil
 import signal
@@ -42,6 +43,9 @@ LEASE = 1.0
 #: How often a figure is measured until it is good.
 ATTEMPTS = 4
 
+#: Ports below those that the kernel chooses by itself: a connection may take one of those before it is listened at.
+_ports = iter(random.sample(range(15_000, 32_768), 17_768))
+
 #: The share of the processors that others may have had while a figure was measured that is to be believed.
 NOISE = 0.1
 
@@ -56,10 +60,12 @@ async def until(condition: Callable[[], object], limit: float = 20.0) -> None:
 
 
 def unused_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port at which nobody listens, another one each time."""
+    for port in _ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are in use")
 
 
 # Clients --------------------------------------------------------------------------------------------------------------
