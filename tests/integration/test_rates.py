@@ -149,7 +149,7 @@ class WaitTests(RatesCase):
         answers = await gatherResults([client.answer for client in clients])
         self.assertEqual([answer.status for answer in answers], [200] * 5)
         times = [work.begin for work in backend.work()]
-        # Once, somebody waits for a heartbeat, which is a quarter of a lease; not each time, nor until the lease is over.
+        # Once, somebody waits for a heartbeat, a quarter of a lease; not each time, nor until the lease is over.
         self.assertLess(times[-1] - times[0], 5 * interval + 2 * lease / 4, times)
         for number, begin in enumerate(times):
             self.assertGreater(begin - asked, number * interval - 0.01, times)
