@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -490,3 +492,23 @@ class BoundTests(ResponseBodyCase):
         self.assertEqual(backend.producerState, "producing")
         backend.receive(bytes(10 * MEMORY))
         self.assertEqual(len(client.value().partition(b"\r\n\r\n")[2]), 10 * MEMORY)
+
+
+class EndTests(ResponseBodyCase):
+    """What is left of an exchange that was forwarded directly."""
+
+    def test_over(self):
+        """What is over is not kept in memory until Python looks for objects that only know each other."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for length, congested in ((4, False), (4 * MEMORY, True)):
+            client, backend = self.begin(length, congested=congested)
+            self.feed(backend, length)
+            if congested:
+                client.relieve()
+            front = self.rig.front
+            self.successResultOf(front.delivered[0])
+            kept = [weakref.ref(self.rig.forwarding), weakref.ref(self.spool)]
+            front.forwardings.clear()
+            front.done.clear()
+            self.assertEqual([each() for each in kept], [None, None])

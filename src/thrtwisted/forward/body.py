@@ -211,8 +211,9 @@ class ResponseBody(Protocol):
             self._silence = None
         well = reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and not self._was_reset())
         self._cut = self._cut or not well
+        on_end, self._on_end = self._on_end, _nothing
         try:
-            self._on_end()  # first: what the client sends next finds the slot and the connection free
+            on_end()  # first: what the client sends next finds the slot and the connection free
         finally:
             self._settle()
             self._read_to_its_end()
@@ -293,8 +294,9 @@ class ResponseBody(Protocol):
 
     def _leave(self) -> None:
         if self._request is not None:
+            on_leave = self._on_leave
             self.drop()
-            self._on_leave()
+            on_leave()
 
     def _collect(self, data: bytes) -> None:
         self._collected += data
@@ -407,6 +409,12 @@ class ResponseBody(Protocol):
             self._backend.resumeProducing()
 
     def _fire_delivered(self) -> None:
+        """The client has all that it gets. Whom this was made by is not told of it any more, nor kept in memory."""
+        self._on_leave = _nothing
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
             delivered.callback(None)
+
+
+def _nothing() -> None:
+    """In place of what was called for the last time: objects that know each other stay until Python looks for such."""

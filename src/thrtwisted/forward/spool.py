@@ -145,11 +145,14 @@ class Spool:
         return self._load() if self._filed else b""
 
     def close(self) -> None:
-        """Forget everything, and give back what was taken of the disk. It may be called again."""
+        """
+        Forget everything, whom it was made by too, and give back what was taken of the disk. It may be called again.
+        """
         self._memory, self._overflow, self._filed = bytearray(), bytearray(), 0
         while self._files:
             self._files.pop().close()
         self._disk.leave(self._asked)
+        self._on_room = _nothing
         taken, self.taken = self.taken, 0
         self._disk.give(taken)
 
@@ -205,3 +208,7 @@ class Spool:
     def _check(self) -> None:
         if self._broken is not None:
             raise self._broken
+
+
+def _nothing() -> None:
+    """In place of what is not called any more."""
