@@ -38,10 +38,7 @@ class TroubleCase(ServerCase):
 
     async def mended(self, backend: Backend, proxy: Running) -> None:
         """It is over: that is told, and requests are regulated."""
-        count = len([line for line in self.lines(proxy) if line.endswith("is connected")])
-        await until(
-            lambda: len([line for line in self.lines(proxy) if line.endswith("is connected")]) > count
-        )
+        await until(lambda: self.lines(proxy)[-1].endswith("is connected"))
         await self.regulated(backend, proxy, "mended-")
 
 
