@@ -219,7 +219,7 @@ class DeathTests(CrewTestCase):
     @inlineCallbacks
     def test_watch(self) -> Steps:
         """Whoever watches a process is told of its death when its lease has run out, or it says goodbye."""
-        a, b, c = (self.gate(lease=0.4) for _ in range(3))
+        a, b, c = (self.gate(lease=2.0) for _ in range(3))
         lost: list[str] = []
         yield b.crew.serve(1, ["app"])
         yield c.crew.serve(1, ["app"])
@@ -237,7 +237,7 @@ class DeathTests(CrewTestCase):
     @inlineCallbacks
     def test_watcher_fails(self) -> Steps:
         """Whoever watches, too, is told, and of others later."""
-        a, b, c = (self.gate(lease=0.4) for _ in range(3))
+        a, b, c = (self.gate(lease=2.0) for _ in range(3))
         lost: list[str] = []
         yield b.crew.serve(1, ["app"])
         yield c.crew.serve(1, ["app"])

@@ -186,10 +186,10 @@ class FiguresTests(RedisGateTestCase):
     @inlineCallbacks
     def test_outages(self) -> Steps:
         """How often Redis was gone."""
-        gate = self.gate(timeout=0.05)
+        gate = self.gate(timeout=0.3)
         for number in range(1, 3):
             (yield self.acquire(gate)).release()
-            self.client.client_pause(200, all=True)
+            self.client.client_pause(600, all=True)
             gate._beat()
             yield until(lambda number=number: gate.figures.outages == number)
             yield until(lambda: not gate._outages.gone)

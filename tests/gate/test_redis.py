@@ -427,7 +427,7 @@ class HealingTests(RedisGateTestCase):
     @inlineCallbacks
     def test_frozen(self) -> Steps:
         """A server that does not answer counts as gone; who has a place keeps it until it answers again."""
-        gate = self.gate(timeout=0.1)
+        gate = self.gate(timeout=0.3)
         first = yield self.acquire(gate)
         second = self.acquire(gate)
         yield until(lambda: gate._places.get(2).order)

@@ -76,14 +76,14 @@ class FaultCase(IntegrationCase):
         self,
         backend: Backend,
         proxies: list[Running],
-        fault: Callable[[], Awaitable[None]],
+        fault: Callable[[], Awaitable[Missed | None]],
         most: int | None = None,
     ) -> None:
         """
         Clients that ask again and again notice nothing of a fault; and two heartbeats after it none is over the limit,
         and no slot is unused.
 
-        @param fault: begins it and ends it.
+        @param fault: begins it and ends it; it may say what was not good meanwhile.
         @param most: how many may be in the backend together meanwhile; or the limit and one for each process but one.
         """
 
@@ -91,7 +91,7 @@ class FaultCase(IntegrationCase):
             told = [len(proxy.said) for proxy in proxies]
             clients = self.looping(24, f"/work/{prefix}{{}}?seconds=0.04", *proxies)
             await until(lambda: self.waiting() >= 10)
-            await fault()
+            problem = await fault()
             exact = time.monotonic() + 2 * HEARTBEAT
             await pause(4 * HEARTBEAT)
             answers, work = await clients.end(), backend.work(prefix)
@@ -100,9 +100,9 @@ class FaultCase(IntegrationCase):
             for proxy, before in zip(proxies, told, strict=True):
                 self.assertLessEqual(len(proxy.said[before:]), self.lines, proxy.said)
             begun = most_begun(work, exact)
-            return (
-                None if begun == self.slots else Missed(f"after two heartbeats there were {begun} together")
-            )
+            if begun != self.slots:
+                return Missed(f"after two heartbeats there were {begun} together")
+            return problem
 
         await self.measured(unnoticed)
         await self.idle()

@@ -47,6 +47,7 @@ max_concurrent = 1
 url = "{{redis}}"
 namespace = "{{namespace}}"
 lease = {LEASE}
+timeout = 0.8
 outage = "{{outage}}"
 """
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import ensureDeferred
 from valkey import Valkey
 
 from tests.integration.faults import CONFIG, HEARTBEAT, LINES, FaultCase, pause
-from tests.integration.harness import most_at_once, most_begun, until
+from tests.integration.harness import LEASE, most_at_once, most_begun, until
 from tests.integration.servers import ServerCase
 
 
@@ -64,7 +64,9 @@ class ClosedTests(FaultCase):
 
 
 class FlushTests(FaultCase):
-    """C{FLUSHALL}, while all are connected."""
+    """C{FLUSHALL}, while all are connected, and nobody takes a Redis for gone that is only slow."""
+
+    settings: ClassVar = {"lease": LEASE, "timeout": 0.8}
 
     async def test_flushed(self) -> None:
         """Nothing is admitted until all have announced: never is one too many in the backend, and nobody fails."""
