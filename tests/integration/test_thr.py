@@ -8,7 +8,16 @@ from pathlib import Path
 
 from twisted.internet.defer import gatherResults
 
-from tests.integration.harness import LEASE, Answer, Backend, Client, IntegrationCase, Running, most_at_once
+from tests.integration.harness import (
+    LEASE,
+    Answer,
+    Backend,
+    Client,
+    IntegrationCase,
+    Missed,
+    Running,
+    most_at_once,
+)
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
@@ -47,10 +56,11 @@ class ThrTests(IntegrationCase):
         self.assertEqual([answer.status for answer in answers], [200] * len(clients))
         return max(answer.at for answer in answers) - began
 
-    def assertTook(self, seconds: float, ideal: float) -> None:
-        """What was to take so long took no less, and half a second more at most."""
+    def late(self, seconds: float, ideal: float) -> list[Missed]:
+        """What was to take so long took no less; unless it took half a second more at most, that is told."""
         self.assertGreaterEqual(seconds, ideal)
-        self.assertLess(seconds, ideal + 0.5)
+        longest = ideal + 0.5
+        return [] if seconds < longest else [Missed(f"{ideal:g} s took {seconds:.3f} s", seconds / longest)]
 
     async def test_hello(self) -> None:
         """A rule routes to a queue, and the application behind that answers."""
@@ -62,23 +72,35 @@ class ThrTests(IntegrationCase):
     async def test_limits(self) -> None:
         """Ten requests of 1 s with the header take 5 s, two at a time; meanwhile ten others take 1 s."""
         proxy, backend = await self.serve("thr_limits.py")
-        began = time.monotonic()
-        limited = self.at_once(proxy, "limited", 10, {"Foo": "bar"})
-        others = self.at_once(proxy, "other", 10, {"Foo": "other"})
-        self.assertTook(await self.took(others, began), 1.0)
-        self.assertTook(await self.took(limited, began), 5.0)
-        self.assertEqual(most_at_once(backend.work("limited")), 2)
-        self.assertEqual(most_at_once(backend.work("other")), 10)
-        await self.idle()
+
+        async def ten(prefix: str) -> Missed | None:
+            began = time.monotonic()
+            limited = self.at_once(proxy, f"{prefix}limited", 10, {"Foo": "bar"})
+            others = self.at_once(proxy, f"{prefix}other", 10, {"Foo": "other"})
+            late = self.late(await self.took(others, began), 1.0)
+            late += self.late(await self.took(limited, began), 5.0)
+            self.assertEqual(most_at_once(backend.work(f"{prefix}limited")), 2)
+            self.assertEqual(most_at_once(backend.work(f"{prefix}other")), 10)
+            await self.idle()
+            return late[0] if late else None
+
+        await self.measured(ten, ceiling=1.5)
 
     async def test_limits_per_value(self) -> None:
         """Each value has its own two slots: four requests of each take 2 s; those without a value take 1 s."""
         proxy, backend = await self.serve("thr_limits_per_value.py")
-        began = time.monotonic()
-        clients = {name: self.at_once(proxy, name, 4, {"Foo": name}) for name in ("one", "two")}
-        free = self.at_once(proxy, "free", 4, {})
-        self.assertTook(await self.took(free, began), 1.0)
-        for name, those in clients.items():
-            self.assertTook(await self.took(those, began), 2.0)
-            self.assertEqual(most_at_once(backend.work(name)), 2)
-        await self.idle()
+
+        async def four(prefix: str) -> Missed | None:
+            began = time.monotonic()
+            clients = {
+                name: self.at_once(proxy, f"{prefix}{name}", 4, {"Foo": name}) for name in ("one", "two")
+            }
+            free = self.at_once(proxy, f"{prefix}free", 4, {})
+            late = self.late(await self.took(free, began), 1.0)
+            for name, those in clients.items():
+                late += self.late(await self.took(those, began), 2.0)
+                self.assertEqual(most_at_once(backend.work(f"{prefix}{name}")), 2)
+            await self.idle()
+            return late[0] if late else None
+
+        await self.measured(four, ceiling=1.5)
