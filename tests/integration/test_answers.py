@@ -112,7 +112,7 @@ class AnswerTests(IntegrationCase):
 
     async def test_queue_timeout(self) -> None:
         """Whoever has waited as long as may be gets 503, and is not forwarded any more."""
-        backend, proxy = await self.proxied(timeout=0.3)
+        backend, proxy = await self.proxied(timeout=1.0)
         working = self.ask(proxy, "/hold/working", ONE)
         await backend.begun("working")
         answer = await self.ask(proxy, "/work/late?seconds=0", ONE).answer

@@ -156,7 +156,7 @@ class UrlsTests(BackendCase):
         good, bad = await self.application(), await self.application()
         proxy = await self.proxy(
             f'[backend.app]\nurl = ["{bad.url}", "{good.url}"]\nhealth = "/work/health?seconds=0"\n'
-            "health_interval = 0.1"
+            "health_interval = 0.5"
         )
         await until(lambda: b" end health\n" in good.child.output and b" end health\n" in bad.child.output)
         self.assertEqual(self.said_of_backends(proxy), [])

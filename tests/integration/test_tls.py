@@ -150,13 +150,14 @@ class TlsTests(IntegrationCase):
         await deferToThread(self.talk, client, GET % b"first", b"is done")
         client.close()
         before = proxy.descriptors()
+        began = time.monotonic()
         hello = b"\x16\x03\x01\x10\x00\x01\x00\x0f\xfc\x03\x03" + bytes(1000)
         silent = await deferToThread(self.client, proxy)
-        waiting = [deferToThread(self.drip, silent, b"")]
+        waiting = [deferToThread(self.drip, silent, b"", began)]
         for data in (b"", hello):
             plain = socket.create_connection(("127.0.0.1", proxy.port), 20)
             self.addCleanup(plain.close)
-            waiting.append(deferToThread(self.drip, plain, data))
+            waiting.append(deferToThread(self.drip, plain, data, began))
         for seconds, received in await gatherResults(waiting):
             self.assertGreater(seconds, 0.8)
             self.assertLess(seconds, 10)
@@ -164,9 +165,9 @@ class TlsTests(IntegrationCase):
         await until(lambda: proxy.descriptors() <= before)
         self.assertEqual(self.backend.names(), ["first"])
 
-    def drip(self, client: socket.socket, data: bytes) -> tuple[float, bytes]:
+    def drip(self, client: socket.socket, data: bytes, began: float) -> tuple[float, bytes]:
         """Send a byte now and then; after how many seconds the proxy has closed, and what it has said."""
-        began, received = time.monotonic(), b""
+        received = b""
         client.settimeout(0.05)
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             while time.monotonic() - began < 15:
