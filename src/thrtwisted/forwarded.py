@@ -19,7 +19,7 @@ from ipaddress import IPv6Address
 import attrs
 from twisted.web.http_headers import Headers
 
-from .grammar import QUOTED, TOKEN, is_authority, is_token
+from .grammar import QUOTED, TOKEN, capitalized, is_authority, is_token
 from .networks import Address, Trusted, parse_address
 
 #: Links of a chain, from its right end, that are looked at and passed on. Nobody has so many proxies; a client behind
@@ -27,8 +27,8 @@ from .networks import Address, Trusted, parse_address
 LONGEST = 50
 #: Bytes of a host past which no identity is remembered: no name is so long.
 HOST_LENGTH = 256
-#: What is replaced, whoever the request comes from.
-_WRITTEN = frozenset(
+#: What is replaced, whoever the request comes from, with the letters that L{Headers} give names.
+_WRITTEN = capitalized(
     (
         b"forwarded",
         b"x-forwarded",
@@ -63,9 +63,9 @@ class Identity:
 
     def write_to(self, headers: Headers) -> None:
         """Replace what a request says of its client. Other C{X-Forwarded-*} fields stay only if they are believed."""
-        for name in [name for name, _ in headers.getAllRawHeaders()]:
-            lower = name.lower()
-            if lower in _WRITTEN or (lower.startswith(b"x-forwarded") and not self.believed):
+        names = [name for name, _ in headers.getAllRawHeaders()]
+        for name in names:
+            if name in _WRITTEN or (name.startswith(b"X-Forwarded") and not self.believed):
                 headers.removeHeader(name)
         for name, value in self.fields:
             headers.setRawHeaders(name, [value])

@@ -89,6 +89,14 @@ def parse_fields(lines: Sequence[bytes]) -> Headers:
     return headers
 
 
+def capitalized(names: Iterable[bytes]) -> frozenset[bytes]:
+    """
+    Names of fields with the letters that L{Headers} gives all names: those of its C{getAllRawHeaders} are found among
+    these as they are.
+    """
+    return frozenset(name for name, _ in Headers({name: [] for name in names}).getAllRawHeaders())
+
+
 def list_elements(values: Iterable[bytes]) -> list[bytes]:
     """
     The elements of a field that is a comma-separated list, over all its values, in lower case; empty ones are

@@ -17,6 +17,7 @@ from thrtwisted.exchange import ResponseHead
 from thrtwisted.grammar import (
     CONTROL,
     Malformed,
+    capitalized,
     is_authority,
     is_token,
     list_elements,
@@ -37,6 +38,9 @@ HOP_BY_HOP = frozenset(
     )
 )
 _PROXY = b"proxy-"
+#: The same as L{Headers} have them, so that the letters of each request's names need not be changed.
+_CAPITALIZED = capitalized(HOP_BY_HOP)
+_PROXY_CAPITALIZED = b"Proxy-"
 #: No Connection field takes these away, for somebody's security may hang on them (Apache's CVE-2022-31813, Traefik's
 #: CVE-2024-45410), and no sender may name them there: they are meant for all recipients (RFC 9110, section 7.6.1).
 _END_TO_END = frozenset(
@@ -114,11 +118,8 @@ def end_to_end(headers: Headers, kept: frozenset[bytes] = frozenset()) -> Header
     @param kept: names, in lower case, of fields that no Connection field takes away, beside those on which security
         hangs everywhere, such as C{Host}, C{Cookie} and C{X-Forwarded-For}.
     """
-    gone = frozenset(_of_one_hop(headers, kept))
-    rest = Headers()
-    for name, values in headers.getAllRawHeaders():
-        if name not in gone:
-            rest.setRawHeaders(name, values)
+    rest = headers.copy()
+    drop_hop_by_hop(rest, kept)
     return rest
 
 
@@ -135,12 +136,12 @@ def drop_hop_by_hop(headers: Headers, kept: frozenset[bytes] = frozenset()) -> N
 
 def _of_one_hop(headers: Headers, kept: frozenset[bytes]) -> list[bytes]:
     """The names of the fields that belong to one hop."""
-    connection = headers.getRawHeaders(b"connection")
-    gone = HOP_BY_HOP
-    if connection:
-        gone = HOP_BY_HOP.union(taken_away(list_elements(connection), kept))
-    names = [(name, name.lower()) for name, _ in headers.getAllRawHeaders()]
-    return [name for name, lower in names if lower in gone or lower.startswith(_PROXY)]
+    names = [name for name, _ in headers.getAllRawHeaders()]
+    gone = [name for name in names if name in _CAPITALIZED or name.startswith(_PROXY_CAPITALIZED)]
+    if gone and (connection := headers.getRawHeaders(b"connection")):
+        named = taken_away(list_elements(connection), kept)
+        gone += [name for name in names if name.lower() in named]
+    return gone
 
 
 def taken_away(named: Iterable[bytes], kept: frozenset[bytes]) -> list[bytes]:
@@ -170,9 +171,8 @@ def shown(headers: Headers, kept: frozenset[bytes]) -> Headers:
 
 def drop_ambiguous(headers: Headers) -> None:
     """Remove fields whose names applications cannot tell from others: for CGI and WSGI C{X_User} is C{X-User}."""
-    for name, _ in list(headers.getAllRawHeaders()):
-        if b"_" in name:
-            headers.removeHeader(name)
+    for name in [name for name, _ in headers.getAllRawHeaders() if b"_" in name]:
+        headers.removeHeader(name)
 
 
 def drop_alike(headers: Headers, names: Collection[bytes]) -> None:
@@ -299,8 +299,5 @@ def _is_unsafe(headers: Headers) -> bool:
     Whether a value would break the head apart. A second lock: the parsers of heads refuse such values, and Twisted's
     Headers take no line ends; but what rules and programs put in has passed no parser.
     """
-    for _, values in headers.getAllRawHeaders():
-        for value in values:
-            if _UNSAFE.search(value):
-                return True
-    return False
+    values = [value for _, values in headers.getAllRawHeaders() for value in values]
+    return _UNSAFE.search(b"".join(values)) is not None
