@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -49,7 +48,7 @@ class Forwarding:
         self._forwarder = forwarder
         self._clock = forwarder.clock
         self._config = forwarder.config
-        self._exchange = copy(exchange)  # functions may go on changing theirs
+        self._exchange = _sent(exchange)
         self._upload = body
         self._with_body = False
         self._attempt: Attempt | None = None
@@ -309,3 +308,15 @@ class Forwarding:
         if self._response_timer is not None:
             self._response_timer.cancel()
             self._response_timer = None
+
+
+def _sent(exchange: Exchange) -> Exchange:
+    """What is sent of an exchange; functions may go on changing theirs."""
+    return Exchange(
+        exchange.method,
+        exchange.target,
+        exchange.headers,
+        exchange.client,
+        exchange.backend,
+        version=exchange.version,
+    )

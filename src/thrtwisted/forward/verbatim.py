@@ -8,8 +8,8 @@ decodes nothing (see L{thrtwisted.forward.connection}).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from http.cookiejar import CookieJar
+from collections.abc import Callable, Iterator
+from http.cookiejar import Cookie, CookieJar
 from typing import Any
 
 from hyperlink import EncodedURL
@@ -41,6 +41,9 @@ _URL = _Nowhere.from_text("http:///")
 
 class _DeafJar(CookieJar):
     """Keeps no cookie and sends none: the clients' cookies are their own."""
+
+    def __iter__(self) -> Iterator[Cookie]:  # by which treq puts it into itself for each request
+        return iter(())
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         pass
