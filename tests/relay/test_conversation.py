@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.machines import run_state_machine_as_test
 from tests.relay.support import MemoryPosts, Talker
 from tests.relay.test_flow import joined
-from thrtwisted.relay.codec import Frame, Kind, decode
+from thrtwisted.relay.codec import NOTHING, Frame, Kind, Question, decode, decode_payload, encode_payload
 from thrtwisted.relay.conversation import Conversation, answer_unknown
 from thrtwisted.relay.flow import OVERHEAD
 
@@ -162,7 +162,7 @@ class ConversationTests(SynchronousTestCase):
         self.pair.posts.mend()
         self.pair.turn()
         self.assertTrue(self.front.conversation.quiet)
-        self.assertEqual(self.pair.kinds("worker"), [Kind.OPEN, Kind.ACK, Kind.ACK])
+        self.assertEqual(self.pair.kinds("worker"), [Kind.ACK, Kind.ACK])
         self.worker.conversation.say(Kind.REFUSED)
         self.pair.posts.cut()
         self.pair.posts.mend()
@@ -267,6 +267,18 @@ class ConversationTests(SynchronousTestCase):
         self.pair.turn()
         self.assertEqual(self.front.heard[2:], [(Kind.DONE, b"")])
 
+    def test_ask_for_what_was_told(self) -> None:
+        """What was told is told again to one who asks, also where nothing else was lost."""
+        self.front.conversation.say(Kind.OPEN)
+        self.front.conversation.check()
+        self.pair.turn()
+        self.lose()
+        self.front.conversation.tell(Kind.ABANDON)
+        self.found()
+        self.worker.conversation.check()
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b""), (Kind.ABANDON, b"")])
+
     def test_ask_what_was_heard(self) -> None:
         """One who asks learns of what was lost of his own, and sends it again; but not what is only not consumed."""
         self.front.conversation.say(Kind.OPEN)
@@ -332,6 +344,104 @@ class ConversationTests(SynchronousTestCase):
             asks.conversation.check()
             self.pair.turn()
             self.assertEqual(self.front.heard[-2:], [(Kind.END, b""), (Kind.DONE, b"")])
+
+    def test_first_answer(self) -> None:
+        """One who asks more often than answers come goes on with the first, and says nothing twice for the others."""
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        self.front.conversation.write(b"x" * 3 * WINDOW)
+        self.pair.posts.flying.clear()
+        self.pair.posts.carried.clear()
+        self.front.conversation.check()
+        for _ in range(2):
+            self.front.conversation.check()
+            self.pair.posts._deliver()  # a question, while the next is on its way
+        self.front.conversation.check()
+        self.pair.posts._deliver()  # the first answer
+        self.assertEqual(self.flow("worker")[:2], [1, 2])
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.DATA, b"x" * 3 * WINDOW)])
+        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
+        self.assertEqual(arrived, sorted(set(arrived)))
+
+    def test_talkative(self) -> None:
+        """What was lost without a word comes though the other side talks all the time, and is never silent."""
+        self.front.conversation.say(Kind.OPEN)
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        for loses, talks in ((self.front, self.worker), (self.worker, self.front)):
+            loses.conversation.look()
+            self.lose()
+            loses.conversation.write(b"x" * 3 * WINDOW)
+            loses.conversation.tell(Kind.ABANDON)
+            self.found()
+            talks.heard.clear()
+            heard = []
+            for _ in range(3):
+                talks.conversation.write(b"y" * WINDOW)
+                self.pair.turn()
+                heard.append([kind for kind, _ in talks.heard])
+                loses.conversation.look()
+            self.pair.turn()
+            self.assertEqual(b"".join(payload for _, payload in talks.heard), b"x" * 3 * WINDOW)
+            self.assertEqual(heard[:2], [[], [Kind.ABANDON]])
+
+    def test_look(self) -> None:
+        """Nobody is asked what he is done with before the next look, nor when all is acknowledged."""
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        self.pair.posts.carried.clear()
+        for _ in range(3):
+            self.front.conversation.look()
+            self.front.conversation.write(b"x" * WINDOW)
+            self.pair.turn()
+        self.assertEqual({frame.payload for owner, frame in self.pair.posts.carried if frame.seq == 0}, {b""})
+        self.front.conversation.end()
+        self.pair.posts.flying.clear()
+        self.front.conversation.look()
+        self.assertEqual(self.pair.posts.flying, [])
+
+    def test_look_before_it_was_heard(self) -> None:
+        """One who may not have heard of the exchange is not told what he would not understand."""
+        self.lose()
+        self.front.conversation.say(Kind.OPEN, b"open")
+        self.front.conversation.tell(Kind.ABANDON)
+        self.found()
+        self.front.conversation.look()
+        self.assertEqual(self.pair.posts.flying, [])
+        self.front.conversation.look()
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b"open"), (Kind.ABANDON, b"")])
+
+    def test_never_heard_of(self) -> None:
+        """One who has heard nothing of the exchange gets all of it, once; and no more, once it was said that he had."""
+        self.lose()
+        self.front.conversation.say(Kind.OPEN, b"o" * 2 * WINDOW)
+        self.found()
+        for _ in range(2):
+            self.front.conversation.check()
+        questions = [decode(message)[0] for _, message in self.pair.posts.flying]
+        self.assertEqual([frame.kind for frame in questions], [Kind.ACK] * 2)
+        self.pair.posts.flying.clear()
+        for question in questions:
+            answer_unknown(self.pair.posts.posts["worker"], question)
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b"o" * 2 * WINDOW)])
+        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
+        self.assertEqual(arrived, sorted(set(arrived)))
+        self.front.conversation.check()
+        [question] = [decode(message)[0] for _, message in self.pair.posts.flying]
+        self.pair.turn()
+        self.front.heard.clear()
+        answer_unknown(self.pair.posts.posts["worker"], question)
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [])  # it was answered
+        self.front.conversation.check()
+        [question] = [decode(message)[0] for _, message in self.pair.posts.flying]
+        self.pair.posts.flying.clear()
+        answer_unknown(self.pair.posts.posts["worker"], question)
+        self.pair.turn()
+        self.assertEqual(self.front.heard, [(Kind.GONE, b"")])
 
     def test_sure_by_acknowledgement(self) -> None:
         """Where all was acknowledged, nothing is lost, whatever has become of the answer."""
@@ -414,6 +524,27 @@ class UnknownTests(SynchronousTestCase):
         self.assertEqual(self.answers("worker", Frame("front", 1, Kind.GONE)), [])
         self.assertEqual(self.answers("worker", Frame("front", 1, Kind.ACK)), [])
 
+    def test_asked(self) -> None:
+        """A worker that is asked has heard nothing; a front says that it is over, as both do to what is no question."""
+        question = encode_payload(Question(7, 0, 0))
+
+        def told(owner: str, sender: str, payload: bytes, kind: Kind = Kind.ACK) -> Frame:
+            [peer] = self.answers(owner, Frame("front", 1, kind, payload=payload, sender=sender))
+            self.assertEqual(peer, sender)
+            [frame] = decode(self.posts.flying[0][1])
+            return frame
+
+        nothing = told("worker", "front", question)
+        self.assertEqual((nothing.kind, nothing.sender), (Kind.ACK, ""))
+        self.assertEqual(decode_payload(nothing.payload, Question), Question(0, 7, NOTHING))
+        for gone in (
+            told("worker", "front", b"much"),
+            told("worker", "front", b""),
+            told("worker", "front", b"", Kind.ABANDON),
+            told("front", "worker", question),
+        ):
+            self.assertEqual(gone, Frame("front", 1, Kind.GONE))
+
     def test_front(self) -> None:
         """A front tells the worker that says who it is, as all do who wait."""
         self.assertEqual(self.answers("front", Frame("front", 1, Kind.DATA, 7, sender="worker")), ["worker"])
@@ -479,6 +610,10 @@ class ConversationMachine(RuleBasedStateMachine):
         """What is on its way is lost, and nobody is told."""
         self.pair.posts.flying.clear()
 
+    @rule(which=st.integers(0, 1))
+    def look(self, which: int) -> None:
+        self.talkers[which].conversation.look()
+
     @rule()
     def mend(self) -> None:
         if not self.pair.posts.is_up:
@@ -498,9 +633,9 @@ class ConversationMachine(RuleBasedStateMachine):
                 assert payload == all_of_it or (kind == Kind.DATA and all_of_it.startswith(payload))
             assert talker.conversation._out.in_flight <= self.window + OVERHEAD
         for peer in ("front", "worker"):
-            # But for the first, each is in an inbox once, as often as Redis repeats it.
+            # Each is in an inbox once, as often as Redis repeats it.
             once = [decode(message)[0] for owner, message in self.pair.posts.flying if owner == peer]
-            sizes = [len(frame.payload) + OVERHEAD for frame in once if frame.seq > 1]
+            sizes = [len(frame.payload) + OVERHEAD for frame in once if frame.seq]
             assert sum(sizes) <= self.repeated * (self.window + OVERHEAD)
 
     def teardown(self) -> None:
@@ -509,8 +644,9 @@ class ConversationMachine(RuleBasedStateMachine):
             return
         self.mend()
         for _ in range(2000):
-            if not self.pair.posts.flying:  # one side is silent, and asks
-                self.pair.front.conversation.check()
+            if not self.pair.posts.flying:
+                for talker in self.talkers:
+                    talker.conversation.look()
             self.pair.turn()
             for talker in self.talkers:
                 talker.take(1500)

@@ -1079,3 +1079,42 @@ class LookTests(SynchronousTestCase):
         self.rig.worker().hand.answer()
         self.rig.turn()
         self.assertEqual(len(self.rig.done), 1)
+
+    def test_lost_amidst(self) -> None:
+        """What Redis has lost of a body without a word is sent again, though the worker talks all the time."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        self.rig.posts.repeats = lambda frame: frame.kind != Kind.DATA
+        body = b"x" * 3 * WINDOW
+        forwarding = self.rig.send(b"POST", body)
+        self.rig.posts.repeats = lambda frame: 1
+        hand = self.rig.worker().hand
+        hand.head()
+        self.rig.turn()
+        client = self.rig.deliver(forwarding)
+        for _ in range(round(2 * LOOK)):
+            hand.conversation.write(b"y" * WINDOW)
+            self.rig.clock.advance(1)
+            self.rig.turn()
+        self.assertEqual((hand.body, hand.kinds[-1]), (body, Kind.END))
+        hand.say(Kind.END, Kind.DONE)
+        self.rig.turn()
+        self.assertTrue(client.finished)
+
+    def test_lost_abandon(self) -> None:
+        """Nor does a worker go on for one who has left, because that was lost."""
+        self.rig.crew.elsewhere = {"api": 3, "app": 5}
+        forwarding = self.rig.send()
+        hand = self.rig.worker().hand
+        hand.head()
+        self.rig.turn()
+        self.rig.posts.repeats = lambda frame: frame.kind != Kind.ABANDON
+        forwarding.abandon()
+        self.rig.posts.repeats = lambda frame: 1
+        for _ in range(round(LOOK)):
+            self.assertNotIn(Kind.ABANDON, hand.kinds)
+            hand.conversation.write(b"y" * WINDOW)
+            self.rig.clock.advance(1)
+            self.rig.turn()
+        self.assertIn(Kind.ABANDON, hand.kinds)
+        hand.say(Kind.CUT, Kind.DONE)
+        self.rig.turn()

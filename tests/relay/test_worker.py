@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.relay.crew import WINDOW, WorkerRig, garbage
+from tests.relay.crew import WINDOW, Asker, WorkerRig, garbage
 from thrtwisted.relay import worker
 from thrtwisted.relay.codec import Kind, Opening, encode_payload
 from thrtwisted.relay.conversation import Conversation
@@ -790,6 +790,48 @@ class LostFrontTests(SynchronousTestCase):
             self.rig.clock.advance(5)
             self.rig.turn()
         self.assertEqual(repr(self.rig.worker), "<Worker 0 of 1 places taken, 0 exchanges>")
+
+    def test_lost_done(self) -> None:
+        """That the backend has finished is heard of, though it was lost, and the client takes long for the answer."""
+        asker = self.rig.open(greedy=False)
+        wire = self.rig.accept()
+        self.rig.posts.repeats = lambda frame: frame.kind != Kind.DONE
+        self.rig.answer(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
+        self.rig.posts.repeats = lambda frame: 1
+        for _ in range(5):
+            self.assertNotIn(Kind.DONE, asker.kinds)
+            asker.take(WINDOW // 2)
+            self.rig.clock.advance(1)
+            self.rig.turn()
+        self.assertIn(Kind.DONE, asker.kinds)
+        self.assertLess(len(asker.body), 100_000)
+        asker.greedy = True
+        asker.take()
+        self.rig.turn()
+        self.rig.front.forget(asker)
+
+    def test_opening_lost(self) -> None:
+        """An opening that was lost comes again, once it is asked after it; but not one that is over."""
+        self.rig.posts.repeats = lambda frame: 0
+        asker = self.rig.open(b"POST", 3)
+        self.rig.posts.repeats = lambda frame: 1
+        asker.conversation.check()
+        self.rig.turn()
+        asker.conversation.write(b"abc")
+        asker.conversation.say(Kind.END)
+        self.rig.turn()
+        self.rig.answer(self.rig.accept(), OK)
+        self.assertEqual(asker.kinds[-1], Kind.DONE)
+        self.rig.front.forget(asker)
+        self.rig.turn()
+        self.rig.front.askers[1] = again = Asker(self.rig.front, 1)
+        self.rig.posts.repeats = lambda frame: 0
+        again.conversation.say(Kind.OPEN, b"")
+        self.rig.posts.repeats = lambda frame: 1
+        again.conversation.check()
+        self.rig.turn()
+        self.assertEqual(again.kinds, [Kind.GONE])
+        del self.rig.front.askers[1]
 
     def test_bounded_memory(self) -> None:
         """What is remembered of lost fronts is bounded."""

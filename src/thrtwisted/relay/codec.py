@@ -12,7 +12,8 @@ A worker says C{REFUSED}, and nothing else; or C{HEAD}, then C{DATA}, then C{END
 the head. Its last word is always C{DONE}: the backend has finished with the exchange, and the slot is free. That may be
 long before the front has taken all of a body, so it is said outside of the flow too.
 
-Whoever hears of an exchange that he does not know, any more, says C{GONE}.
+Whoever hears of an exchange that he does not know, any more, says C{GONE}; but a worker that is asked answers that it
+has heard L{NOTHING}, for the opening may be lost.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from twisted.web.http_headers import Headers
 
 #: Names of header fields, each with its values.
 Fields = list[tuple[bytes, list[bytes]]]
+
+
+#: What was heard by a worker that does not know the exchange. A front that knows no better opens it again; to one that
+#: knows that the worker had it, this says that it is gone.
+NOTHING = -1
 
 
 class Kind(IntEnum):
@@ -104,7 +110,7 @@ class Question(Struct, frozen=True, array_like=True):
 
     @ivar number: of the question, among those of whoever asks; 0 for an answer alone.
     @ivar answers: the number of the question that is answered; 0 if none is. To what answers, nothing is asked back.
-    @ivar heard: the last C{seq} that was heard, which may be beyond the C{ack}.
+    @ivar heard: the last C{seq} that was heard, which may be beyond the C{ack}; or L{NOTHING}.
     """
 
     number: int

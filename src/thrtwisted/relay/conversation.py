@@ -5,10 +5,10 @@ What is said arrives once and in its order, whatever Redis loses or repeats in b
 acknowledged is kept, and sent again if it was lost. No more than the window is on its way at once, and C{DATA} is
 acknowledged only when it has gone on to whom it is for: so the slowest on the way sets the pace.
 
-Whether anything was lost is not guessed, but asked, when the post is up again, or the other side silent. The question
-comes after all that was sent before, so its answer says what of that will never come; and nothing is sent meanwhile.
-Sent again at once, all would stand in Redis twice, and more often, for one who does not read and one whose post comes
-and goes.
+Whether anything was lost is not guessed, but asked: when the post is up again, when the other side is silent, and when
+it goes on talking, but is not done with anything that was sent. The question comes after all that was sent before, so
+its answer says what of that will never come; and nothing is sent meanwhile. Sent again at once, all would stand in
+Redis twice, and more often, for one who does not read and one whose post comes and goes.
 
 An acknowledgement rides with every frame. It goes alone once a quarter of the window was consumed since the last; and
 when all is over. The two sides may have different windows: the smaller one counts, or the side that has it would wait
@@ -17,10 +17,12 @@ for ever.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from zope.interface import Interface
 
 from thrtwisted.relay import IPost
-from thrtwisted.relay.codec import Frame, Kind, Question, decode_payload, encode_payload
+from thrtwisted.relay.codec import NOTHING, Frame, Kind, Question, decode_payload, encode_payload
 from thrtwisted.relay.flow import Incoming, Numbered, Outgoing, piece_of
 
 #: What is heard whenever it comes, outside of the flow.
@@ -51,13 +53,20 @@ class IConversationUser(Interface):
 def answer_unknown(post: IPost, frame: Frame) -> None:
     """
     An exchange is not known here (any more), but a frame of it has come: say C{GONE} to whoever has sent it, if he
-    waits for a word.
+    waits for a word. A front that asks a worker hears that nothing was heard: its opening may be lost.
     """
     if frame.kind == Kind.GONE or (frame.kind == Kind.ACK and not frame.sender):
         return
     peer = frame.sender or frame.front
-    if peer != post.owner:
-        post.send(peer, Frame(frame.front, frame.number, Kind.GONE))
+    if peer == post.owner:
+        return
+    answer = Frame(frame.front, frame.number, Kind.GONE)
+    if frame.kind == Kind.ACK and peer == frame.front:
+        with suppress(ValueError):
+            question = decode_payload(frame.payload, Question)
+            payload = encode_payload(Question(0, question.number, NOTHING))
+            answer = Frame(frame.front, frame.number, Kind.ACK, payload=payload)
+    post.send(peer, answer)
 
 
 class Conversation:
@@ -85,7 +94,8 @@ class Conversation:
         self._out = Outgoing(window, piece_of(window))
         self._in = Incoming()
         self._asked = 0  # the number of the last question
-        self._unsure = False  # it is not answered, and something may be lost
+        self._counts = 1  # the first question that comes after all that was sent, and is not answered
+        self._oldest = 0  # what was under way longest when it was looked last
         self._told: list[Kind] = []
         self._last_said: Kind | None = None
         self._last_word_heard = False
@@ -167,13 +177,22 @@ class Conversation:
         was silent for long. Whichever of both has lost something gets it again; one who does not know the exchange (any
         more) says C{GONE}.
         """
-        if self._ended or not (self._out.begun or self._in.last):
+        if not self._ended and (self._out.begun or self._in.last):
+            self._ask()
+
+    def look(self) -> None:
+        """
+        To be called now and then, however much the other side talks: what it has not heard may be lost nevertheless. So
+        what was told is told again; and if there was no acknowledgement since the last time, see L{check}.
+        """
+        if self._ended:
             return
-        if self._out.sent and self._out.sent[0].seq == 1 and not self._in.last:
-            # The other side may not know of the exchange yet, and would say that it is gone.
-            self._send_numbered(self._out.sent[0], sender=self._post.owner)
-        self._tell_again()
-        self._ask()
+        oldest = self._out.sent[0].seq if self._out.sent else 0
+        if oldest and oldest == self._oldest:
+            self.check()
+        elif self._known:
+            self._tell_again()
+        self._oldest = oldest
 
     def end(self) -> None:
         """
@@ -194,7 +213,6 @@ class Conversation:
     def _hear_acknowledgement(self, ack: int) -> None:
         """The other side is done with so much: send what there is room for now."""
         self._out.acknowledged(ack)
-        self._unsure = self._unsure and bool(self._out.sent)
         self._go_on()
 
     def _flows_in(self, numbered: Numbered) -> bytes | None:
@@ -221,29 +239,45 @@ class Conversation:
                 self._answer(question)
         return None
 
+    @property
+    def _unsure(self) -> bool:
+        """Something that was sent may be lost, and it is asked whether it is."""
+        return self._asked >= self._counts and bool(self._out.sent)
+
     def _ask(self, answers: int = 0) -> None:
-        """Ask how far this side was heard. The answer to any earlier question does not count any more."""
+        """Ask how far this side was heard. It is asked again for as long as there is no answer, and any counts."""
         self._asked += 1
-        self._unsure = bool(self._out.sent)
         self._send_question(self._asked, answers)
 
     def _answer(self, question: Question) -> None:
         """Say how far the other side was heard; if it may have lost something, too, ask back."""
-        self._tell_again()
         if self._out.sent and not question.answers:
             self._ask(question.number)
-        else:
-            self._send_question(0, question.number)
+            return
+        if not question.answers:
+            self._tell_again()
+        self._send_question(0, question.number)
 
     def _answered(self, question: Question) -> None:
-        """If that answers the last question, all that was not heard is lost: send it again, and go on."""
-        if not self._unsure or question.answers != self._asked:
+        """If that answers a question that counts, all that was not heard is lost: send it again, and go on."""
+        if question.answers < self._counts:
             return
-        self._unsure = False
-        for numbered in tuple(self._out.sent):
-            if numbered.seq > question.heard:
-                self._send_numbered(numbered)
+        if question.heard == NOTHING and self._known:
+            raise ValueError("who has heard something knows nothing")
+        self._counts = self._asked + 1
+        lost = [numbered for numbered in self._out.sent if numbered.seq > question.heard]
+        # Who does not know of the exchange yet would say that it is gone.
+        for numbered in lost[:1]:
+            self._send_numbered(numbered)
+        self._tell_again()
+        for numbered in lost[1:]:
+            self._send_numbered(numbered)
         self._go_on()
+
+    @property
+    def _known(self) -> bool:
+        """The other side is known to have heard of the exchange."""
+        return bool(self._in.last) or not self._out.sent or self._out.sent[0].seq > 1
 
     def _tell_again(self) -> None:
         for kind in self._told:
@@ -270,10 +304,9 @@ class Conversation:
         question = encode_payload(Question(number, answers, self._in.last))
         self._send(Kind.ACK, payload=question, sender=self._post.owner if number else "")
 
-    def _send_numbered(self, numbered: Numbered, sender: str = "") -> None:
-        self._send(
-            numbered.kind, seq=numbered.seq, more=numbered.more, payload=numbered.payload, sender=sender
-        )
+    def _send_numbered(self, numbered: Numbered) -> None:
+        self._counts = self._asked + 1
+        self._send(numbered.kind, seq=numbered.seq, more=numbered.more, payload=numbered.payload)
 
     def _send(
         self,

@@ -176,10 +176,14 @@ class RelayedForwarding:
         self._conversation.check()
 
     def ask(self, silent_since: float) -> None:
-        """See whether the worker still has the exchange, and all that was sent, if nothing was heard since a time."""
-        if self._conversation is not None and self._heard_at <= silent_since:
+        """See whether the worker has all that was sent; and if nothing was heard since a time, the exchange, still."""
+        if self._conversation is None:
+            return
+        if self._heard_at <= silent_since:
             self._heard_at = self._front.clock.seconds()
             self._conversation.check()
+        else:
+            self._conversation.look()
 
     def look(self) -> bool:
         """

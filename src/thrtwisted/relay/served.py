@@ -135,9 +135,11 @@ class Served:
             self.end()
 
     def ask(self) -> None:
-        """If the front has said nothing since the last time: does it know of the exchange still?"""
+        """If the front has said nothing since the last time, does it know of the exchange still? If it has, of all?"""
         if self.silent:
             self.conversation.check()
+        else:
+            self.conversation.look()
         self.silent = True
 
     def end(self) -> None:
