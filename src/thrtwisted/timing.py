@@ -9,6 +9,13 @@ from twisted.internet.interfaces import IReactorTime
 #: What an exchange can wait for: functions of rules and services, on both ways; the gate; the backend's head.
 Phase = Literal["rules", "queue", "backend"]
 
+#: What is told of each, in the order of an exchange's way.
+_TOLD: tuple[tuple[Phase, bytes], ...] = (
+    ("rules", b"rules;dur=%.1f"),
+    ("queue", b"queue;dur=%.1f"),
+    ("backend", b"backend;dur=%.1f"),
+)
+
 
 class Timing:
     """
@@ -25,16 +32,17 @@ class Timing:
 
     def begin(self, phase: Phase) -> None:
         """It waits for this from now on, and no more for what it waited for."""
-        self.end()
         if self._clock is not None:
+            now = self._clock.seconds()
+            self._count(now)
             self._seconds.setdefault(phase, 0.0)
-            self._phase, self._since = phase, self._clock.seconds()
+            self._phase, self._since = phase, now
 
     def end(self) -> None:
         """It waits for nothing."""
         if self._clock is not None and self._phase is not None:
-            self._seconds[self._phase] += self._clock.seconds() - self._since
-        self._phase = None
+            self._count(self._clock.seconds())
+            self._phase = None
 
     def field(self) -> bytes | None:
         """
@@ -43,13 +51,18 @@ class Timing:
         """
         if self._clock is None:
             return None
-        phase = self._phase
-        self.end()
-        if phase is not None:
-            self.begin(phase)
-        told: tuple[Phase, ...] = ("rules", "queue", "backend")
+        if self._phase is not None:
+            self.begin(self._phase)
+        seconds = self._seconds
         return b", ".join(
-            b"%b;dur=%.1f" % (name.encode(), self._seconds.get(name, 0.0) * 1000)
-            for name in told
-            if name == "queue" or name in self._seconds
+            [
+                told % (seconds.get(phase, 0.0) * 1000)
+                for phase, told in _TOLD
+                if phase == "queue" or phase in seconds
+            ]
         )
+
+    def _count(self, now: float) -> None:
+        """What it waits for has this time so far."""
+        if self._phase is not None:
+            self._seconds[self._phase] += now - self._since

@@ -38,6 +38,8 @@ class Framing:
 
 #: That of a response without a body.
 NOTHING = Framing(0)
+#: That of a body that ends with the connection.
+ENDLESS = Framing()
 
 
 @attrs.frozen
@@ -132,7 +134,7 @@ def _framing(version: bytes, headers: Headers) -> Framing:
         return Framing(chunked=True)
     if lengths is not None:
         return Framing(parse_repeated_length(lengths))
-    return Framing()
+    return ENDLESS
 
 
 def _is_all_of_it(status: int, framing: Framing) -> bool:
@@ -142,4 +144,4 @@ def _is_all_of_it(status: int, framing: Framing) -> bool:
     204 and 304 have no body, and no framing of it that counts. But there are servers that send what the application
     returns all the same, and a moment later: it would be taken for the next answer.
     """
-    return status < 200 or (status not in BODILESS and framing != Framing())
+    return status < 200 or (status not in BODILESS and framing != ENDLESS)

@@ -117,6 +117,7 @@ class Channel(Protocol):
         self._begun = False  # a head has
         self._last = False  # no request follows
         self._known = False  # whose it is
+        self._host: IAddress | None = None
         self._congested = False  # the transport takes no more
         self._reading = True
         self._advancing = False
@@ -256,8 +257,10 @@ class Channel(Protocol):
         return self.transport.getPeer()  # type: ignore[no-any-return]
 
     def getHost(self) -> IAddress:
-        """Where the client has connected to."""
-        return self.transport.getHost()  # type: ignore[no-any-return]
+        """Where the client has connected to. Each request asks, and the transport would ask the kernel."""
+        if self._host is None:
+            self._host = self.transport.getHost()
+        return self._host
 
     def isSecure(self) -> bool:
         """Whether the client has come by TLS."""
