@@ -493,6 +493,10 @@ class TwistdTests(TestCase):
         response = await Agent(reactor).request(b"GET", f"http://127.0.0.1:{port}/".encode())
         self.assertEqual(await readBody(response), b"the application")
         os.kill(pid, signal.SIGTERM)
-        await until(lambda: not os.path.exists(files["twistd.pid"]))
-        with open(files["twistd.log"]) as file:
-            self.assertIn("Server Shut Down", file.read())
+
+        def shut_down() -> bool:
+            with open(files["twistd.log"]) as file:
+                return "Server Shut Down" in file.read()
+
+        await until(shut_down)
+        self.assertFalse(os.path.exists(files["twistd.pid"]))
