@@ -210,8 +210,13 @@ class ServerCase(IntegrationCase):
             node.do("CLUSTER", "ADDSLOTSRANGE", SLOTS * number // size, SLOTS * (number + 1) // size - 1)
         for node in nodes[1:]:
             self.meet(nodes[0], node)
-        await until(lambda: all(b"cluster_state:ok" in node.do("CLUSTER", "INFO") for node in nodes))
+        await until(lambda: all(self._knows_all(node) for node in nodes))
         return nodes
+
+    def _knows_all(self, node: Server) -> bool:
+        """Whether a node serves, and has heard of each slot whose it is."""
+        said = node.do("CLUSTER", "INFO")
+        return b"cluster_state:ok" in said and b"cluster_slots_assigned:%d\r" % SLOTS in said
 
     def node_settings(self) -> tuple[str, ...]:
         """What a server has to be told to become a node."""
