@@ -279,6 +279,21 @@ class ConversationTests(SynchronousTestCase):
         self.pair.turn()
         self.assertEqual(self.worker.heard, [(Kind.OPEN, b""), (Kind.ABANDON, b"")])
 
+    def test_told_at_once(self) -> None:
+        """What was told is told again without waiting for an answer, which may not count any more when it comes."""
+        self.front.conversation.say(Kind.OPEN)
+        self.worker.conversation.say(Kind.HEAD)
+        self.pair.turn()
+        self.worker.conversation.check()
+        self.pair.turn()
+        self.lose()
+        self.front.conversation.tell(Kind.ABANDON)
+        self.found()
+        self.front.conversation.check()
+        self.front.conversation.write(b"x")
+        self.pair.turn()
+        self.assertEqual(self.worker.heard, [(Kind.OPEN, b""), (Kind.ABANDON, b""), (Kind.DATA, b"x")])
+
     def test_ask_what_was_heard(self) -> None:
         """One who asks learns of what was lost of his own, and sends it again; but not what is only not consumed."""
         self.front.conversation.say(Kind.OPEN)

@@ -97,6 +97,7 @@ class Conversation:
         self._counts = 1  # the first question that comes after all that was sent, and is not answered
         self._oldest = 0  # what was under way longest when it was looked last
         self._told: list[Kind] = []
+        self._untold = False  # that is told with the answer only
         self._last_said: Kind | None = None
         self._last_word_heard = False
         self._ended = False
@@ -178,6 +179,7 @@ class Conversation:
         more) says C{GONE}.
         """
         if not self._ended and (self._out.begun or self._in.last):
+            self._tell_again()
             self._ask()
 
     def look(self) -> None:
@@ -190,7 +192,7 @@ class Conversation:
         oldest = self._out.sent[0].seq if self._out.sent else 0
         if oldest and oldest == self._oldest:
             self.check()
-        elif self._known:
+        else:
             self._tell_again()
         self._oldest = oldest
 
@@ -251,12 +253,11 @@ class Conversation:
 
     def _answer(self, question: Question) -> None:
         """Say how far the other side was heard; if it may have lost something, too, ask back."""
+        self._tell_again()
         if self._out.sent and not question.answers:
             self._ask(question.number)
-            return
-        if not question.answers:
-            self._tell_again()
-        self._send_question(0, question.number)
+        else:
+            self._send_question(0, question.number)
 
     def _answered(self, question: Question) -> None:
         """If that answers a question that counts, all that was not heard is lost: send it again, and go on."""
@@ -266,10 +267,10 @@ class Conversation:
             raise ValueError("who has heard something knows nothing")
         self._counts = self._asked + 1
         lost = [numbered for numbered in self._out.sent if numbered.seq > question.heard]
-        # Who does not know of the exchange yet would say that it is gone.
         for numbered in lost[:1]:
             self._send_numbered(numbered)
-        self._tell_again()
+        if self._untold:
+            self._tell_all()
         for numbered in lost[1:]:
             self._send_numbered(numbered)
         self._go_on()
@@ -280,6 +281,12 @@ class Conversation:
         return bool(self._in.last) or not self._out.sent or self._out.sent[0].seq > 1
 
     def _tell_again(self) -> None:
+        """Who has not heard of the exchange yet would say that it is gone: he is told after its opening."""
+        self._untold = not self._known
+        if self._known:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
         for kind in self._told:
             self._send(kind, sender=self._post.owner)
 
