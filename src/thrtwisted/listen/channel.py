@@ -540,7 +540,7 @@ class Channel(Protocol):
 
 
 def _is_tls(transport: object) -> bool:
-    return ISSLTransport(transport, None) is not None
+    return ISSLTransport.providedBy(transport)
 
 
 def _below_tls(transport: Any) -> Any:
