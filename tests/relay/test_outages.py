@@ -10,9 +10,13 @@ from tests.forward.support import Wire
 from tests.relay.rig import RelayedRig
 from tests.rig import Answer
 from thrtwisted.config import Backend
+from thrtwisted.relay.front import LOOK
 
 #: The least that a relay can be told to have in Redis.
 MAX_INLINE = 4096
+
+#: Looks in a row in which nothing happens: then nothing will.
+LOOKS = 12
 
 
 def content(name: str, size: int) -> bytes:
@@ -49,7 +53,10 @@ class OutageTests(SynchronousTestCase):
     """Nobody dies, and nobody loses patience: every request is executed once, and its answer is complete."""
 
     def test_any_outages(self) -> None:
-        """Frames are lost, and come twice; connections stand still; clients read slowly, and some leave."""
+        """
+        Frames are lost, with and without a word, and come twice; connections stand still; clients read slowly, and some
+        leave.
+        """
         for seed in range(40):
             self.run_random(Random(seed))
 
@@ -72,14 +79,15 @@ class OutageTests(SynchronousTestCase):
         self.executed: list[int] = []
         for _ in range(150):
             self.act(random, random.randrange(10))
-        rig.posts.mend()
-        for _ in range(10_000):
+        if not rig.posts.is_up:
+            rig.posts.mend()
+        idle = 0
+        while idle < LOOKS:
             for _, client in self.asked:
                 if client.congested and client.producer is not None:
                     client.relieve()
-            if not self.serve(random):
-                break
-        rig.clock.advance(0)
+            idle = 0 if self.serve(random) else idle + 1
+            rig.clock.advance(LOOK if idle else 0)
         for asked, client in self.asked:
             if not asked.left:
                 answer = Answer(client.value())
@@ -107,8 +115,10 @@ class OutageTests(SynchronousTestCase):
                 client.resume()
         elif act == 7:
             rig.posts.cut(random.randrange(4))
-            if random.random() < 0.5:
+            if (way := random.random()) < 0.4:
                 rig.posts.mend()
+            elif way < 0.6:
+                rig.posts.is_up = True  # nobody is told, as of an inbox that Redis has evicted
         elif act == 8:
             rig.posts.mend()
         elif self.asked and random.random() < 0.3:
