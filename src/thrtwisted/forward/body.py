@@ -235,11 +235,10 @@ class ResponseBody(Protocol):
         self._put_back()
         delivered = self._delivered = Deferred()
         self._request = request
+        request.notifyFinish().addCallbacks(lambda _: None, lambda _: self._leave())
         if not self._cut and not self.spool and not self.ended:
             request.write(b"")  # the head, at once: the body may take its time
         self._pump()
-        if self._request is not None:  # most clients have been given everything by now
-            request.notifyFinish().addCallbacks(lambda _: None, lambda _: self._leave())
         return delivered
 
     def read(self, limit: int) -> Deferred[bytes]:
