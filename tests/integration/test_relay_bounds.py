@@ -137,6 +137,31 @@ body_size = 100000000
         self.assertLessEqual(peaks.exchange, MAX_INLINE)
         await self.idle()
 
+    async def test_frozen_before_the_head(self) -> None:
+        """Nor is a head that it has not read yet, however small the window is."""
+        self.settings = {"lease": 20.0}
+        smallest = 4096
+        await self.server()
+        line, url = self.line(self.redis.removeprefix("unix://"))
+        backend = await self.lean()
+        worker = await self.worker(backend, max_inline=smallest)
+        [inbox] = self.inboxes()
+        front = await self.front(backend, url=url, max_inline=smallest)
+        worker.freeze()
+        with self.watched() as peaks, self.database() as redis:
+            client = self.ask(front, "/work/it?seconds=0", {"X-Long": "x" * 10_000})
+            await until(lambda: redis.xlen(inbox))
+            for _ in range(6):
+                before = redis.xlen(inbox)
+                for passage in list(line.passages):
+                    passage.close()
+                await until(lambda before=before: redis.xlen(inbox) > before)
+            worker.thaw()
+            self.assertEqual(await self.done(client), [200])
+        self.assertLessEqual(peaks.exchange, smallest)
+        self.assertEqual(backend.names(), ["it"])
+        await self.idle()
+
     async def test_other_way(self) -> None:
         """While one body waits for its client, others pass through the same inboxes."""
         backend = await self.lean()
