@@ -15,6 +15,7 @@ from thrtwisted.exchange import Exchange, ResponseHead
 from .attempt import Attempt
 from .body import ResponseBody
 from .connection import Connection
+from .delivery import Delivering
 from .failures import UNREACHED, exchange_error, is_ours
 from .headers import announces_body, check_request_line, response_head
 from .interfaces import IForwarding
@@ -28,7 +29,7 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 
 
 @implementer(IForwarding)
-class Forwarding:
+class Forwarding(Delivering):
     """
     One exchange with the backend, which this process has connections to.
 
@@ -66,23 +67,6 @@ class Forwarding:
         self._over = False
 
     # For the resource
-
-    @property
-    def method(self) -> bytes:
-        """The method that the backend sees."""
-        return self._exchange.method
-
-    def deliver(self, request: Any) -> Deferred[None]:
-        """Send the response's body to the client, as L{IForwarding.deliver} has it."""
-        if self._download is None:
-            raise RuntimeError("deliver() comes after the response's head")
-        return self._download.deliver(request)
-
-    def read(self, limit: int) -> Deferred[bytes]:
-        """Read the response's body before it is delivered, as L{IForwarding.read} has it."""
-        if self._download is None:
-            raise RuntimeError("read() comes after the response's head")
-        return self._download.read(limit)
 
     def abandon(self) -> None:
         """

@@ -23,6 +23,7 @@ from thrtwisted.errors import (
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import IForwarding, RequestBody
 from thrtwisted.forward.body import ResponseBody
+from thrtwisted.forward.delivery import Delivering
 from thrtwisted.forward.forwarding import SAFE
 from thrtwisted.gate import AlreadyTaken, IAdmission
 
@@ -43,7 +44,7 @@ _LOST = "The worker that had the request is gone."
 
 
 @implementer(IForwarding, IConversationUser)
-class RelayedForwarding:
+class RelayedForwarding(Delivering):
     """
     One exchange that workers forward, one after the other if need be.
 
@@ -90,23 +91,6 @@ class RelayedForwarding:
         return f"<RelayedForwarding {self._number} {state}{', abandoned' * self._abandoned}>"
 
     # For the resource
-
-    @property
-    def method(self) -> bytes:
-        """The method that the backend sees."""
-        return self._exchange.method
-
-    def deliver(self, request: Any) -> Deferred[None]:
-        """Send the response's body to the client, as L{IForwarding.deliver} has it."""
-        if self._download is None:
-            raise RuntimeError("deliver() comes after the response's head")
-        return self._download.deliver(request)
-
-    def read(self, limit: int) -> Deferred[bytes]:
-        """Read the response's body before it is delivered, as L{IForwarding.read} has it."""
-        if self._download is None:
-            raise RuntimeError("read() comes after the response's head")
-        return self._download.read(limit)
 
     def abandon(self) -> None:
         """
