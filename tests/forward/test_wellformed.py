@@ -1,12 +1,14 @@
-"""Tests of what is refused of requests that another site has read."""
+"""Tests of what is refused of requests that another site has read, and of responses of other workers."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from thrtwisted.errors import BadRequest, ExchangeError
-from thrtwisted.forward.wellformed import check_request
+from thrtwisted.errors import BackendProtocolError, BadRequest, ExchangeError
+from thrtwisted.exchange import ResponseHead
+from thrtwisted.forward.headers import response_head
+from thrtwisted.forward.wellformed import check_request, check_response
 
 HOST = {b"Host": [b"h"]}
 
@@ -91,3 +93,35 @@ class CheckRequestTests(SynchronousTestCase):
         headers = Headers({b"Host": [b"h"], b"Connection": [b"X-User"], b"X-User": [b"bob"]})
         check_request(b"GET", b"/", b"HTTP/1.1", headers, frozenset((b"x-user",)))
         self.assertRaises(BadRequest, check_request, b"GET", b"/", b"HTTP/1.1", headers, frozenset((b"x",)))
+
+
+class CheckResponseTests(SynchronousTestCase):
+    """Tests for L{check_response}."""
+
+    def test_good(self) -> None:
+        """What this version makes of a backend's response passes."""
+        for method, status, length, fields in [
+            (b"GET", 200, 3, {b"A": [b"\t \x80\xff", b""]}),
+            (b"GET", 200, None, {}),
+            (b"GET", 599, 0, {}),
+            (b"GET", 204, 3, {b"Content-Length": [b"3"]}),
+            (b"GET", 304, 0, {b"Content-Length": [b"3, 3"]}),
+            (b"HEAD", 200, 0, {b"Content-Length": [b"003"]}),
+            (b"HEAD", 200, 0, {}),
+        ]:
+            check_response(response_head(method, status, b"\xe9", Headers(fields), length))
+
+    def test_refused(self) -> None:
+        """What it does not make is refused."""
+        for status, phrase, fields, length in [
+            (199, b"", {}, None),
+            (600, b"", {}, None),
+            (200, b"a\nb", {}, None),
+            (200, b"", {b"A": [b"\x1b"]}, None),
+            (200, b"", {b"Content-Length": [b"3"]}, None),
+            (200, b"", {}, 3),
+            (200, b"", {b"Content-Length": [b"-3"]}, -3),
+            (204, b"", {b"Content-Length": [b"3"]}, 3),
+        ]:
+            head = ResponseHead(status, phrase, Headers(fields), length)
+            self.assertRaises(BackendProtocolError, check_response, head)

@@ -122,9 +122,18 @@ class Hand(Talker):
         for kind in kinds:
             self.conversation.say(kind)
 
-    def head(self, status: int = 200, length: int | None = None) -> None:
-        """The response begins."""
-        head = Head(status, b"Fine", [(b"X-A", [b"1", b"2"])], length)
+    def head(
+        self, status: int = 200, length: int | None = None, phrase: bytes = b"Fine", **fields: bytes
+    ) -> None:
+        """
+        The response begins.
+
+        @param fields: that it has besides; C{Content_Length} in place of that with the length.
+        """
+        if length is not None:
+            fields = {"Content_Length": b"%d" % length, **fields}
+        more = [(name.replace("_", "-").encode(), [value]) for name, value in fields.items() if value]
+        head = Head(status, phrase, [(b"X-A", [b"1", b"2"]), *more], length)
         self.conversation.say(Kind.HEAD, encode_payload(head))
 
     def fail(self, error: str, text: str = "No.", retry_after: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import formatEvent, globalLogPublisher
@@ -10,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from zope.interface.verify import verifyObject
 
-from tests.relay.fronts import WINDOW, FrontRig, Place
+from tests.relay.fronts import WINDOW, FrontRig, Hand, Place
 from thrtwisted.errors import (
     BackendClosed,
     BackendProtocolError,
@@ -25,8 +26,10 @@ from thrtwisted.exchange import Exchange
 from thrtwisted.forward import IForwarder, IForwarding, RequestBody
 from thrtwisted.relay import IPostUser
 from thrtwisted.relay.codec import Frame, Kind
-from thrtwisted.relay.forwarding import MOST_LOOKS, MOST_REFUSALS
+from thrtwisted.relay.flow import OVERHEAD
+from thrtwisted.relay.forwarding import MOST_LOOKS, MOST_REFUSALS, RelayedForwarding
 from thrtwisted.relay.front import LOOK, PATIENCE, SILENCE, STEPS
+from thrtwisted.relay.seldom import PAUSE
 
 
 class ForwardedTests(SynchronousTestCase):
@@ -152,6 +155,32 @@ class ForwardedTests(SynchronousTestCase):
         client.producer.resumeProducing()
         rig.turn()
         self.assertEqual((client.body, client.finished), (body, True))
+
+    def test_full_at_the_end(self) -> None:
+        """The last word comes through, also if what the client is yet to take fills the window to its end."""
+        rig = FrontRig(self, max_spool=0)
+        forwarding = rig.send()
+        hand = rig.worker().hand
+        hand.head()
+        rig.turn()
+        client = rig.deliver(forwarding)
+        hand.conversation.write(bytes(100_000))
+        rig.turn()
+        client.producer.pauseProducing()
+        while not hand.conversation._out.in_flight:
+            hand.conversation.write(bytes(1000))
+            rig.turn()
+        while (room := WINDOW - hand.conversation._out.in_flight - 2 * OVERHEAD) > 0:
+            hand.conversation.write(bytes(min(room, 1000)))
+            rig.turn()
+        hand.say(Kind.END, Kind.DONE)
+        rig.turn()
+        self.assertFalse(client.finished)
+        self.assertEqual(
+            (rig.done, repr(rig.front)), ([forwarding], "<Front front, 0 exchanges at 0 workers>")
+        )
+        client.producer.resumeProducing()
+        self.assertTrue(client.finished)
 
     def test_early_answer(self) -> None:
         """An answer that comes before all of the body is sent lets the rest go on."""
@@ -296,6 +325,177 @@ class FailedTests(SynchronousTestCase):
         self.assertEqual(self.rig.head(self.forwarding).status, 200)
         self.assertEqual(self.rig.done, [self.forwarding])
         self.assertTrue(self.rig.deliver(self.forwarding).aborted)
+
+
+class StrangeTests(SynchronousTestCase):
+    """Answers that no worker of ours gives: somebody else can write to Redis, or a worker is of another version."""
+
+    def setUp(self) -> None:
+        self.rig = FrontRig(self)
+        self.log: list[str] = []
+
+        def keep(event: Any) -> None:
+            self.log.append(formatEvent(event))
+
+        globalLogPublisher.addObserver(keep)
+        self.addCleanup(globalLogPublisher.removeObserver, keep)
+
+    def exchange(self, method: bytes = b"GET") -> tuple[RelayedForwarding, Hand]:
+        """An exchange that is under way, of which the log is to say something."""
+        self.rig.clock.advance(PAUSE)
+        self.log.clear()
+        return self.rig.send(method), self.rig.worker().hand
+
+    def check_refused(self, forwarding: RelayedForwarding, hand: Hand, why: str) -> None:
+        """The client is told of a bad worker, the log says why, and it ends as any: its place is free once."""
+        hand.conversation.write(b"body of whatever it is")
+        hand.say(Kind.END)
+        self.rig.turn()
+        self.assertIsInstance(self.rig.error(forwarding), BackendProtocolError)
+        self.assertNotIn(forwarding, self.rig.done)
+        self.assertIn(Kind.ABANDON, hand.kinds)
+        hand.say(Kind.DONE)
+        self.rig.turn()
+        self.assertEqual((self.rig.done[-1], self.rig.places[-1].releases), (forwarding, 1))
+        [line] = self.log
+        self.assertRegex(line, f"answer of worker w1 cannot be passed on, .* follow: .*{why}.* \\(mend: ")
+
+    def test_heads(self) -> None:
+        """A head that a client must not be given, or that says two things of its body's end."""
+        out_of_range, control, length = "out of range", "control character", "Content-Length"
+        cases: list[tuple[dict[str, Any], str]] = [
+            *(({"status": status}, out_of_range) for status in (-1, 0, 100, 101, 199, 600, 99999)),
+            ({"phrase": b"OK\r\nEvil: 1"}, control),
+            ({"phrase": b"OK\0"}, control),
+            ({"X_B": b"\0"}, control),
+            ({"X_B": b"\x1b[2J"}, control),
+            ({"X B": b"b"}, "X B"),
+            ({"X\r\nB": b"b"}, "B"),
+            ({"": b"b"}, ""),
+            ({"Content_Length": b"3"}, length),
+            ({"length": 3, "Content_Length": b""}, length),
+            ({"length": 3, "Content_Length": b"4"}, length),
+            ({"length": 3, "Content_Length": b"3, 4"}, length),
+            ({"length": -3}, length),
+            ({"length": 10**18}, length),
+            ({"status": 204, "length": 3}, length),
+            ({"status": 304, "length": 3, "Content_Length": b""}, length),
+        ]
+        for fields, why in cases:
+            forwarding, hand = self.exchange()
+            hand.head(**fields)
+            self.check_refused(forwarding, hand, why)
+
+    def test_unreadable(self) -> None:
+        """What is no head at all, or no problem."""
+        for kind in (Kind.HEAD, Kind.FAILED):
+            forwarding, hand = self.exchange()
+            hand.conversation.say(kind, b"\xc1")
+            self.check_refused(forwarding, hand, "")
+
+    def test_one_hop(self) -> None:
+        """Fields that belong to one connection are not passed on, for their own would be the front's."""
+        forwarding, hand = self.exchange()
+        hand.head(Transfer_Encoding=b"chunked", Connection=b"x-b", X_B=b"b", Keep_Alive=b"timeout=1")
+        hand.say(Kind.END, Kind.DONE)
+        self.rig.turn()
+        self.assertEqual(self.rig.head(forwarding).headers, Headers({b"X-A": [b"1", b"2"]}))
+        self.rig.deliver(forwarding)
+
+    def test_problems(self) -> None:
+        """Nor can a client be told to come back at a time that is none, or with a text that breaks lines."""
+        for retry_after in (float("inf"), float("nan"), -1.0):
+            forwarding, hand = self.exchange()
+            hand.fail("GateUnavailable", retry_after=retry_after)
+            self.check_refused(forwarding, hand, f"in {retry_after} seconds")
+        forwarding, hand = self.exchange()
+        hand.fail("GateUnavailable", "No.\r\nX: y")
+        self.check_refused(forwarding, hand, "control character")
+
+    def test_lengths(self) -> None:
+        """
+        A body of another length than was said is cut, and nothing of it sent that is too much: the client would take
+        that for the next answer, or wait.
+        """
+        for body, why in ((b"ab", "shorter"), (b"abcd", "longer")):
+            for delivered_before in (True, False):
+                forwarding, hand = self.exchange()
+                hand.head(length=3)
+                self.rig.turn()
+                if delivered_before:
+                    client = self.rig.deliver(forwarding)
+                hand.conversation.write(body)
+                hand.say(Kind.END)
+                self.rig.turn()
+                if not delivered_before:
+                    client = self.rig.deliver(forwarding)
+                self.assertEqual((client.aborted, client.finished), (True, False))
+                self.assertLessEqual(len(client.body), 3)
+                hand.conversation.write(b"more")
+                hand.say(Kind.END, Kind.DONE)
+                self.rig.turn()
+                self.assertTrue(hand.conversation.quiet)
+                self.assertEqual((self.rig.done[-1], self.rig.places[-1].releases), (forwarding, 1))
+                [line] = self.log
+                self.assertIn(f"{why} than was said", line)
+
+    def test_right_lengths(self) -> None:
+        """One of just its length is not, in however many pieces; nor is one that has none, whatever its head says."""
+        for method, status, length, pieces in [
+            (b"GET", 200, 3, [b"a", b"b", b"c"]),
+            (b"GET", 200, 0, []),
+            (b"GET", 200, None, [b"abc", b"d"]),
+            (b"HEAD", 200, 3, []),
+            (b"GET", 304, 3, []),
+            (b"GET", 204, None, []),
+        ]:
+            forwarding, hand = self.exchange(method)
+            hand.head(status, length)
+            self.rig.turn()
+            client = self.rig.deliver(forwarding)
+            for piece in pieces:
+                hand.conversation.write(piece)
+                self.rig.turn()
+            hand.say(Kind.END, Kind.DONE)
+            self.rig.turn()
+            self.assertEqual((client.body, client.finished), (b"".join(pieces), True))
+            self.assertEqual(self.log, [])
+
+    def test_no_body(self) -> None:
+        """What has no body gets none: a client would take it for the next answer."""
+        for method, status in ((b"HEAD", 200), (b"GET", 204), (b"GET", 304)):
+            forwarding, hand = self.exchange(method)
+            hand.head(status)
+            self.rig.turn()
+            client = self.rig.deliver(forwarding)
+            hand.conversation.write(b"x")
+            self.rig.turn()
+            self.assertEqual((client.body, client.aborted), (b"", True))
+            hand.say(Kind.END, Kind.DONE)
+            self.rig.turn()
+
+    def test_after_the_end(self) -> None:
+        """What follows the end of a body is dropped."""
+        forwarding, hand = self.exchange()
+        hand.head()
+        hand.say(Kind.END)
+        hand.conversation.write(b"x")
+        hand.say(Kind.DONE)
+        self.rig.turn()
+        client = self.rig.deliver(forwarding)
+        self.assertEqual((client.body, client.finished, self.log), (b"", True, []))
+        self.assertTrue(hand.conversation.quiet)
+
+    def test_many(self) -> None:
+        """Many of them do not fill the disk with lines."""
+        self.exchange()
+        for _ in range(10):
+            self.rig.send()
+            hand = self.rig.worker().hand
+            hand.head(99)
+            hand.say(Kind.DONE)
+            self.rig.turn()
+        self.assertEqual(len(self.log), 1)
 
 
 class RefusedTests(SynchronousTestCase):

@@ -179,6 +179,8 @@ frames = st.builds(
             b"x" * 100,
             encode_payload(Problem("BackendClosed", "x")),
             encode_payload(Head(200, b"", [], 3)),
+            encode_payload(Head(200, b"", [(b"Content-Length", [b"3"])], 3)),
+            encode_payload(Head(200, b"", [], None)),
         ]
     ),
     sender=st.sampled_from(["", "w1", "nobody"]),

@@ -8,8 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.relay.crew import WINDOW, Asker, WorkerRig, garbage
 from thrtwisted.relay import worker
-from thrtwisted.relay.codec import Kind, Opening, encode_payload
+from thrtwisted.relay.codec import Frame, Kind, Opening, encode_payload
 from thrtwisted.relay.conversation import Conversation
+from thrtwisted.relay.seldom import PAUSE
 from thrtwisted.relay.worker import FIRST_LOOK, LONGEST_LOOK
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\nX-A: 2\r\n\r\nok"
@@ -475,10 +476,23 @@ class AdmissionTests(SynchronousTestCase):
                 conversation.say(Kind.OPEN, payload)
                 rig.turn()
             [line] = [formatEvent(event) for event in log]
-            self.assertRegex(line, "A request from front front cannot be read: .* \\(mend: ")
+            self.assertRegex(line, "A request from front front cannot be read, .* follow: .* \\(mend: ")
             self.assertEqual((asker.problem.error, rig.connections), ("ExchangeError", 0))
             self.assertEqual(asker.kinds, [Kind.FAILED, Kind.DONE])
             rig.front.forget(asker)
+
+    def test_many_unreadable(self) -> None:
+        """Many of them, whatever fronts they name, do not fill the disk with lines."""
+        rig = WorkerRig(self)
+        with capturedLogs() as log:
+            for number in range(10):
+                rig.posts.send("worker", Frame(f"front{number}", 1, Kind.OPEN, 1))
+                rig.turn()
+            self.assertEqual(len(log), 1)
+            rig.clock.advance(PAUSE)
+            rig.posts.send("worker", Frame("front", 1, Kind.OPEN, 1))
+            rig.turn()
+            self.assertEqual(len(log), 2)
 
     def test_wrong_length(self) -> None:
         """A body of another length than was said is broken off, or not begun."""

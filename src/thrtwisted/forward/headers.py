@@ -261,10 +261,7 @@ def response_head(
     @param version: the protocol that the response came by.
     @raise BackendProtocolError: no client could be given this head.
     """
-    if not 200 <= status <= 599:
-        raise BackendProtocolError("The backend's status is out of range.")
-    if CONTROL.search(phrase):
-        raise BackendProtocolError("The backend's reason phrase holds a control character.")
+    check_status(status, phrase)
     drop_hop_by_hop(headers)
     if _is_unsafe(headers):
         raise BackendProtocolError("A header of the backend's response holds a NUL or the end of a line.")
@@ -272,7 +269,7 @@ def response_head(
         headers.removeHeader(b"content-length")  # RFC 9110, section 8.6
         length = None
     elif method == b"HEAD" or status == 304:
-        length = _announced(headers)
+        length = announced_length(headers)
     else:
         headers.removeHeader(b"content-length")
         if length is not None:
@@ -281,8 +278,24 @@ def response_head(
     return ResponseHead(status, phrase, headers, length)
 
 
-def _announced(headers: Headers) -> int | None:
-    """The length that a response announces of a body that does not follow; None without one."""
+def check_status(status: int, phrase: bytes) -> None:
+    """
+    See that this is the status of a final response, and that no reason phrase breaks its head apart.
+
+    @raise BackendProtocolError: it is not so.
+    """
+    if not 200 <= status <= 599:
+        raise BackendProtocolError("The backend's status is out of range.")
+    if CONTROL.search(phrase):
+        raise BackendProtocolError("The backend's reason phrase holds a control character.")
+
+
+def announced_length(headers: Headers) -> int | None:
+    """
+    The length that a response announces of a body, whether or not one follows; None without one.
+
+    @raise BackendProtocolError: it announces two, or what is none.
+    """
     values = headers.getRawHeaders(b"content-length")
     if values is None:
         return None

@@ -1,15 +1,18 @@
 """
-Whether a request is well-formed, whichever server has read it. Pure.
+Whether a request is well-formed, whichever server has read it; and the head of a response, whichever worker. Pure.
 
 Our own site has refused before whatever is refused here. Twisted's has not: it takes C{Transfer-Encoding: identity},
 and codings in HTTP/1.0, where a server before it may see another end of the body, and so other requests.
+
+A worker of ours has refused it, too. But what a front reads of Redis may be somebody else's.
 """
 
 from __future__ import annotations
 
 from twisted.web.http_headers import Headers
 
-from thrtwisted.errors import BadRequest, ExpectationFailed, VersionNotSupported
+from thrtwisted.errors import BackendProtocolError, BadRequest, ExpectationFailed, VersionNotSupported
+from thrtwisted.exchange import ResponseHead
 from thrtwisted.grammar import (
     CONTROL,
     Malformed,
@@ -19,7 +22,7 @@ from thrtwisted.grammar import (
     parse_length,
 )
 
-from .headers import check_request_line, taken_away
+from .headers import announced_length, check_request_line, check_status, taken_away
 
 #: HTTP/2 is spoken by Twisted's own site only.
 _VERSIONS = frozenset((b"HTTP/1.0", b"HTTP/1.1", b"HTTP/2"))
@@ -53,6 +56,22 @@ def check_request(
     # say who the client is. Our own site takes away what the client names before any resource sees the request.
     if any(headers.hasHeader(name) for name in taken_away(options, kept)):
         raise BadRequest("Connection names a header that is not the connection's own.")
+
+
+def check_response(head: ResponseHead) -> None:
+    """
+    See that the head of a response is one that L{response_head<thrtwisted.forward.headers.response_head>} makes.
+
+    @raise BackendProtocolError: it is not; whoever says it is not to be believed where its body ends.
+    """
+    check_status(head.status, head.phrase)
+    try:
+        _check_fields(head.headers)
+    except Malformed as error:
+        raise BackendProtocolError(f"The worker's response is malformed: {error}.") from None
+    length = announced_length(head.headers)
+    if head.length != length or (head.status == 204 and length is not None):
+        raise BackendProtocolError("The length of the worker's response is not what its Content-Length says.")
 
 
 def check_host(headers: Headers, version: bytes) -> None:

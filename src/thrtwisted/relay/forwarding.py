@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -25,7 +26,11 @@ from thrtwisted.forward import IForwarding, RequestBody
 from thrtwisted.forward.body import ResponseBody
 from thrtwisted.forward.delivery import Delivering
 from thrtwisted.forward.forwarding import SAFE
+from thrtwisted.forward.head import BODILESS
+from thrtwisted.forward.headers import drop_hop_by_hop
+from thrtwisted.forward.wellformed import check_response
 from thrtwisted.gate import AlreadyTaken, IAdmission
+from thrtwisted.grammar import CONTROL
 
 from .bodies import Sender, Valve
 from .codec import Frame, Head, Kind, Opening, Problem, decode_payload, encode_payload, fields_of, headers_of
@@ -75,8 +80,10 @@ class RelayedForwarding(Delivering):
         # With the worker
         self._conversation: Conversation | None = None
         self._number = 0
+        self._worker = ""
         self._unopened = True  # it waits to be, for the post
         self._download: ResponseBody | None = None
+        self._awaited: int | None = None  # bytes of the response's body, where that was said
         self._reclaim_timer: IDelayedCall | None = None
         self._heard_at = 0.0
         self._looks = 0
@@ -211,6 +218,7 @@ class RelayedForwarding(Delivering):
         self._heard_at = self._front.clock.seconds()
         self.heard = False
         self._looks = 0
+        self._worker = admission.worker
         self._number, self._conversation = self._front.join(self, admission.worker)
         opening = Opening(
             serial=admission.serial,
@@ -254,7 +262,7 @@ class RelayedForwarding(Delivering):
         elif kind == Kind.HEAD:
             self._head(payload)
         elif kind == Kind.END:
-            self._end(Failure(ResponseDone()))
+            self._ended()
         elif kind == Kind.CUT:
             self._cut(BackendClosed("The backend closed the connection before its response was complete."))
         elif kind == Kind.FAILED:
@@ -283,10 +291,13 @@ class RelayedForwarding(Delivering):
             return
         try:
             said: Head = decode_payload(payload, Head)
-            headers = headers_of(said.headers)
-        except ValueError:
-            self._answer(BackendProtocolError("The worker's answer cannot be read."))
+            head = ResponseHead(said.status, said.phrase, headers_of(said.headers), said.length)
+            drop_hop_by_hop(head.headers)
+            check_response(head)
+        except (ValueError, BackendProtocolError) as error:
+            self._reject(error)
             return
+        self._awaited = 0 if self.method == b"HEAD" or head.status in BODILESS else head.length
         assert self._conversation is not None
         download = self._download = ResponseBody(
             self._forwarder.config.max_spool,
@@ -298,25 +309,49 @@ class RelayedForwarding(Delivering):
         download.makeConnection(Valve(self._conversation.consumed))  # type: ignore[no-untyped-call]
         if self._abandoned:
             download.drop()
-        self._answer(ResponseHead(said.status, said.phrase, headers, said.length))
+        self._answer(head)
 
     def _data(self, data: bytes) -> None:
         conversation = self._conversation
         assert conversation is not None
-        if self._download is None:
+        download = self._download
+        if download is None or download.ended:
             conversation.consumed(len(data))
             return
-        valve: Any = self._download.transport
-        self._download.dataReceived(data)
+        if self._awaited is not None:
+            if len(data) > self._awaited:
+                conversation.consumed(len(data))
+                self._reject(ValueError("a response's body is longer than was said"))
+                return
+            self._awaited -= len(data)
+        valve: Any = download.transport
+        download.dataReceived(data)
         valve.passed(len(data))
 
+    def _ended(self) -> None:
+        """The worker has said all of the body."""
+        if self._awaited and self._download is not None and not self._download.ended:
+            self._reject(ValueError("a response's body is shorter than was said"))
+        else:
+            self._end(Failure(ResponseDone()))
+
     def _failed(self, payload: bytes) -> None:
-        try:
-            said: Problem = decode_payload(payload, Problem)
-        except ValueError:
-            self._answer(BackendProtocolError("The worker's answer cannot be read."))
+        if self._answered:
             return
-        self._answer(_error(said))
+        try:
+            error = _error(decode_payload(payload, Problem))
+        except ValueError as problem:
+            self._reject(problem)
+            return
+        self._answer(error)
+
+    def _reject(self, why: Exception) -> None:
+        """The worker says what no worker of ours says. Nothing of its answer is passed on any more."""
+        self._front.complain(self._worker, why)
+        error = BackendProtocolError("The worker's answer cannot be read.")
+        self._answer(error)
+        self._cut(error)
+        self.abandon()
 
     def _answer(self, answer: ResponseHead | ExchangeError) -> None:
         """Fire C{head}, the first time."""
@@ -336,8 +371,11 @@ class RelayedForwarding(Delivering):
         self._end(Failure(error))
 
     def _end(self, reason: Failure) -> None:
-        if self._download is not None and not self._download.ended:
-            self._download.connectionLost(reason)
+        download = self._download
+        if download is not None and not download.ended:
+            valve: Any = download.transport
+            download.connectionLost(reason)
+            valve.resumeProducing()  # nothing follows but the last word, for which there may be no room else
 
     # The slots
 
@@ -430,7 +468,15 @@ class RelayedForwarding(Delivering):
 
 
 def _error(said: Problem) -> ExchangeError:
-    """What a worker says that went wrong."""
+    """
+    What a worker says that went wrong.
+
+    @raise ValueError: no worker of ours says so.
+    """
+    if said.retry_after is not None and not (isfinite(said.retry_after) and said.retry_after >= 0):
+        raise ValueError(f"a client cannot be told to come again in {said.retry_after} seconds")
+    if CONTROL.search(said.text.encode()):
+        raise ValueError("what is to be told holds a control character")
     kind = getattr(errors, said.error, None)
     if not (isinstance(kind, type) and issubclass(kind, ExchangeError)):
         kind = ExchangeError

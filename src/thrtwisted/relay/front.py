@@ -26,6 +26,7 @@ from . import IPost, IPostUser
 from .codec import Frame
 from .conversation import Conversation, answer_unknown
 from .forwarding import RelayedForwarding
+from .seldom import Seldom
 
 #: Seconds that requests wait for the post to be up, at the worker that has a place for them: after Redis was gone it
 #: may be up so much later than the gate.
@@ -83,6 +84,7 @@ class Front:
         self._peers: dict[str, _Peer] = {}
         self._forwarders: list[RelayForwarder] = []
         self._unserved: set[str] = set()
+        self._seldom = Seldom(clock)
         self._looking: IDelayedCall | None = None
         self._started = False
         self._stopped = False
@@ -172,6 +174,16 @@ class Front:
             if not peer.exchanges:
                 del self._peers[worker]
                 peer.unwatch()
+
+    def complain(self, worker: str, why: Exception) -> None:
+        """A worker has said what no worker of ours says."""
+        if self._seldom.now():
+            self._log.error(
+                "An answer of worker {worker} cannot be passed on, and others like it may follow: {why} (mend: let all "
+                "fronts and workers run the same version of thrtwisted, and nobody else write to the namespace)",
+                worker=worker,
+                why=why,
+            )
 
     # IPostUser
 

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -47,6 +46,9 @@ class Host(Protocol):
     def over(self, served: Served) -> None:
         """Nothing more is to be said or heard."""
 
+    def complain(self, served: Served, why: Exception) -> None:
+        """The front has said what no front of ours says. That may be told again."""
+
 
 @implementer(IConversationUser)
 class Served:
@@ -62,8 +64,6 @@ class Served:
     @ivar begun: the backend has it, or had.
     @ivar silent: nothing was heard of it since L{ask}.
     """
-
-    _log = Logger()
 
     def __init__(self, host: Host, post: IPost, front: str, number: int, window: int) -> None:
         self.front = front
@@ -211,12 +211,7 @@ class Served:
 
     def _reject(self, why: Exception) -> None:
         """The front says what no front of ours says."""
-        self._log.error(
-            "A request from front {front} cannot be read: {why} (mend: let all fronts and workers run the same version "
-            "of thrtwisted)",
-            front=self.front,
-            why=why,
-        )
+        self._host.complain(self, why)
         if self._forwarding is not None:
             self._forwarding.break_off()
         elif not self._last_said:

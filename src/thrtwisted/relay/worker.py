@@ -25,6 +25,7 @@ from . import IPost, IPostUser
 from .codec import Frame, Kind
 from .conversation import answer_unknown
 from .offer import Offer
+from .seldom import Seldom
 from .served import Served
 
 #: Of so many exchanges it is remembered that they were here. Their opening may come again: of a front that was frozen
@@ -99,6 +100,7 @@ class Worker:
         self._forgotten: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._idle: list[Deferred[None]] = []
         self._introduced = False
+        self._seldom = Seldom(clock)
         self._lease = lease
         self._asking: IDelayedCall | None = None
 
@@ -208,6 +210,16 @@ class Worker:
         front.served.discard(served)
         self._let_go(served.front, front)
         self._look_whether_idle()
+
+    def complain(self, served: Served, why: Exception) -> None:
+        """See L{Host.complain}."""
+        if self._seldom.now():
+            self._log.error(
+                "A request from front {front} cannot be read, and others like it may follow: {why} (mend: let all "
+                "fronts and workers run the same version of thrtwisted, and nobody else write to the namespace)",
+                front=served.front,
+                why=why,
+            )
 
     # Places
 
