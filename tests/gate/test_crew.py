@@ -347,6 +347,15 @@ class HealingTests(CrewTestCase):
         self.assertEqual(lost, [])
 
     @inlineCallbacks
+    def test_served_in_grace(self) -> Steps:
+        """Whoever asks in grace who serves a queue is told when the workers have said so again."""
+        front, worker = self.gate(lease=0.8), self.gate(lease=0.8)
+        yield worker.crew.serve(3, ["app"])
+        self.assertEqual((yield front.crew.served(["app"])), {"app": 3})
+        self.client.delete(*self.keys())
+        self.assertEqual((yield front.crew.served(["app", "other"])), {"app": 3, "other": 0})
+
+    @inlineCallbacks
     def test_unwatched_orphans(self) -> Steps:
         """A heartbeat gives back what a dead front has left that nobody watches."""
         front, worker = self.gate(lease=0.8), self.gate(lease=0.8)

@@ -283,6 +283,7 @@ class DeathTests(WorkersTestCase):
         self.front.batch(announced=[])
         self.assertEqual(self.answers(self.front, ["peers", "a"]), [[-1]])
         self.assertEqual(self.answers(self.front, ["take", "a", 1]), [-1])
+        self.assertEqual(self.answers(self.front, ["served", "app"]), [-1])
 
     def test_worker(self) -> None:
         """What has a place at a dead worker is its front's to give back, and nothing more is given to that worker."""

@@ -87,7 +87,8 @@ class Crew:
 
     def served(self, queues: Iterable[str]) -> Deferred[dict[str, int]]:
         """
-        @return: fires with how many places living workers have for each of the queues, taken ones too.
+        @return: fires with how many places living workers have for each of the queues, taken ones too. In grace that
+            cannot be told: it waits for the end of it.
         """
         asked = list(queues)
         words = (word_of(queue) for queue in asked)

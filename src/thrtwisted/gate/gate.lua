@@ -33,7 +33,7 @@
 --                              {"inherit", front, serial, …}  of its orphans of this front, the worker is done with
 --                                                      all but these; 1 if the front is dead, or 0
 --                              {"peers", owner, …}     {ms until their leases end, 0: dead, -1: not to be told in grace}
---                              {"served", queue, …}    {places that workers have for them}
+--                              {"served", queue, …}    {places that workers have for them}, or -1 in grace
 --          NEEDS is: reclaim delay (ms), the key that it takes turns with ("": none), the queue of which it needs a
 --          worker ("": of none), then for each counter, in the
 --          order of their names (byte by byte, for which Redis's own comparison depends on its locale), eight words:

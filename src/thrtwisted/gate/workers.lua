@@ -269,8 +269,12 @@ local function rules_for_workers()
     end
   end
 
-  -- How many places all workers have for each of the queues that an operation asks for.
+  -- How many places all workers have for each of the queues that an operation asks for; -1 in grace, for some may be yet
+  -- to say that they serve.
   function rules.places(operation)
+    if grace > 0 then
+      return -1
+    end
     local places = {}
     for i = 2, #operation do
       places[i - 1] = 0
