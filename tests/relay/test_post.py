@@ -152,6 +152,20 @@ class PostTests(PostCase):
         post.start(notes)
         await until(lambda: notes.ups)
 
+    async def test_late_proof(self) -> None:
+        """What comes once the link is down proves nothing, though both ways have worked."""
+        post, notes = self.post("a")
+        await until(lambda: notes.ups)
+        post.down()
+        post.up()
+        post.down()
+        assert post._link is not None
+        await post._link.command(b"PING")  # answered after all before it
+        await until(lambda: post._reads)
+        self.assertEqual((notes.ups, notes.downs), (1, 1))
+        post.up()
+        await until(lambda: notes.ups == 2)
+
     async def test_frames(self) -> None:
         """Frames arrive as they were sent, in their order, from and to several, each once."""
         a, at_a, b, at_b = await self.pair()

@@ -359,8 +359,8 @@ class Post:
         self._prove()
 
     def _prove(self) -> None:
-        """Tell the user, once both ways are proven."""
-        if self._writes and self._reads and not self._proven:
+        """Tell the user, once both ways are proven; but not of connections that have gone meanwhile."""
+        if self._up and self._writes and self._reads and not self._proven:
             self._proven = True
             if self._user is not None:
                 self._user.up()
