@@ -408,6 +408,27 @@ class CheckTests(SynchronousTestCase):
         for config, problem in cases:
             self.assertEqual(check(config), [problem])
 
+    def test_relay_outage(self) -> None:
+        """Without Redis a relay is closed: it is shown so, and another policy refused, the default, too, if written."""
+        config = relayed("front", GOOD)
+        self.assertIn('outage = "closed"\n', effective(config))
+        toml.loads(effective(config))
+        self.assertIn('outage = "local"\n', effective(replace(config, relay=None)))
+        problem = 'redis.outage: must be "closed" in a relay: without Redis there is no way to a worker; leave it out'
+        for role in ("front", "worker"):
+            for outage, problems in (("local", [problem]), ("open", [problem]), ("closed", []), (None, [])):
+                written = "" if outage is None else f'outage = "{outage}"\n'
+                text = f'{written}[relay]\nrole = "{role}"\n[backend.app]\nurl = "http://h"\n'
+                text = f'[redis]\nurl = "redis://h"\n{text}'
+                if problems:
+                    error = self.assertRaises(ConfigError, toml.loads, text)
+                    self.assertEqual(error.problems, [f"configuration:3: {problem}"])
+                else:
+                    self.assertEqual(toml.loads(text).relay, Relay(role=role))
+        opened = replace(config, redis=Redis(url="redis://h", outage="open"))
+        self.assertEqual(check(opened), [problem])
+        self.assertEqual(check(replace(opened, relay=None)), [])
+
     def test_relay_elsewhere(self) -> None:
         """What only the other half of a relay uses need not be there: certificates, modules, places to listen."""
         forwarding = replace(GOOD, backend={"app": Backend(url="https://h", ca="/nonexistent")})

@@ -170,6 +170,23 @@ class OptionsTests(SynchronousTestCase):
         )
         self.assertEqual(config.backend["two"].url, "http://127.0.0.1:9002")
 
+    def test_flags_of_relay(self) -> None:
+        """A flag that says nothing to this half of a relay is a mistake; what a file says is for the other one."""
+        relay = FILE.replace("embedded:", "redis://h") + '[relay]\nrole = "{}"\n'
+        front, worker = (self.file(relay.format(role)) for role in ("front", "worker"))
+        self.exits(2, "-c", worker, "--listen", "tcp:1", "--check")
+        self.exits(2, "-c", front, "--backend", "http://h", "--check")
+        self.assertEqual(
+            self.errors.getvalue().splitlines(),
+            [
+                "--listen: a worker listens nowhere; leave it out, or give it to the front",
+                "--backend: a front never connects to a backend; leave it out, or give it to the worker",
+            ],
+        )
+        self.assertEqual(self.output.getvalue(), "")
+        self.assertEqual(self.config("-c", front, "--listen", "tcp:1").listen, ["tcp:1"])
+        self.assertEqual(self.config("-c", worker, "--backend", "http://h").backend["one"].url, "http://h")
+
     def test_flags_complete(self) -> None:
         """Flags may bring what the file lacks."""
         config = self.config("-c", self.file(""), "--backend", "http://127.0.0.1:1", "--redis", "redis://h")

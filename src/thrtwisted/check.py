@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict, fields, replace
 
 from .auth.address import parse_service
 from .auth.fields import check_copied, check_sent
@@ -86,7 +86,7 @@ def examine(data: object, override: Callable[[Config], Config] | None = None) ->
     if override is not None:
         config, more = build(override(config), Config)
         problems = _with_new(problems, more)
-    return config, _with_new(problems, _senseless(config))
+    return config, _with_new(problems, [*_senseless(config), *_senseless_outage(config, data)])
 
 
 def _with_new(problems: list[Problem], more: Iterable[Problem]) -> list[Problem]:
@@ -181,6 +181,20 @@ def _senseless_relay(relay: Relay, config: Config) -> Iterator[Problem]:
             yield Problem(place, f"{quoted(name)} stands here already; leave it out")
         else:
             yield from _unknown(place, name, "backend", config.backend)
+
+
+def _senseless_outage(config: Config, data: object) -> Iterator[Problem]:
+    """
+    What a front or a worker is to do without Redis, and cannot.
+
+    @param data: what the configuration was built of: a table, unlike a structure, tells a default that was written.
+    """
+    if config.relay is None or config.redis is None or config.redis.outage == "closed":
+        return
+    redis = data.get("redis") if isinstance(data, dict) else None
+    if config.redis.outage != Redis().outage or (isinstance(redis, dict) and "outage" in redis):
+        text = 'must be "closed" in a relay: without Redis there is no way to a worker; leave it out'
+        yield Problem(("redis", "outage"), text)
 
 
 def _senseless_backend(name: str, backend: Backend, forwards: bool) -> Iterator[Problem]:
@@ -401,8 +415,11 @@ def effective(config: Config) -> str:
     """
     A valid configuration as TOML, with every default, and stars for the password of Redis.
 
-    What is not set stands there as a comment. Read again, it gives the same configuration, but for the password.
+    What is not set stands there as a comment. Read again, it gives the same configuration, but for the password, and
+    for what a relay says of outages, whatever is the default.
     """
+    if config.relay is not None and config.redis is not None:
+        config = replace(config, redis=replace(config.redis, outage="closed"))
     return "\n".join(_lines(config)).strip() + "\n"
 
 

@@ -93,7 +93,7 @@ class Redis(_Table, frozen=True):
             description="What happens while Redis is gone. `local`: each process goes on with the slots that it had, "
             "later with its share of each limit, and with 1 at least. `closed`: whoever comes is answered 503 with "
             "Retry-After; those who have a place in the queue keep it, and what falls under no limit passes. `open`: "
-            "everything passes."
+            "everything passes. In a relay it is `closed`, and whoever comes is answered 503."
         ),
     ] = "local"
 

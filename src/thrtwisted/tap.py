@@ -114,12 +114,27 @@ class Options(usage.Options):
             config = toml.load(self.files[0], self._overridden)
         else:
             config = check.validated(self._overridden(self._unwritten()))
+        self._refuse_vain_flags(config)
         if config.redis is not None and config.redis.url == "embedded:":
             try:
                 installed_server()
             except EmbeddedServerError as error:
                 raise ConfigError([f"redis.url: {error}"]) from None
         return config
+
+    def _refuse_vain_flags(self, config: Config) -> None:
+        """
+        Both halves of a relay may have one file, with what one of them uses. A flag is for this process alone.
+
+        @raise ConfigError: it does not use it.
+        """
+        role = None if config.relay is None else config.relay.role
+        if role == "worker" and self.listen:
+            raise ConfigError(["--listen: a worker listens nowhere; leave it out, or give it to the front"])
+        if role == "front" and self["backend"]:
+            raise ConfigError(
+                ["--backend: a front never connects to a backend; leave it out, or give it to the worker"]
+            )
 
     def _unwritten(self) -> Config:
         """The configuration where there is no file."""

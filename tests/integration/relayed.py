@@ -40,6 +40,8 @@ class Relayed(IntegrationCase):
     @ivar workers: those that run, or did.
     """
 
+    outage = "closed"  # what it is in a relay
+
     def setUp(self) -> None:
         super().setUp()
         self.workers: list[Running] = []
