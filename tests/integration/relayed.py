@@ -22,6 +22,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tests.integration.harness import LEASE, Answer, Backend, Client, IntegrationCase, Running, until
 from thrtwisted.relay.codec import decode
+from thrtwisted.relay.flow import OVERHEAD
 
 #: Requests that the worker of a proxy that became two has at once: so many that it is limits that count.
 PLENTY = 200
@@ -215,12 +216,14 @@ class Peaks:
 
     @ivar times: how often somebody looked, and there was something.
     @ivar exchange: bytes of one exchange's frames together, in both directions, at the worst moment.
+    @ivar flow: bytes of one exchange's numbered frames in one direction, as its window counts them.
     @ivar memory: bytes of all inboxes, as Redis counts them.
     @ivar left: the times (ms) that inboxes had to live; -1 if one had no end.
     """
 
     times: int = 0
     exchange: int = 0
+    flow: int = 0
     memory: int = 0
     left: set[int] = attrs.field(factory=set)
 
@@ -228,9 +231,13 @@ class Peaks:
         """For each inbox, its entries, the time that it has to live and its memory."""
         sizes: Counter[tuple[str, int]] = Counter()
         for entries in seen[::3]:
+            flows: Counter[tuple[str, int]] = Counter()
             for _, fields in entries or []:
                 for frame in decode(next(iter(fields.values()))):
-                    sizes[frame.front, frame.number] += len(frame.payload)
+                    cost = OVERHEAD + len(frame.payload)
+                    sizes[frame.front, frame.number] += cost
+                    flows[frame.front, frame.number] += cost if frame.seq else 0
+            self.flow = max([self.flow, *flows.values()])
         self.times += bool(sizes)
         self.exchange = max([self.exchange, *sizes.values()])
         self.memory = max(self.memory, sum(size or 0 for size in seen[2::3]))
