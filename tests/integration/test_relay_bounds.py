@@ -143,7 +143,7 @@ body_size = 100000000
         await self.idle()
 
     async def test_full(self) -> None:
-        """Of a body that its worker does not read Redis has what a window has room for: no less by much, and no more."""
+        """Of a body that its worker does not read, Redis has nearly all that a window has room for, and no more."""
         backend = await self.lean()
         self.settings = {"lease": 20.0}
         await self.server()
