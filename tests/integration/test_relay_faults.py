@@ -15,7 +15,7 @@ from twisted.internet.threads import deferToThread
 from tests.integration.application import digest, pieces
 from tests.integration.cutter import Cutter
 from tests.integration.faults import is_loss
-from tests.integration.harness import Backend, Running, most_at_once, until
+from tests.integration.harness import Backend, Client, Running, most_at_once, until
 from tests.integration.relayed import RelayCase, Uploads
 
 ONE = {"One": "a"}
@@ -23,6 +23,9 @@ SIZE = 20_000_000
 
 #: Seconds past which Redis counts as gone, in tests where it may be slow.
 PATIENCE = 2.0
+
+#: Seconds that the rest of a body may take on a busy machine.
+TRANSFER = 10.0
 
 
 class FaultCase(RelayCase):
@@ -152,6 +155,94 @@ class GoneTests(FaultCase):
             return redis
 
         await self.check_bodies(freeze)
+
+
+class LostTests(FaultCase):
+    """
+    Frames of bodies are lost while all connections stand, so nobody is told that anything is.
+
+    Every C{lease} a worker sees whether it has heard anything since the last time, and asks if it has not; the answer
+    says what of both bodies has to be sent again. So what is lost costs two leases, beside what the rest takes.
+    """
+
+    config = """
+[backend.app]
+url = "{url}"
+max_spool = 1000000
+"""
+
+    async def check_lost(self, lose: Callable[[bytes], None]) -> None:
+        """
+        Bodies that are on their way both ways arrive whole, each once.
+
+        @param lose: loses what is in an inbox.
+        """
+        await self.server()
+        backend = await self.lean()
+        worker = await self.worker(backend)
+        [to_worker] = self.inboxes()
+        front = await self.front(backend)
+        await until(lambda: len(self.connections()) == 8)
+        [to_front] = {*self.inboxes()} - {to_worker}
+        connections = self.connections()
+        body = b"".join(pieces(SIZE))
+        down = self.ask(front, f"/bytes/down?size={SIZE}")
+        await until(lambda: len(down.received) > SIZE / 20)
+        down.pause()
+        up = self.ask(front, "/digest/up", method="POST", body=body)
+        await backend.begun("up")
+        for client, reader, inbox in ((up, worker, to_worker), (down, front, to_front)):
+            if client is down:
+                down.resume()
+            await self.behind(reader, inbox, client)
+            lose(inbox)
+            reader.thaw()
+            await until(
+                lambda client=client: client.answer.called, limit=2 * self.settings["lease"] + TRANSFER
+            )
+        answers = await gatherResults([down.answer, up.answer])
+        self.assertEqual([(answer.status, answer.complete) for answer in answers], [(200, True)] * 2)
+        self.assertEqual(await deferToThread(digest, [answers[0].body]), digest([body]))
+        self.assertEqual(answers[1].body.decode(), digest([body]))
+        self.assertEqual(backend.names(), ["down", "up"])
+        self.assertEqual(self.connections(), connections)
+        await self.idle()
+
+    def connections(self) -> set[str]:
+        """Those to Redis, but for one's own."""
+        with self.database() as redis:
+            return {each["id"] for each in redis.client_list()} - {str(redis.client_id())}
+
+    async def behind(self, reader: Running, inbox: bytes, client: Client) -> None:
+        """Freeze a process when more of a body stands in its inbox than the message that it was just handed."""
+        with self.database() as redis:
+            while True:
+                reader.freeze()
+                try:
+                    await until(lambda: redis.xlen(inbox) > 1, limit=0.3)
+                    return
+                except AssertionError:  # the other side waits for a word
+                    reader.thaw()
+                    self.assertFalse(client.answer.called)
+                    await deferLater(reactor, 0.01)
+
+    async def test_flushed(self) -> None:
+        """C{FLUSHALL}: the gate's state is gone, too."""
+
+        def flush(_: bytes) -> None:
+            with self.database() as redis:
+                redis.flushall()
+
+        await self.check_lost(flush)
+
+    async def test_deleted(self) -> None:
+        """An inbox is gone, as if its time were over."""
+
+        def delete(inbox: bytes) -> None:
+            with self.database() as redis:
+                redis.delete(inbox)
+
+        await self.check_lost(delete)
 
 
 class RefusingTests(FaultCase):
