@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from itertools import pairwise
+from typing import ClassVar
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, gatherResults
 
 from tests.integration.application import digest, pieces
-from tests.integration.harness import Missed, most_at_once, until
+from tests.integration.harness import Client, Missed, Running, most_at_once, until
 from tests.integration.relayed import RelayCase, Uploads
 
 ONE = {"One": "a"}
@@ -111,36 +112,144 @@ class DrainTests(RelayCase):
         self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
 
 
+class LongTests(RelayCase):
+    """Answers that are at the worker, for the front takes no more of them."""
+
+    config = """
+[backend.app]
+url = "{url}"
+max_spool = 100000
+
+[bounds]
+body_min_rate = 0
+"""
+
+    async def stopped(self, shutdown_timeout: float) -> tuple[Client, Running]:
+        """A client that reads nothing of an answer that has begun, and its worker, which was told to stop."""
+        backend = await self.lean()
+        front, worker = await self.pair(backend, shutdown_timeout=shutdown_timeout)
+        client = self.ask(front, f"/bytes/large?size={SIZE}")
+        await until(lambda: client.received)
+        client.pause()
+        worker.signal("TERM")
+        await worker.child.said(b"Received SIGTERM")
+        return client, worker
+
+    async def test_waits(self) -> None:
+        """The worker waits for the client."""
+        client, worker = await self.stopped(30.0)
+        await until(lambda: not self.free_places())
+        self.assertFalse(worker.child.ended.called)
+        client.resume()
+        answer = await client.answer
+        self.assertEqual((answer.status, answer.complete), (200, True))
+        self.assertEqual(digest([answer.body]), digest(pieces(SIZE)))
+        self.assertEqual(await worker.child.ended, -signal.SIGTERM)
+        await self.idle()
+
+    async def test_in_time(self) -> None:
+        """It does for C{shutdown_timeout}; then the answer is cut, and does not look complete."""
+        client, worker = await self.stopped(0.5)
+        self.assertEqual(await worker.child.ended, -signal.SIGTERM)
+        client.resume()
+        answer = await client.answer
+        self.assertEqual((answer.status, answer.complete), (200, False))
+        await self.idle()
+
+    def free_places(self) -> list[bytes]:
+        """The keys of queues that a worker has places for."""
+        return [key for key in self.keys() if b"}:serving:" in key]
+
+
 class RollingTests(RelayCase):
     """All workers are replaced, one after the other, under load."""
 
     config = """
 [backend.app]
 url = "{url}"
+max_spool = 100000
+
+[bounds]
+body_min_rate = 0
 """
+    # None is to be taken for dead, however busy the machine is.
+    settings: ClassVar = {"lease": 6.0, "timeout": 1.5}
+    upload = b"".join(pieces(300_000))
+    download = 10_000_000
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.over = False
+        self.stops = self.paused = 0
+        self.beside: list[Deferred[int]] = []
+        self.addCleanup(self.end_beside)
+
+    async def end_beside(self) -> None:
+        """Wait for those who ask beside the crowd."""
+        self.over = True
+        await DeferredList(self.beside, consumeErrors=True)
 
     async def test_rolling(self) -> None:
-        """All are answered, none is forwarded twice, and the places of those that run are never exceeded."""
+        """
+        All are answered, none is forwarded twice, and the places of those that run are never exceeded; bodies both ways
+        are among it, and downloads that take longer than the stop of a worker.
+        """
         backend = await self.lean()
         fronts = [await self.front(backend) for _ in range(2)]
-        workers = [await self.worker(backend, concurrency=3) for _ in range(2)]
-        clients = self.looping(12, "/work/{}?seconds=0.03", *fronts)
+        workers = [await self.worker(backend, concurrency=3, shutdown_timeout=60.0) for _ in range(2)]
+        clients = self.looping(12, "/work/get-{}?seconds=0.03", *fronts)
+        self.beside = [ensureDeferred(self.uploads(front)) for front in fronts]
+        self.beside += [ensureDeferred(self.downloads(front)) for front in fronts]
         await until(lambda: self.waiting() >= 4)
         for number in range(2):
+            await until(lambda: self.paused == 2)
             old = workers.pop(0)
             if number % 2:  # its successor comes first
-                workers.append(await self.worker(backend, concurrency=3))
-            self.assertEqual(await old.signal("TERM"), -signal.SIGTERM)
+                workers.append(await self.worker(backend, concurrency=3, shutdown_timeout=60.0))
+            old.signal("TERM")
+            await old.child.said(b"Received SIGTERM")
+            self.stops += 1
+            self.assertEqual(await old.child.ended, -signal.SIGTERM)
             if not number % 2:
-                workers.append(await self.worker(backend, concurrency=3))
+                workers.append(await self.worker(backend, concurrency=3, shutdown_timeout=60.0))
         seen = len(backend.names())
         await until(lambda: len(backend.names()) > seen + 20)
+        self.over = True
+        self.assertGreater(min(await gatherResults(self.beside)), 0)
         answers, work = await clients.end(), backend.work()
-        self.assertEqual(answers, {"200": len(work)})
+        self.assertEqual(answers, {"200": len(backend.work("get-"))})
         self.assertLessEqual(most_at_once(work), 9)
         begins = [each.begin for each in work]
         self.assertLess(max(later - earlier for earlier, later in pairwise(begins)), 1.0)
         await self.idle()
+
+    async def uploads(self, front: Running) -> int:
+        """Send bodies, one after the other, until all is over; how many."""
+        count = 0
+        while not self.over:
+            client = self.ask(front, f"/digest/up-{front.port}-{count}", method="POST", body=self.upload)
+            answer = await client.answer
+            self.assertEqual((answer.status, answer.body.decode()), (200, digest([self.upload])))
+            count += 1
+        return count
+
+    async def downloads(self, front: Running) -> int:
+        """The same with answers, of which each is only read when one more worker is being stopped."""
+        count = 0
+        while not self.over:
+            client = self.ask(front, f"/bytes/down-{front.port}-{count}?size={self.download}")
+            await until(lambda client=client: client.received)
+            client.pause()
+            stops = self.stops
+            self.paused += 1
+            await until(lambda stops=stops: self.over or self.stops > stops, limit=60.0)
+            self.paused -= 1
+            client.resume()
+            answer = await client.answer
+            self.assertEqual((answer.status, answer.complete), (200, True))
+            self.assertEqual(digest([answer.body]), digest(pieces(self.download)))
+            count += 1
+        return count
 
     async def test_fronts(self) -> None:
         """A front that is stopped finishes what it has; the worker goes on for the next."""
