@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from itertools import chain
+from typing import ClassVar
 
 from twisted.internet.defer import gatherResults
 
@@ -359,3 +360,80 @@ max_concurrent = 6
         for backend in backends:
             self.assertLessEqual(most_at_once(backend.work()), self.places)
         await self.idle()
+
+
+class PlacesTests(RelayCase):
+    """Workers whose places are all that bounds anything, under more load than they have places for."""
+
+    settings: ClassVar = {"lease": 2.0, "timeout": 1.0}
+    config = """
+[backend.app]
+url = "{url}"
+"""
+    sizes = (2, 3, 4)
+
+    async def test_places(self) -> None:
+        """
+        No worker ever has more in its application than it has places, nor is it given more: while workers are killed, a
+        front with requests in all of them, and Redis forgets everything.
+        """
+        await self.server()
+        backends = [await self.lean() for _ in self.sizes]
+        fronts = [await self.front(backends[0]) for _ in range(2)]
+        workers = [
+            await self.worker(backend, concurrency=places)
+            for backend, places in zip(backends, self.sizes, strict=True)
+        ]
+        doomed = await self.front(backends[0])
+        for number in range(3):
+            self.ask(doomed, f"/hold/doomed-{number}")
+        await until(lambda: sum(len(backend.work("doomed-")) for backend in backends) == 3)
+        clients = self.looping(20, "/work/{}?seconds=0.03", *fronts)
+        await self.goes_on(backends)
+        await doomed.signal("KILL")
+        # They are the workers' own then, and keep their places.
+        await until(lambda: sum(place[:1] == b"o" for place in self.places()) == 3)
+        await self.goes_on(backends)
+        with self.database() as redis:
+            redis.flushall()
+        await self.goes_on(backends)
+        lives = list(zip(backends, self.sizes, strict=True))
+        for number, places in enumerate(self.sizes):
+            await workers[number].signal("KILL")
+            # What was torn from the dead is still in its application; so its successor has one of its own.
+            backends[number] = await self.lean()
+            lives.append((backends[number], places))
+            workers[number] = await self.worker(backends[number], concurrency=places)
+            await self.goes_on(backends)
+        answers = await clients.end()
+        self.assertLessEqual({*answers}, {"200", "502"})
+        self.assertLessEqual(answers.get("502", 0), sum(self.sizes))
+        self.assertEqual(
+            [most_at_once(backend.work()) for backend, _ in lives], [places for _, places in lives]
+        )
+        names = [name for backend, _ in lives for name in backend.names()]
+        self.assertEqual(len({*names}), len(names))
+        await self.idle()
+
+    async def goes_on(self, backends: list[Backend]) -> None:
+        """See that requests wait, and that each worker has some more; meanwhile, that Redis gives none too many."""
+        seen = [len(backend.work()) for backend in backends]
+
+        def more() -> bool:
+            self.assertEqual([each for each in self.given() if each[0] > each[1]], [])
+            return all(
+                len(backend.work()) > before + 5 for backend, before in zip(backends, seen, strict=True)
+            )
+
+        await until(lambda: self.waiting() >= 5)
+        await until(more)
+
+    def given(self) -> list[tuple[int, int]]:
+        """How many requests each worker was given, and how many places it has."""
+        own = f"{{{self.namespace}}}"
+        with self.database() as redis:
+            words = redis.hgetall(f"{own}:workers")
+            return [
+                (redis.hlen(f"{own}:at:{name.decode()}"), int(word.split()[0]))
+                for name, word in words.items()
+            ]
