@@ -115,6 +115,8 @@ class DrainTests(RelayCase):
 class LongTests(RelayCase):
     """Answers that are at the worker, for the front takes no more of them."""
 
+    # None is to be taken for dead, however busy the machine is.
+    settings: ClassVar = {"lease": 6.0, "timeout": 1.5}
     config = """
 [backend.app]
 url = "{url}"
