@@ -197,7 +197,12 @@ class RelayWorker(Service):
             try:
                 yield drained
             except TimeoutError:
-                self._log.warn("Stopped with requests in the backend, or answers that fronts have not taken")
+                if self._worker.busy:
+                    self._log.warn(
+                        "Stopped with requests in the backend, or answers that fronts have not taken"
+                    )
+                else:
+                    self._log.warn("Stopped before Redis has said that nothing is left for this worker")
             except GateUnavailable:
                 pass  # it was stopped twice, and the other one was faster
         yield gatherResults([forwarder.close() for forwarder in self._forwarders.values()])

@@ -104,12 +104,19 @@ class DrainTests(RelayCase):
         await self.idle()
 
     async def test_without_redis(self) -> None:
-        """It ends in time, though Redis is not there to be told."""
+        """One that has nothing to do ends after a lease, though Redis is not there; or before, in its time."""
         redis = await self.server()
         backend = await self.lean()
-        worker = await self.worker(backend, shutdown_timeout=0.5)
+        hasty = await self.worker(backend, shutdown_timeout=0.5)
+        patient = await self.worker(backend, shutdown_timeout=60.0)
         await redis.signal("KILL")
-        self.assertEqual(await worker.signal("TERM"), -signal.SIGTERM)
+        began = time.monotonic()
+        ends = [worker.signal("TERM") for worker in (hasty, patient)]
+        self.assertEqual(await gatherResults(ends), [-signal.SIGTERM] * 2)
+        self.assertLess(time.monotonic() - began, 30.0)
+        self.assertIn(b"Stopped before Redis has said", hasty.child.output)
+        for worker in (hasty, patient):
+            self.assertNotIn(b"Stopped with requests", worker.child.output)
 
 
 class LongTests(RelayCase):

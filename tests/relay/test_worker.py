@@ -867,6 +867,29 @@ class DrainTests(SynchronousTestCase):
         self.successResultOf(self.rig.worker.drain())
         self.assertEqual((self.rig.crew.concurrency, self.rig.crew.queues), (0, ("app", "api")))
 
+    def test_without_redis(self) -> None:
+        """Where Redis does not answer, and nothing is here, nothing comes any more after a lease."""
+        self.rig.crew.slow = True
+        drained = self.rig.worker.drain()
+        self.rig.clock.advance(4.9)
+        self.assertNoResult(drained)
+        self.rig.clock.advance(0.1)
+        self.successResultOf(drained)
+
+    def test_under_way_without_redis(self) -> None:
+        """What is here is waited for all the same, and Redis asked again after it."""
+        asker = self.rig.open()
+        wire = self.rig.accept()
+        self.rig.crew.slow = True
+        drained = self.rig.worker.drain()
+        self.rig.clock.advance(20)
+        self.rig.answer(wire, OK)
+        self.rig.front.forget(asker)
+        self.rig.turn()
+        self.assertNoResult(drained)
+        self.rig.crew.answer()
+        self.successResultOf(drained)
+
     def test_under_way(self) -> None:
         """What is here is finished, until the front has heard all of it."""
         self.rig.posts.repeats = lambda frame: 1

@@ -182,7 +182,7 @@ class History:
                 if {Kind.DONE, Kind.REFUSED, Kind.GONE} & set(asker.kinds):
                     self.askers.remove(asker)
                     self.rig.front.forget(asker)
-            if drained.called and not self.askers and not self.rig.worker._busy:
+            if drained.called and not self.askers and not self.rig.worker.busy:
                 break
         test.assertEqual(self.askers, [])
         test.successResultOf(drained)

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -118,14 +118,19 @@ class Worker:
         """
         Take nothing new, and finish what is here, or still comes.
 
-        @return: fires when Redis says that nothing is here, and fronts have heard all that was to be said. Errbacks
-            with L{GateUnavailable} if the gate stops meanwhile. Cancelling waits no more.
+        @return: fires when Redis says that nothing is here, or nothing for a lease, and fronts have heard all that was
+            to be said. Errbacks with L{GateUnavailable} if the gate stops meanwhile. Cancelling waits no more.
         """
         look = FIRST_LOOK
         while True:
-            # A front says that an exchange is over a little after it has heard so.
-            left = yield self._offer.close()
-            if self._busy:
+            asked = self._offer.close()
+            asked.addTimeout(self._lease, self._clock)
+            try:
+                # A front says that an exchange is over a little after it has heard so.
+                left = yield asked
+            except TimeoutError:
+                left = 0  # whatever was to come from Redis goes elsewhere: this worker's lease is over
+            if self.busy:
                 yield self._when_idle()
                 look = FIRST_LOOK
             elif not left:
@@ -321,7 +326,8 @@ class Worker:
         )
 
     @property
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
+        """Whether anything of an exchange is here."""
         return bool(self._served or self._inside)
 
     def _when_idle(self) -> Deferred[None]:
@@ -339,7 +345,7 @@ class Worker:
         if not self._served and self._asking is not None:
             self._asking.cancel()
             self._asking = None
-        if not self._busy:
+        if not self.busy:
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)
