@@ -259,6 +259,32 @@ class FrontTests(RelayCase):
         await until(lambda: len(self.inboxes()) <= 2, limit=4 * LEASE)
         self.assertEqual(await worker.signal("TERM"), -15)
 
+    async def test_inbox(self) -> None:
+        """The inbox of a killed one passes, though the application is still at work on what it has sent."""
+        backend = await self.lean()
+        front, _ = await self.pair(backend)
+        self.ask(front, "/hold/it", ONE)
+        await backend.begun("it")
+        await front.signal("KILL")
+        await until(lambda: [place[:1] for place in self.places()] == [b"o"])
+        known = time.monotonic()
+        seen: list[float] = []
+
+        def passed() -> bool:
+            """It was looked for long enough."""
+            now = time.monotonic() - known
+            with self.database() as redis:
+                [worker] = redis.hkeys(f"{{{self.namespace}}}:workers")
+            if not all(key.endswith(worker) for key in self.inboxes()):
+                seen.append(now)
+            return now > 5 * LEASE
+
+        await until(passed)
+        self.assertLess(max(seen, default=0.0), 3 * LEASE)
+        self.assertEqual(self.taken(), 1)
+        await self.let(backend, "it")
+        await self.idle()
+
     async def test_frozen(self) -> None:
         """What one has begun that is frozen past its lease keeps its slot until the application has finished."""
         backend = await self.lean()

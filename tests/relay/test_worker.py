@@ -782,6 +782,49 @@ class LostFrontTests(SynchronousTestCase):
         self.assertEqual(other.head.status, 200)
         self.rig.front.forget(other)
 
+    def test_back_and_dead(self) -> None:
+        """One that is back, opens something, and dies again, is known to be dead again: what it sent is broken off."""
+        self.rig = WorkerRig(self, concurrency=2)
+        self.rig.open()
+        wire = self.rig.accept()
+        self.die()
+        self.rig.crew.dead.clear()
+        self.rig.open(b"POST", 3)
+        upload = self.rig.accept()
+        self.assertEqual(list(self.rig.crew.watched), ["front"])
+        self.die()
+        self.assertTrue(upload.aborted)
+        self.assertEqual(repr(self.rig.worker), "<Worker 1 of 2 places taken, 1 exchanges>")
+        self.assertEqual(self.rig.crew.inherited[-1], ("front", [10]))
+        self.rig.answer(wire, OK)
+        self.assertEqual(self.rig.crew.inherited[-1], ("front", []))
+
+    def test_late_of_a_dead_one(self) -> None:
+        """What a dead one had sent before it died is not kept when it comes at last."""
+        self.rig = WorkerRig(self, concurrency=1)
+        self.rig.open()
+        wire = self.rig.accept()
+        self.die()
+        self.rig.open(b"POST", 3, assigned=False)
+        self.assertEqual(repr(self.rig.worker), "<Worker 1 of 1 places taken, 1 exchanges>")
+        self.rig.front.askers.clear()
+        self.rig.answer(wire, OK)
+
+    def test_not_written_to(self) -> None:
+        """Nothing is sent to a dead one as long as the backend is at work: its inbox is to pass."""
+        self.rig.open()
+        wire = self.rig.accept()
+        self.die()
+        said = len(self.rig.posts.carried)
+        for _ in range(5):
+            self.rig.clock.advance(5)
+            self.rig.turn()
+        self.rig.worker.up()
+        self.rig.turn()
+        self.assertEqual(self.rig.posts.carried[said:], [])
+        self.rig.answer(wire, OK)
+        self.gone()
+
     def test_forgotten_by_the_front(self) -> None:
         """A front that knows nothing of an exchange any more is one whose client has left."""
         asker = self.rig.open()

@@ -136,11 +136,24 @@ class Served:
 
     def ask(self) -> None:
         """If the front has said nothing since the last time, does it know of the exchange still? If it has, of all?"""
+        if self._orphan:
+            return  # its inbox is to pass; if the front was frozen only, it asks by itself
         if self.silent:
             self.conversation.check()
         else:
             self.conversation.look()
         self.silent = True
+
+    def check(self) -> None:
+        """The post is up again, and what was said before may be lost."""
+        if not self._orphan:
+            self.conversation.check()
+
+    def linger(self) -> None:
+        """The answer may wait here without a place: the front hears that the slots are free."""
+        if not self._done_told:
+            self._done_told = True
+            self.conversation.tell(Kind.DONE)
 
     def end(self) -> None:
         """Say and hear nothing more."""

@@ -154,7 +154,7 @@ class Worker:
         registered = self._offer.hear(True)
         registered.addCallbacks(self._registered, lambda failure: failure.trap(GateUnavailable))
         for served in list(self._served.values()):
-            served.conversation.check()
+            served.check()
 
     def down(self) -> None:
         """See L{IPostUser.down}."""
@@ -169,7 +169,10 @@ class Worker:
                 answer_unknown(self._post, frame)
                 return
             served = self._served[key] = Served(self, self._post, *key, self._window)
-            self._front(frame.front).served.add(served)
+            front = self._front(frame.front)
+            front.served.add(served)
+            if front.gone:  # it was frozen and is back, it seems: its next death has to be noticed, too
+                self._inherit(frame.front, front)
             if self._asking is None:
                 self._asking = self._clock.callLater(self._lease, self._ask)
         served.conversation.received(frame)
