@@ -34,6 +34,15 @@ from thrtwisted import tap, toml
 from thrtwisted.check import effective
 from thrtwisted.config import Config
 
+WORKER = """
+[redis]
+url = "redis://localhost"
+[relay]
+role = "worker"
+[backend.app]
+url = "http://127.0.0.1:9"
+"""
+
 FILE = """
 listen = "tcp:8000"
 [redis]
@@ -303,6 +312,25 @@ class FilesTests(SynchronousTestCase):
     def test_any_number(self) -> None:
         """Where there may be any number of connections, so it is."""
         self.assertGreater(self.allowed(0), 600)
+
+    def test_worker(self) -> None:
+        """A worker may open as many as there may be: what waits there for slow clients is in files."""
+        options = tap.Options()
+        path = self.mktemp()
+        with open(path, "w") as file:
+            file.write(WORKER)
+        options.parseOptions(["--config", path])
+        tap.makeService(options)
+        self.assertEqual(resource.getrlimit(resource.RLIMIT_NOFILE)[0], self.hard)
+
+    def test_worker_without_enough(self) -> None:
+        """If its places alone take more, it is said what there are too many of."""
+        if self.hard == resource.RLIM_INFINITY:
+            self.skipTest("this process may open any number of files")
+        with capturedLogs() as events:
+            tap.allow_files(self.hard, "relay.concurrency", as_many_as_possible=True)
+        [said] = [formatEvent(event) for event in events]
+        self.assertRegex(said, r"or lower relay\.concurrency$")
 
     def test_not_enough(self) -> None:
         """If even that is too little, it is said, with the mend."""

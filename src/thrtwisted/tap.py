@@ -34,6 +34,8 @@ from .redis.embedded import EmbeddedServerError, installed_server
 
 #: Files that a process has open beside its connections: its program, its log, Redis, and bodies on their way.
 OTHER_FILES = 256
+#: Files that a process may open which needs any number of them, where nothing says how many there may be.
+MANY_FILES = 65_536
 
 _log = Logger()
 
@@ -174,7 +176,8 @@ def makeService(options: Options) -> IService:
     keep_time(reactor)
     relay = options.config.relay
     if relay is not None and relay.role == "worker":
-        allow_files(relay.concurrency)
+        # What it needs is not known from its places: most of them, and of the answers that wait, have files, too.
+        allow_files(relay.concurrency, "relay.concurrency", as_many_as_possible=True)
         return RelayWorker(reactor, options.config)
     allow_files(options.config.bounds.connections)
     services = MultiService()
@@ -207,25 +210,30 @@ def _seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
-def allow_files(connections: int) -> None:
+def allow_files(
+    connections: int, setting: str = "bounds.connections", *, as_many_as_possible: bool = False
+) -> None:
     """
-    Let the process open as many files as its connections may take: two each, for there is one to a backend, too.
+    Let the process open as many files as its connections may take: two each, for there is one to a backend, too, or a
+    file.
 
-    @param connections: how many connections of clients there may be; 0 for any number.
+    @param connections: how many connections there may be; 0 for any number.
+    @param setting: what says so.
+    @param as_many_as_possible: it may have other files, nobody knows how many.
     """
     if resource is None:
         return
     needed = 2 * connections + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and (soft < needed or not connections):
+    if soft != resource.RLIM_INFINITY and (soft < needed or not connections or as_many_as_possible):
+        wanted = max(soft, needed, MANY_FILES) if hard == resource.RLIM_INFINITY else hard
         with suppress(OSError, ValueError):
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (needed if hard == resource.RLIM_INFINITY else hard, hard)
-            )
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     if connections and needed > hard != resource.RLIM_INFINITY:
         _log.warn(
             "This process may open {hard} files, and {connections} connections may take {needed}: raise the limit "
-            "(LimitNOFILE= of systemd, ulimit -Hn) or lower bounds.connections",
+            "(LimitNOFILE= of systemd, ulimit -Hn) or lower {setting}",
+            setting=setting,
             hard=hard,
             connections=connections,
             needed=needed,
