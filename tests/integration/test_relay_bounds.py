@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.threads import deferToThread
@@ -10,8 +11,11 @@ from valkey import Valkey
 
 from tests.integration.application import digest, pieces
 from tests.integration.harness import LEASE, Running, until
+from tests.integration.raw import Raw, connect
 from tests.integration.relayed import GONE, Peaks, RelayCase, Uploads
 from thrtwisted.config import Relay
+from thrtwisted.forward.spool import MEMORY, PIECE
+from thrtwisted.relay.worker import LINGERING
 
 SIZE = 50_000_000
 MAX_INLINE = Relay("front").max_inline
@@ -219,6 +223,76 @@ body_size = 100000000
         self.assertEqual((down.complete, down.body), (True, body))
         self.assertEqual(up.body.decode(), digest([body]))
         self.bounded(peaks, smallest)
+        await self.idle()
+
+
+class CrowdTests(RelayCase):
+    """Clients by the dozen that do not read their answers, of which the front has no room for any on its disk."""
+
+    size = 6_000_000
+    room = 4
+    config = """
+[backend.app]
+url = "{url}"
+"""
+
+    #: What a client costs in each half: what is under way; what waits for it to be sent; what the spool has in memory.
+    #: In the front it is the transport to the client that has something instead of the second.
+    each = (MAX_INLINE // 2) * 5 // 4 + PIECE + MEMORY
+
+    async def slow(self, front: Running, names: Iterable[str]) -> list[Raw]:
+        """Clients that do not read."""
+        requests = [
+            f"GET /bytes/{name}?size={self.size} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+            for name in names
+        ]
+        clients = await gatherResults([connect(front, request.encode()) for request in requests])
+        for client in clients:
+            client.transport.pauseProducing()
+            self.addCleanup(client.leave)
+        return clients
+
+    def check(self, clients: int, processes: Iterable[Running]) -> None:
+        """No process has more of them than it may."""
+        for process, before in zip(processes, self.before, strict=True):
+            grown = process.memory("VmHWM") - before
+            self.assertLess(grown, clients * self.each * 1.1 + 5_000_000)
+
+    async def test_crowd(self) -> None:
+        """Few wait without a place, and the others in theirs. Honest clients are served, or wait; nobody is cut."""
+        backend = await self.lean()
+        worker = await self.worker(backend, concurrency=self.room)
+        self.config += "\n[bounds]\nspool = 1000000\nbody_size = 1000000\n"
+        front = await self.front(backend)
+        processes = front, worker
+        self.assertEqual(await self.done(self.ask(front, f"/bytes/first?size={self.size}")), [200])
+        self.before = [process.memory("VmHWM") for process in processes]
+        most = LINGERING + self.room
+
+        def read(count: int) -> bool:
+            """The application has said so many answers to their ends."""
+            work = backend.work("slow-")
+            return len(work) == count and all(each.end < float("inf") for each in work)
+
+        clients = await self.slow(front, [f"slow-{number}" for number in range(40)])
+        await until(lambda: read(40), limit=60)
+        self.assertEqual(await self.done(self.ask(front, "/bytes/honest?size=1000000")), [200])
+        self.check(40, processes)
+        clients += await self.slow(front, [f"slow-{number}" for number in range(40, most)])
+        await until(lambda: read(most), limit=60)
+        honest = self.ask(front, "/bytes/honest?size=1000000")
+        await until(lambda: self.waiting() == 1)
+        self.assertEqual(self.taken(), self.room)
+        self.check(most, processes)
+        clients[0].leave()
+        self.assertEqual(await self.done(honest), [200])
+        for client in clients[1:-5]:
+            client.leave()
+        whole = digest(pieces(self.size))
+        for client in clients[-5:]:
+            client.transport.resumeProducing()
+            answer = await client.end()
+            self.assertEqual((answer.complete, digest([answer.body])), (True, whole))
         await self.idle()
 
 

@@ -100,18 +100,35 @@ class OutgoingTests(SynchronousTestCase):
         self.assertEqual([len(frame.payload) for frame in all_of(out)], [50])
 
     def test_full(self) -> None:
-        """It is full with a window of bytes that wait, until half of them are gone."""
+        """It is full with a quarter of a window of bytes that wait, until half of them are gone."""
         self.out.put(Kind.DATA, b"x" * WINDOW)
         self.assertTrue(self.out.full)
+        all_of(self.out)  # but for their heads there is room for all
+        self.assertFalse(self.out.full)
+        self.out.put(Kind.DATA, b"x" * (WINDOW // 4 - 1024 - 1))
+        self.assertFalse(self.out.full)
+        self.out.put(Kind.DATA, b"x" * 1024)
+        self.assertTrue(self.out.full)
+        self.out.acknowledged(self.out.sent[0].seq)
+        all_of(self.out)
+        self.assertTrue(self.out.full)
+        self.out.acknowledged(self.out.sent[0].seq)
         all_of(self.out)
         self.assertFalse(self.out.full)
-        self.out.put(Kind.DATA, b"x" * (WINDOW - 1024))
-        self.assertTrue(self.out.full)
-        while self.out.full:
-            self.out.acknowledged(self.out.sent[0].seq)
-            all_of(self.out)
-        self.out.put(Kind.DATA, b"x" * (WINDOW // 2 - 1))
-        self.assertFalse(self.out.full)
+
+    @settings(deadline=None)
+    @given(st.integers(2048, 2**20), st.lists(st.integers(1, 200_000), max_size=20))
+    def test_never_stuck(self, window: int, sizes: list[int]) -> None:
+        """Once all that is under way is acknowledged, again and again, it is not full."""
+        out = Outgoing(window, piece_of(window))
+        for size in sizes:
+            out.put(Kind.DATA, bytes(size))
+            all_of(out)
+        while out.full:
+            sent = out.sent[-1].seq
+            out.acknowledged(sent)
+            all_of(out)
+            self.assertTrue(not out.full or out.sent[-1].seq > sent)
 
     def test_never_sent(self) -> None:
         """Who acknowledges what was never said has acknowledged nothing."""
@@ -205,6 +222,14 @@ class IncomingTests(SynchronousTestCase):
         """Data of no bytes is nothing."""
         self.assertIsNone(self.receive(1, Kind.DATA))
         self.assertEqual(self.heard.ack, 1)
+
+    def test_let_go(self) -> None:
+        """Whoever needs nothing of it any more is done with all that has come."""
+        self.receive(1, Kind.DATA, b"abc")
+        self.receive(2, Kind.END)
+        self.heard.consumed(1)
+        self.heard.let_go()
+        self.assertEqual((self.heard.ack, self.heard.due), (2, 2 * OVERHEAD + 3))
 
     def test_too_much(self) -> None:
         """Nobody consumes more than there is."""

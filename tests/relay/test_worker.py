@@ -196,6 +196,98 @@ class SlownessTests(SynchronousTestCase):
         self.assertEqual(asker.kinds[-2:], [Kind.END, Kind.DONE])
         rig.front.forget(asker)
 
+    def slow(self, rig: WorkerRig, size: int = 100_000) -> Asker:
+        """An answer of which the backend has said all, and whose front takes nothing."""
+        asker = rig.open(greedy=False)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+        rig.answer(rig.accept(), head + bytes(size))
+        self.assertLessEqual(asker.held, WINDOW)
+        return asker
+
+    def take(self, rig: WorkerRig, *askers: Asker) -> None:
+        """Fronts take all of their answers, and have forgotten them."""
+        for asker in askers:
+            asker.greedy = True
+            asker.take()
+            rig.turn()
+            self.assertEqual((len(asker.body), asker.kinds[-2:]), (100_000, [Kind.END, Kind.DONE]))
+            rig.front.forget(asker)
+            rig.turn()
+
+    def test_many_slow_clients(self) -> None:
+        """Few answers wait here without a place. The others keep theirs until others are taken, one for each."""
+        self.patch(worker, "LINGERING", 2)
+        rig = WorkerRig(self, concurrency=5)
+        askers = [self.slow(rig) for _ in range(5)]
+        self.assertEqual([Kind.DONE in asker.kinds for asker in askers], [True, True, False, False, False])
+        self.take(rig, askers.pop(0))
+        self.assertEqual([Kind.DONE in asker.kinds for asker in askers], [True, True, False, False])
+        # Another one is no further for it.
+        self.take(rig, askers.pop(3))
+        self.assertEqual([Kind.DONE in asker.kinds for asker in askers], [True, True, False])
+        self.take(rig, *askers)
+
+    def test_hardly_slow(self) -> None:
+        """So does an answer all of which was said, though not sent; but none that was sent."""
+        self.patch(worker, "LINGERING", 0)
+        rig = WorkerRig(self)
+        asker = self.slow(rig, WINDOW)
+        self.assertNotIn(Kind.DONE, asker.kinds)
+        asker.take()
+        rig.turn()
+        self.assertIn(Kind.DONE, asker.kinds)
+        other = self.slow(rig, WINDOW // 2)
+        self.assertEqual(other.kinds[-1], Kind.DONE)
+        for each in (asker, other):
+            rig.front.forget(each)
+        rig.turn()
+        # Nothing is kept for a front that has it all, whether its client has, or not.
+        self.assertEqual(repr(rig.worker), "<Worker 0 of 2 places taken, 0 exchanges>")
+
+    def test_slow_clients_leave(self) -> None:
+        """Where the client leaves, or the front dies, or has forgotten it, the place is free at once."""
+        self.patch(worker, "LINGERING", 0)
+        rig = WorkerRig(self, concurrency=3)
+        left, forgotten, orphan = (self.slow(rig) for _ in range(3))
+        left.conversation.tell(Kind.ABANDON)
+        rig.turn()
+        self.assertEqual(left.kinds, [Kind.HEAD, Kind.DATA, Kind.DONE])
+        rig.front.forget(forgotten)
+        rig.turn()
+        self.assertIn("2 exchanges", repr(rig.worker))
+        self.assertNotIn(Kind.DONE, orphan.kinds)
+        rig.front.askers.clear()
+        rig.crew.die("front")
+        rig.turn()
+        self.assertEqual(rig.crew.inherited[-1], ("front", []))
+        self.assertEqual(repr(rig.worker), "<Worker 0 of 3 places taken, 0 exchanges>")
+
+    def test_slow_client_and_cut(self) -> None:
+        """An answer that is cut is over for all when the front has taken what there is of it."""
+        self.patch(worker, "LINGERING", 0)
+        rig = WorkerRig(self)
+        asker = rig.open(greedy=False)
+        wire = rig.accept()
+        rig.answer(wire, b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(100_000))
+        wire.lose()
+        rig.turn()
+        self.assertNotIn(Kind.DONE, asker.kinds)
+        asker.greedy = True
+        asker.take()
+        rig.turn()
+        self.assertEqual(asker.kinds[-2:], [Kind.CUT, Kind.DONE])
+        rig.front.forget(asker)
+
+    def test_slow_clients_of_a_stopping_worker(self) -> None:
+        """It waits for them."""
+        self.patch(worker, "LINGERING", 0)
+        rig = WorkerRig(self)
+        asker = self.slow(rig)
+        drained = rig.worker.drain()
+        self.assertNoResult(drained)
+        self.take(rig, asker)
+        self.successResultOf(drained)
+
     def test_full_spool(self) -> None:
         """The backend is held when the spool is full, and goes on once the front has taken half of it."""
         rig = WorkerRig(self, max_spool=200_000)

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.forward.support import Wire
 from tests.relay.crew import Asker, WorkerRig
+from thrtwisted.relay import worker
 from thrtwisted.relay.codec import Kind
 
 CONCURRENCY = 2
@@ -203,6 +204,7 @@ class HistoryTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 200)), max_size=50))
     def test_histories(self, steps: list[tuple[str, int]]) -> None:
         """Each request is executed once at most, no more than the places at once; at the end nothing is left."""
+        self.patch(worker, "LINGERING", 1)
         said: list[Any] = []
         globalLogPublisher.addObserver(said.append)
         try:

@@ -71,7 +71,8 @@ def answer_unknown(post: IPost, frame: Frame) -> None:
 
 class Conversation:
     """
-    @ivar full: as much waits here, unsent, as the window: write no more until L{IConversationUser.drained}.
+    @ivar full: what waits here, unsent, is enough: write no more until L{IConversationUser.drained}.
+    @ivar all_sent: all that was said has been sent.
     @ivar quiet: all that was said is acknowledged.
     @ivar concluded: the worker's last word was heard, at its place in the flow: nothing follows.
     """
@@ -111,6 +112,10 @@ class Conversation:
     @property
     def full(self) -> bool:
         return self._out.full
+
+    @property
+    def all_sent(self) -> bool:
+        return self._out.all_sent
 
     @property
     def quiet(self) -> bool:
@@ -200,11 +205,14 @@ class Conversation:
         """
         Forget it all: it says nothing any more and hears nothing.
 
-        What this side is done with is acknowledged, in its time. If the other side does not know yet that it is over
+        What this side is done with is acknowledged, in its time; and all that has come where the worker's last word was
+        heard, for the worker is to keep nothing of it any more. If the other side does not know yet that it is over
         (the worker's last word has not come through), it is told C{GONE}.
         """
         if self._ended:
             return
+        if self._last_word_heard:
+            self._in.let_go()
         through = self._last_word_heard or (self._last_said in LAST_WORDS and self._out.quiet)
         if not through and (self._out.begun or self._in.last):
             self._send(Kind.GONE)

@@ -44,7 +44,7 @@ class Outgoing:
     """
     What this side says, until it is acknowledged.
 
-    @ivar full: as much waits here as the window; it is so until half of that has gone.
+    @ivar full: a quarter of the window waits here; it is so until half of that has gone.
     @ivar in_flight: bytes under way.
     @ivar sent: the frames under way, oldest first.
     """
@@ -52,6 +52,8 @@ class Outgoing:
     def __init__(self, window: int, piece: int) -> None:
         self._window = window
         self._piece = piece
+        # What an acknowledgement makes room for: more would only cost memory, for each slow reader.
+        self._enough = max(window // 4, piece)
         self._waiting: deque[tuple[Kind, bytes]] = deque()
         self._begun = 0  # bytes of the first of those that have gone already
         self._size = 0  # bytes of those that have not
@@ -79,7 +81,7 @@ class Outgoing:
         """Say this next."""
         self._waiting.append((kind, payload))
         self._size += len(payload)
-        if self._size >= self._window:
+        if self._size >= self._enough:
             self.full = True
 
     def next(self) -> Numbered | None:
@@ -92,7 +94,7 @@ class Outgoing:
         kind = self._waiting[0][0]
         payload = self._cut(kind)
         self._size -= len(payload)
-        if self._size <= self._window // 2:
+        if self._size <= self._enough // 2:
             self.full = False
         self._number += 1
         frame = Numbered(self._number, kind, payload, more=kind != Kind.DATA and self._begun > 0)
@@ -178,6 +180,12 @@ class Incoming:
             return None
         parts, self._parts = self._parts, []
         return b"".join(parts)
+
+    def let_go(self) -> None:
+        """Whatever has come is done with."""
+        for arrived in self._arrived:
+            arrived.left = 0
+        self._advance()
 
     def consumed(self, size: int) -> None:
         """

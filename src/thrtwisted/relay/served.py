@@ -22,7 +22,10 @@ from .upload import Upload
 
 
 class Host(Protocol):
-    """The worker that has the exchange. Of each exchange it is told once of each of these, or not at all."""
+    """
+    The worker that has the exchange. Of each exchange it is told once of each of these, or not at all; but that it
+    L{lags} perhaps twice.
+    """
 
     def opened(self, served: Served) -> None:
         """The request's head is there: it may be taken."""
@@ -35,6 +38,12 @@ class Host(Protocol):
         The backend could not be connected to.
 
         @return: fires with whether another worker may have the request. Never errbacks.
+        """
+
+    def lags(self, served: Served) -> None:
+        """
+        The backend has finished, and the front cannot take all of the answer yet. It hears that the slots are free when
+        it has taken the rest, or once L{Served.linger} is called: at once, or later.
         """
 
     def withdrawn(self, served: Served) -> None:
@@ -237,6 +246,8 @@ class Served:
         if self._forwarding is not None:
             self._unwanted = True
             self._forwarding.abandon()
+            if self._last_said:
+                self._tell_done()
         else:
             self._withdraw()
 
@@ -312,7 +323,10 @@ class Served:
         self._tell_done()
 
     def _tell_done(self) -> None:
-        """The slot is free, however long the front takes for what was said before."""
-        if not self._done_told:
-            self._done_told = True
-            self.conversation.tell(Kind.DONE)
+        """The slot is free, however long the front takes for what was said before; unless there are many such."""
+        if self._last_said and self.conversation.all_sent:
+            return
+        if self._unwanted:
+            self.linger()
+        else:
+            self._host.lags(self)

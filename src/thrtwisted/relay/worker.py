@@ -31,6 +31,10 @@ from .served import Served
 #: Of so many exchanges it is remembered that they were here. Their opening may come again: of a front that was frozen
 #: only, or late, on a connection that was given up; and the gate may not know yet that their tickets were given back.
 REMEMBERED = 10_000
+#: So many answers may wait here for their fronts though the backends have finished with them, and hold no place. Each
+#: costs memory here and in its front, less than 1 MB: what is under way, C{max_inline / 2}, and what spools keep of it.
+#: The next one keeps its place until its front has it, as on the direct way one for which there is no room on the disk.
+LINGERING = 64
 #: Seconds until Redis is asked again whether anything is left here, at first, and at most.
 FIRST_LOOK, LONGEST_LOOK = 0.02, 0.5
 
@@ -97,6 +101,8 @@ class Worker:
         self._fronts: dict[str, _Front] = {}
         self._waiting: deque[Served] = deque()
         self._inside: set[Served] = set()
+        self._lingering: set[Served] = set()
+        self._lagging: dict[Served, None] = {}  # and have their places, in this order
         self._forgotten: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._idle: list[Deferred[None]] = []
         self._introduced = False
@@ -199,6 +205,12 @@ class Worker:
         assert served.opening is not None
         return self._offer.unreached(served.opening.queue)
 
+    def lags(self, served: Served) -> None:
+        """See L{Host.lags}."""
+        if served not in self._lingering:
+            self._lagging[served] = None
+            self._look_who_lingers()
+
     def withdrawn(self, served: Served) -> None:
         """See L{Host.withdrawn}."""
         self._leave(served)
@@ -217,6 +229,9 @@ class Worker:
             self._forgotten.popitem(last=False)
         front.served.discard(served)
         self._let_go(served.front, front)
+        self._lingering.discard(served)
+        self._lagging.pop(served, None)
+        self._look_who_lingers()
         self._look_whether_idle()
 
     def complain(self, served: Served, why: Exception) -> None:
@@ -272,6 +287,14 @@ class Worker:
             self._let_go(served.front, front)
         self._go_on()
         self._look_whether_idle()
+
+    def _look_who_lingers(self) -> None:
+        """After every change: who has waited longest to, may, if there is room for one more."""
+        while self._lagging and len(self._lingering) < LINGERING:
+            served = next(iter(self._lagging))
+            del self._lagging[served]
+            self._lingering.add(served)
+            served.linger()
 
     # Fronts
 
