@@ -82,7 +82,7 @@ class Relayed(IntegrationCase):
             if not worker.child.ended.called:
                 await worker.signal("TERM")
         # What was still said to a front that had gone passes by itself.
-        await until(lambda: self.keys() == self.inboxes(), limit=1.0)
+        await until(lambda: self.keys() == self.inboxes())
         await until(lambda: not self.inboxes(), limit=3 * LEASE)
 
     def inboxes(self) -> list[bytes]:

@@ -102,7 +102,8 @@ max_concurrent = 1
         self.lost(answer, killed)
         self.assertEqual(await self.done(waiting), [200])
         begin = backend.work("waiting")[0].begin
-        self.assertGreater(begin - answer.at, self.delay * 0.9)
+        # The worker's lease was renewed in the last quarter of it, and ends so much later than it was killed.
+        self.assertGreater(begin - killed, self.delay + LEASE / 2)
         self.assertLess(begin - killed, LEASE + 1.0 + self.delay)
         await self.idle()
 
@@ -356,6 +357,8 @@ url = "{url}"
 name = "all"
 max_concurrent = 6
 """
+    # A stall of a busy machine is no outage, which would be answered 503.
+    settings: ClassVar = {"lease": 2.0, "timeout": 1.0}
     rounds = 3
     places = 3
 
