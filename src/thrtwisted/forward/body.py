@@ -24,7 +24,7 @@ from thrtwisted.errors import BackendClosed, RuleFailed
 
 from .disk import Disk
 from .sendable import SendableBody
-from .spool import PIECE, Spool
+from .spool import PIECE, Spool, nothing
 
 
 class RequestBody(SendableBody):
@@ -211,7 +211,7 @@ class ResponseBody(Protocol):
             self._silence = None
         well = reason.check(ResponseDone) or (reason.check(PotentialDataLoss) and not self._was_reset())
         self._cut = self._cut or not well
-        on_end, self._on_end = self._on_end, _nothing
+        on_end, self._on_end = self._on_end, nothing
         try:
             on_end()  # first: what the client sends next finds the slot and the connection free
         finally:
@@ -410,11 +410,7 @@ class ResponseBody(Protocol):
 
     def _fire_delivered(self) -> None:
         """The client has all that it gets. Whom this was made by is not told of it any more, nor kept in memory."""
-        self._on_leave = _nothing
+        self._on_leave = nothing
         delivered, self._delivered = self._delivered, None
         if delivered is not None:
             delivered.callback(None)
-
-
-def _nothing() -> None:
-    """In place of what was called for the last time: objects that know each other stay until Python looks for such."""

@@ -1,4 +1,4 @@
-"""What becomes of a response once its head is there, whichever way it comes."""
+"""What is the same on each way to a backend: what is sent, and what becomes of the response."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from twisted.internet.defer import Deferred
 from thrtwisted.exchange import Exchange
 
 from .body import ResponseBody
+
+
+def as_sent(exchange: Exchange) -> Exchange:
+    """What is sent of an exchange; functions may go on changing theirs."""
+    return Exchange(
+        exchange.method,
+        exchange.target,
+        exchange.headers,
+        exchange.client,
+        exchange.backend,
+        version=exchange.version,
+    )
 
 
 class Delivering:

@@ -15,7 +15,7 @@ from thrtwisted.exchange import Exchange, ResponseHead
 from .attempt import Attempt
 from .body import ResponseBody
 from .connection import Connection
-from .delivery import Delivering
+from .delivery import Delivering, as_sent
 from .failures import UNREACHED, exchange_error, is_ours
 from .headers import announces_body, check_request_line, response_head
 from .interfaces import IForwarding
@@ -49,7 +49,7 @@ class Forwarding(Delivering):
         self._forwarder = forwarder
         self._clock = forwarder.clock
         self._config = forwarder.config
-        self._exchange = _sent(exchange)
+        self._exchange = as_sent(exchange)
         self._upload = body
         self._with_body = False
         self._attempt: Attempt | None = None
@@ -292,15 +292,3 @@ class Forwarding(Delivering):
         if self._response_timer is not None:
             self._response_timer.cancel()
             self._response_timer = None
-
-
-def _sent(exchange: Exchange) -> Exchange:
-    """What is sent of an exchange; functions may go on changing theirs."""
-    return Exchange(
-        exchange.method,
-        exchange.target,
-        exchange.headers,
-        exchange.client,
-        exchange.backend,
-        version=exchange.version,
-    )

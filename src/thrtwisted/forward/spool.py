@@ -152,7 +152,7 @@ class Spool:
         while self._files:
             self._files.pop().close()
         self._disk.leave(self._asked)
-        self._on_room = _nothing
+        self._on_room = nothing
         taken, self.taken = self.taken, 0
         self._disk.give(taken)
 
@@ -210,5 +210,5 @@ class Spool:
             raise self._broken
 
 
-def _nothing() -> None:
-    """In place of what is not called any more."""
+def nothing() -> None:
+    """In place of what was called for the last time: objects that know each other stay until Python looks for such."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from thrtwisted.errors import (
 from thrtwisted.exchange import Exchange, ResponseHead
 from thrtwisted.forward import IForwarding, RequestBody
 from thrtwisted.forward.body import ResponseBody
-from thrtwisted.forward.delivery import Delivering
+from thrtwisted.forward.delivery import Delivering, as_sent
 from thrtwisted.forward.forwarding import SAFE
 from thrtwisted.forward.head import BODILESS
 from thrtwisted.forward.headers import drop_hop_by_hop
@@ -70,7 +69,7 @@ class RelayedForwarding(Delivering):
         self.done: Deferred[None] = Deferred()
         self._forwarder = forwarder
         self._front = forwarder.front
-        self._exchange = copy(exchange)  # functions may go on changing theirs
+        self._exchange = as_sent(exchange)
         self._upload = body
         self._may_repeat = forwarder.retry == "safe" and exchange.method in SAFE
         self._refusals = 0
