@@ -10,6 +10,7 @@ from twisted.internet.threads import deferToThread
 from valkey import Valkey
 
 from tests.integration.application import digest, pieces
+from tests.integration.cutter import Cutter
 from tests.integration.harness import LEASE, Running, until
 from tests.integration.raw import Raw, connect
 from tests.integration.relayed import GONE, Peaks, RelayCase, Uploads
@@ -117,6 +118,14 @@ body_size = 100000000
 
         await until(still)
 
+    async def cut_often(self, line: Cutter, redis: Valkey, inbox: bytes) -> None:
+        """A front's connections come and go; each time it asks the worker, which does not read its inbox."""
+        for _ in range(6):
+            before = redis.xlen(inbox)
+            for passage in list(line.passages):
+                passage.close()
+            await until(lambda before=before: redis.xlen(inbox) > before)
+
     async def test_frozen_worker(self) -> None:
         """It does not read, and the front's connections come and go: nothing is written twice before it reads again."""
         uploads = Uploads()
@@ -134,11 +143,7 @@ body_size = 100000000
             await until(lambda: uploads.connections)
             await self.quiet(redis)
             worker.freeze()
-            for _ in range(6):
-                before = redis.xlen(inbox)
-                for passage in list(line.passages):
-                    passage.close()
-                await until(lambda before=before: redis.xlen(inbox) > before)
+            await self.cut_often(line, redis, inbox)
             worker.thaw()
             uploads.resume()
             answer = await client.answer
@@ -178,11 +183,7 @@ body_size = 100000000
         with self.watched() as peaks, self.database() as redis:
             client = self.ask(front, "/work/it?seconds=0", {"X-Long": "x" * 10_000})
             await until(lambda: redis.xlen(inbox))
-            for _ in range(6):
-                before = redis.xlen(inbox)
-                for passage in list(line.passages):
-                    passage.close()
-                await until(lambda before=before: redis.xlen(inbox) > before)
+            await self.cut_often(line, redis, inbox)
             worker.thaw()
             self.assertEqual(await self.done(client), [200])
         self.assertLessEqual(peaks.exchange, smallest)

@@ -119,8 +119,8 @@ class DrainTests(RelayCase):
             self.assertNotIn(b"Stopped with requests", worker.child.output)
 
 
-class LongTests(RelayCase):
-    """Answers that are at the worker, for the front takes no more of them."""
+class SlowCase(RelayCase):
+    """Clients that may be as slow as they like, and a front that keeps little for them: answers wait at workers."""
 
     # None is to be taken for dead, however busy the machine is.
     settings: ClassVar = {"lease": 6.0, "timeout": 1.5}
@@ -132,6 +132,10 @@ max_spool = 100000
 [bounds]
 body_min_rate = 0
 """
+
+
+class LongTests(SlowCase):
+    """Answers that are at the worker, for the front takes no more of them."""
 
     async def stopped(self, shutdown_timeout: float) -> tuple[Client, Running]:
         """A client that reads nothing of an answer that has begun, and its worker, which was told to stop."""
@@ -170,19 +174,9 @@ body_min_rate = 0
         return [key for key in self.keys() if b"}:serving:" in key]
 
 
-class RollingTests(RelayCase):
+class RollingTests(SlowCase):
     """All workers are replaced, one after the other, under load."""
 
-    config = """
-[backend.app]
-url = "{url}"
-max_spool = 100000
-
-[bounds]
-body_min_rate = 0
-"""
-    # None is to be taken for dead, however busy the machine is.
-    settings: ClassVar = {"lease": 6.0, "timeout": 1.5}
     upload = b"".join(pieces(300_000))
     download = 10_000_000
 

@@ -314,6 +314,12 @@ class ConversationTests(SynchronousTestCase):
         frames = [decode(message)[0] for owner, message in self.pair.posts.flying if owner == peer]
         return [frame.seq for frame in frames if frame.seq]
 
+    def arrived_once(self) -> list[int]:
+        """The numbers of what was carried to the worker, of the flow: each once, and in order."""
+        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
+        self.assertEqual(arrived, sorted(set(arrived)))
+        return arrived
+
     def test_frozen_reader(self) -> None:
         """However often the post of one comes and goes, what the other has not read yet is there once."""
         self.worker.conversation.say(Kind.HEAD)
@@ -326,8 +332,7 @@ class ConversationTests(SynchronousTestCase):
         self.pair.posts.carried.clear()
         self.pair.turn()
         self.assertEqual(self.worker.heard, [(Kind.DATA, b"x" * 3 * WINDOW)])
-        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
-        self.assertEqual(arrived, sorted(set(arrived)))
+        self.arrived_once()
 
     def test_many_answers(self) -> None:
         """One who was asked often, and answers often that something is lost, gets it once."""
@@ -341,9 +346,7 @@ class ConversationTests(SynchronousTestCase):
         self.pair.posts.carried.clear()
         self.pair.turn()
         self.assertEqual(self.worker.heard, [(Kind.DATA, b"x" * WINDOW)])
-        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
-        self.assertEqual(arrived[: len(lost)], lost)
-        self.assertEqual(arrived, sorted(set(arrived)))
+        self.assertEqual(self.arrived_once()[: len(lost)], lost)
 
     def test_sure_again(self) -> None:
         """An answer that is lost keeps nobody waiting for longer than until the next question, of whom it may be."""
@@ -376,8 +379,7 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(self.flow("worker")[:2], [1, 2])
         self.pair.turn()
         self.assertEqual(self.worker.heard, [(Kind.DATA, b"x" * 3 * WINDOW)])
-        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
-        self.assertEqual(arrived, sorted(set(arrived)))
+        self.arrived_once()
 
     def test_talkative(self) -> None:
         """What was lost without a word comes though the other side talks all the time, and is never silent."""
@@ -442,8 +444,7 @@ class ConversationTests(SynchronousTestCase):
             answer_unknown(self.pair.posts.posts["worker"], question)
         self.pair.turn()
         self.assertEqual(self.worker.heard, [(Kind.OPEN, b"o" * 2 * WINDOW)])
-        arrived = [frame.seq for owner, frame in self.pair.posts.carried if owner == "worker" and frame.seq]
-        self.assertEqual(arrived, sorted(set(arrived)))
+        self.arrived_once()
         self.front.conversation.check()
         [question] = [decode(message)[0] for _, message in self.pair.posts.flying]
         self.pair.turn()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 from zope.interface.verify import verifyObject
 
-from tests.relay.fronts import WINDOW, FrontRig, Hand, Place
+from tests.relay.fronts import WINDOW, Client, FrontRig, Hand, Place
 from thrtwisted.errors import (
     BackendClosed,
     BackendProtocolError,
@@ -135,18 +135,23 @@ class ForwardedTests(SynchronousTestCase):
         self.assertEqual(hand.body, body)
         self.assertEqual(hand.kinds, [Kind.OPEN, Kind.DATA, Kind.END])
 
-    def test_slow_client(self) -> None:
-        """A client that reads slowly holds the worker once the spool is full."""
+    def paused(self) -> tuple[FrontRig, RelayedForwarding, Hand, Client]:
+        """A front without room on its disk, and a client that reads no more after 100 kB of the hand's answer."""
         rig = FrontRig(self, max_spool=0)
         forwarding = rig.send()
         hand = rig.worker().hand
         hand.head()
         rig.turn()
         client = rig.deliver(forwarding)
-        body = bytes(1_000_000)
-        hand.conversation.write(body[:100_000])
+        hand.conversation.write(bytes(100_000))
         rig.turn()
         client.producer.pauseProducing()
+        return rig, forwarding, hand, client
+
+    def test_slow_client(self) -> None:
+        """A client that reads slowly holds the worker once the spool is full."""
+        rig, _, hand, client = self.paused()
+        body = bytes(1_000_000)
         hand.conversation.write(body[100_000:])
         hand.say(Kind.END, Kind.DONE)
         rig.turn()
@@ -158,15 +163,7 @@ class ForwardedTests(SynchronousTestCase):
 
     def test_full_at_the_end(self) -> None:
         """The last word comes through, also if what the client is yet to take fills the window to its end."""
-        rig = FrontRig(self, max_spool=0)
-        forwarding = rig.send()
-        hand = rig.worker().hand
-        hand.head()
-        rig.turn()
-        client = rig.deliver(forwarding)
-        hand.conversation.write(bytes(100_000))
-        rig.turn()
-        client.producer.pauseProducing()
+        rig, forwarding, hand, client = self.paused()
         while not hand.conversation._out.in_flight:
             hand.conversation.write(bytes(1000))
             rig.turn()
